@@ -1,0 +1,255 @@
+//! The one event enum, and what an event says about itself.
+//!
+//! Owns: which facts an event carries. Does not own: how they are written ([`crate::json`], [`crate::avro`]) or on
+//! which subject ([`crate::subject`]).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    CommandId, CommandName, DeviceId, Epoch, IdentifiedBy, Incarnation, Initiator, InstanceName, Outcome, Reason,
+    RefusedCause, ReplicaId, SessionId, TenantId, Transport, UnixMs,
+};
+
+/// Who publishes: the same for every event of one start of one gateway process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name that all replicas share.
+    pub instance: InstanceName,
+    /// This process's name.
+    pub replica: ReplicaId,
+    /// This start of it.
+    pub incarnation: Incarnation,
+}
+
+/// The stream that stores an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// `LANDFALL_CONNECTIVITY`: presence, refusals and the gateway's own life.
+    Connectivity,
+    /// `LANDFALL_MESSAGES`: `message.*`.
+    Messages,
+}
+
+/// An event's unique id, which is also its `Nats-Msg-Id`. Never made of a protocol's packet id: those come again inside
+/// the duplicate window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventId {
+    /// `{session}.c.{seq}` or `{session}.m.{seq}`.
+    Session(SessionId, Stream, u64),
+    /// `{incarnation}.g.{n}`: an event of no single session, numbered by its gateway.
+    Gateway(Incarnation, u64),
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(session, Stream::Connectivity, seq) => write!(f, "{session}.c.{seq}"),
+            Self::Session(session, Stream::Messages, seq) => write!(f, "{session}.m.{seq}"),
+            Self::Gateway(incarnation, n) => write!(f, "{incarnation}.g.{n}"),
+        }
+    }
+}
+
+/// What holds for a whole session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The device's tenant.
+    pub tenant: TenantId,
+    /// The device.
+    pub device: DeviceId,
+    /// The device's application version; "" when unknown.
+    pub app_version: Box<str>,
+    /// The session.
+    pub session: SessionId,
+    /// The session's place among all sessions of its device.
+    pub epoch: Epoch,
+    /// How the device reached the gateway.
+    pub transport: Transport,
+}
+
+/// When something happened, under which id it is published, by whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion<'a> {
+    /// Who publishes.
+    pub origin: &'a Origin,
+    /// The event's id.
+    pub id: EventId,
+    /// When it happened.
+    pub at: UnixMs,
+}
+
+/// Everything that Landfall publishes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A session has begun.
+    Connected(Connected),
+    /// One session has ended, or several at once.
+    Disconnected(Disconnected),
+    /// A device sent a message.
+    Upstream(Upstream),
+    /// A command reached its one final outcome.
+    Downstream(Downstream),
+    /// Attempts were turned away.
+    Refused(Refused),
+    /// The gateway speaks of itself.
+    Service(Service),
+}
+
+/// `connectivity.connected`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connected {
+    /// The session that begins; its number in the connectivity stream is always 1.
+    pub session: Arc<SessionInfo>,
+    /// The protocol and its version: "MQTT/5.0", "MQTT/3.1.1", "CoAP".
+    pub protocol: &'static str,
+    /// What the protocol calls the device: the MQTT client id, the PSK identity.
+    pub remote_id: Arc<str>,
+    /// Where it connects from.
+    pub remote_address: SocketAddr,
+    /// What its identity rests on.
+    pub identified_by: IdentifiedBy,
+    /// The silence that ends the session; `None` when none does.
+    pub keep_alive_ms: Option<u64>,
+    /// True where the protocol has no connect.
+    pub inferred: bool,
+    /// MQTT's clean start; `None` where the protocol has no such word.
+    pub clean_start: Option<bool>,
+}
+
+/// What passed through a session; bytes are payload bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages from the device.
+    pub messages_in: u64,
+    /// Messages to the device.
+    pub messages_out: u64,
+    /// Payload bytes from the device.
+    pub bytes_in: u64,
+    /// Payload bytes to the device.
+    pub bytes_out: u64,
+}
+
+/// One session's end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// The session.
+    pub session: Arc<SessionInfo>,
+    /// Its number among the session's connectivity events.
+    pub seq: u64,
+    /// Why.
+    pub reason: Reason,
+    /// Who ended it.
+    pub initiator: Initiator,
+    /// True when the end was concluded from silence or from a dead gateway.
+    pub inferred: bool,
+    /// When the session began.
+    pub connected_at: UnixMs,
+    /// When the device was last heard.
+    pub last_seen_at: Option<UnixMs>,
+    /// When the session ended.
+    pub at: UnixMs,
+    /// What passed through it.
+    pub counters: Option<Counters>,
+}
+
+/// `connectivity.disconnected`: never empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disconnected {
+    /// The sessions that ended.
+    pub ended: Vec<Ended>,
+}
+
+/// `message.upstream`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// The session that sent it.
+    pub session: Arc<SessionInfo>,
+    /// Its number among the session's messages.
+    pub seq: u64,
+    /// MQTT topic or CoAP path.
+    pub topic: Arc<str>,
+    /// MQTT quality of service; `None` where the protocol has none.
+    pub qos: Option<u8>,
+    /// The device asked that it be retained.
+    pub retain: bool,
+    /// The gateway sends it in the device's name, as its will.
+    pub will: bool,
+    /// The content type that the device named.
+    pub content_type: Option<Arc<str>>,
+    /// MQTT 5 user properties, in order; empty where the protocol has none.
+    pub properties: Vec<(Arc<str>, Arc<str>)>,
+    /// The payload, untouched.
+    pub payload: Bytes,
+}
+
+/// `message.downstream`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Downstream {
+    /// The device's tenant, as the command named it.
+    pub tenant: TenantId,
+    /// The device, as the command named it.
+    pub device: DeviceId,
+    /// The session that the command went to, and its number among that session's messages.
+    pub session: Option<(Arc<SessionInfo>, u64)>,
+    /// The command.
+    pub command: CommandId,
+    /// Its name.
+    pub name: CommandName,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// From the command's arrival to its outcome.
+    pub latency_ms: u64,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// The device's answer.
+    pub response: Option<Bytes>,
+    /// The device's status of its answer, or a word on why the outcome is what it is.
+    pub status: Option<Arc<str>>,
+}
+
+/// `access.refused`: attempts of one source with one cause, coalesced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Why they were turned away.
+    pub cause: RefusedCause,
+    /// How they came.
+    pub transport: Transport,
+    /// Where the last of them came from.
+    pub remote_address: SocketAddr,
+    /// The device, where it had proved who it is.
+    pub device: Option<(TenantId, DeviceId)>,
+    /// How many attempts this event stands for.
+    pub count: u64,
+    /// When the first of them came.
+    pub first_at: UnixMs,
+    /// When the last of them came.
+    pub last_at: UnixMs,
+}
+
+/// What a gateway says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceKind {
+    /// It has started and serves.
+    Join,
+    /// It still serves.
+    KeepAlive,
+    /// It has drained and is about to exit.
+    Leave,
+}
+
+/// `service.lifecycle.{join|keep-alive|leave}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// What it says.
+    pub kind: ServiceKind,
+    /// The gateway's version.
+    pub version: &'static str,
+    /// Sessions open now.
+    pub sessions: u64,
+    /// When this incarnation started.
+    pub started_at: UnixMs,
+}

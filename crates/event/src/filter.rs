@@ -1,0 +1,178 @@
+//! Topic names and topic filters (MQTT 5.0 section 4.7), used for ACLs, subscriptions and CoAP paths alike.
+//!
+//! Owns: what is a valid name or filter, what a filter matches, what one filter covers of another. Does not own:
+//! subscriptions (`landfall-mqtt-core`).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The most levels that a name or filter may have: a bound on the work that one topic can ask for.
+pub const MAX_LEVELS: usize = 128;
+
+/// Why a text is no topic name or filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// At least one character is needed [MQTT-4.7.3-1].
+    #[error("is empty")]
+    Empty,
+    /// More than 65,535 bytes [MQTT-4.7.3-3].
+    #[error("is longer than 65535 bytes")]
+    TooLong,
+    /// More than [`MAX_LEVELS`] levels.
+    #[error("has more than {MAX_LEVELS} levels")]
+    TooDeep,
+    /// U+0000 [MQTT-4.7.3-2] or another control character.
+    #[error("holds a control character")]
+    Control,
+    /// `#` not alone in the last level [MQTT-4.7.1-1], `+` not alone in its level [MQTT-4.7.1-2], or either in a name.
+    #[error("holds a misplaced + or #")]
+    Wildcard,
+}
+
+fn check_text(text: &str) -> Result<(), TopicError> {
+    match text {
+        "" => Err(TopicError::Empty),
+        t if t.len() > usize::from(u16::MAX) => Err(TopicError::TooLong),
+        t if t.bytes().filter(|b| *b == b'/').count() >= MAX_LEVELS => Err(TopicError::TooDeep),
+        t if t.chars().any(char::is_control) => Err(TopicError::Control),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a topic name: a filter's rules, and no wildcard [MQTT-3.3.2-2].
+pub fn check_topic_name(text: &str) -> Result<(), TopicError> {
+    check_text(text)?;
+    if text.contains(['+', '#']) { Err(TopicError::Wildcard) } else { Ok(()) }
+}
+
+/// A valid topic filter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicFilter(Arc<str>);
+
+impl FromStr for TopicFilter {
+    type Err = TopicError;
+
+    fn from_str(text: &str) -> Result<Self, TopicError> {
+        check_text(text)?;
+        let mut levels = text.split('/').peekable();
+        while let Some(level) = levels.next() {
+            let valid = match level {
+                "#" => levels.peek().is_none(),
+                "+" => true,
+                other => !other.contains(['+', '#']),
+            };
+            if !valid {
+                return Err(TopicError::Wildcard);
+            }
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl TopicFilter {
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Does the filter match this topic name? A wildcard in the first level does not match a name that begins with `$`
+    /// [MQTT-4.7.2-1].
+    pub fn matches(&self, name: &str) -> bool {
+        if name.starts_with('$') && self.0.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut levels = name.split('/');
+        for wanted in self.0.split('/') {
+            match (wanted, levels.next()) {
+                ("#", _) => return true,
+                ("+", Some(_)) => {}
+                (wanted, Some(level)) if wanted == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+
+    /// Does the filter match every name that `other` matches? Used to bound what a device may subscribe to.
+    pub fn covers(&self, other: &Self) -> bool {
+        if other.0.starts_with('$') && self.0.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut theirs = other.0.split('/');
+        for wanted in self.0.split('/') {
+            match (wanted, theirs.next()) {
+                ("#", _) => return true,
+                (_, Some("#")) | (_, None) => return false,
+                ("+", Some(_)) => {}
+                (wanted, Some(level)) if wanted == level => {}
+                _ => return false,
+            }
+        }
+        theirs.next().is_none()
+    }
+}
+
+impl fmt::Display for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(text: &str) -> TopicFilter {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn filters_match_as_section_4_7_says() {
+        for (f, name, expected) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("#", "$SYS/a", false),
+            ("+/a", "$SYS/a", false),
+            ("$SYS/#", "$SYS/a", true),
+            ("command///req/#", "command///req/1/reboot", true),
+        ] {
+            assert_eq!(filter(f).matches(name), expected, "{f} {name}");
+        }
+    }
+
+    #[test]
+    fn covering_is_matching_of_every_match() {
+        for (wide, narrow, expected) in [
+            ("#", "a/#", true),
+            ("#", "$SYS/#", false),
+            ("a/#", "a", true),
+            ("a/#", "#", false),
+            ("a/+", "a/b", true),
+            ("a/+", "a/#", false),
+            ("a/b", "a/+", false),
+            ("command/#", "command///req/#", true),
+            ("c/#", "command///req/#", false),
+            ("+/b", "+/b", true),
+        ] {
+            assert_eq!(filter(wide).covers(&filter(narrow)), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn misplaced_wildcards_and_bad_texts_are_refused() {
+        for text in ["", "a#", "a/#/b", "a+", "+a/b", "a\0b", "a\nb"] {
+            assert!(text.parse::<TopicFilter>().is_err(), "{text:?}");
+        }
+        assert_eq!("/".repeat(MAX_LEVELS).parse::<TopicFilter>(), Err(TopicError::TooDeep));
+        assert_eq!(check_topic_name("a/+/b"), Err(TopicError::Wildcard));
+        assert_eq!(check_topic_name("a//b"), Ok(()));
+    }
+}

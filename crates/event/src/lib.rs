@@ -1,0 +1,20 @@
+//! Landfall's vocabulary: who a device is, what can happen to it, and how that is written on the wire.
+//!
+//! Owns: ids, reasons, the one event enum, the NATS subjects, the JSON and Avro encodings, topic filters.
+//! Does not own: when an event happens (`landfall-session`, the protocol cores) or how it travels (`landfall-nats`).
+//! Pure: no clock, socket, task or randomness.
+
+mod event;
+mod filter;
+mod id;
+mod reason;
+
+pub use event::{
+    Connected, Counters, Disconnected, Downstream, Ended, Event, EventId, Occasion, Origin, Refused, Service, ServiceKind,
+    SessionInfo, Stream, Upstream,
+};
+pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};
+pub use id::{
+    CommandId, CommandName, DeviceId, Epoch, IdError, Incarnation, InstanceName, ReplicaId, SessionId, TenantId, UnixMs,
+};
+pub use reason::{Family, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, Transport};

@@ -1,0 +1,220 @@
+//! The closed lists of the wire: why a session ended, who ended it, why an attempt was turned away.
+
+macro_rules! closed_list {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$vdoc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every member, in the order of the list.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name on the wire and in metric labels.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+
+            /// Reads a name of the wire.
+            pub fn from_wire(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+closed_list! {
+    /// Why a session ended.
+    Reason {
+        /// The device said goodbye: MQTT DISCONNECT, UDP `bye`.
+        ClientClosed = "client-closed",
+        /// The transport broke without a goodbye.
+        ConnectionLost = "connection-lost",
+        /// An MQTT client was silent for 1.5 times its keep-alive.
+        KeepAliveTimeout = "keep-alive-timeout",
+        /// A stateless device was silent for longer than agreed.
+        IdleTimeout = "idle-timeout",
+        /// A registration's lifetime ran out.
+        LifetimeExpired = "lifetime-expired",
+        /// The device removed its registration.
+        Deregistered = "deregistered",
+        /// A newer session of the same device and family began.
+        TakenOver = "taken-over",
+        /// The device broke its protocol's rules.
+        ProtocolError = "protocol-error",
+        /// The device did what its ACL forbids.
+        NotAuthorized = "not-authorized",
+        /// The device's credentials were withdrawn.
+        CredentialsRevoked = "credentials-revoked",
+        /// The device's credentials ran out.
+        CredentialsExpired = "credentials-expired",
+        /// An operator ended the session.
+        Kicked = "kicked",
+        /// The device sent faster than it may.
+        RateLimited = "rate-limited",
+        /// The device did not read what was sent to it.
+        SlowConsumer = "slow-consumer",
+        /// TLS or DTLS was closed under the session.
+        SecureChannelClosed = "secure-channel-closed",
+        /// This gateway is shutting down in order.
+        GatewayDraining = "gateway-draining",
+        /// The gateway that held the session is gone.
+        GatewayLost = "gateway-lost",
+    }
+}
+
+closed_list! {
+    /// Who ended a session.
+    Initiator {
+        /// The device itself.
+        Device = "device",
+        /// The gateway, by a rule of the protocol or of its settings.
+        Gateway = "gateway",
+        /// A person or program at the admin interface.
+        Operator = "operator",
+        /// Nobody: the path between them broke.
+        Network = "network",
+    }
+}
+
+closed_list! {
+    /// How a device reached the gateway.
+    Transport {
+        /// MQTT over TCP.
+        Mqtt = "mqtt",
+        /// MQTT over TLS.
+        Mqtts = "mqtts",
+        /// MQTT over WebSocket.
+        MqttWs = "mqtt-ws",
+        /// MQTT over WebSocket over TLS.
+        MqttWss = "mqtt-wss",
+        /// CoAP over UDP.
+        Coap = "coap",
+        /// CoAP over DTLS.
+        Coaps = "coaps",
+        /// The `LF1` line over UDP.
+        Udp = "udp",
+        /// Datagrams over DTLS.
+        Dtls = "dtls",
+    }
+}
+
+closed_list! {
+    /// A device has at most one session in each family at a time.
+    Family {
+        /// MQTT, whatever carries it.
+        Mqtt = "mqtt",
+        /// CoAP and CoAPS.
+        Coap = "coap",
+        /// UDP lines, plain or under DTLS.
+        Udp = "udp",
+    }
+}
+
+closed_list! {
+    /// What a device's identity rests on.
+    IdentifiedBy {
+        /// Its own word, unproven.
+        Anonymous = "anonymous",
+        /// A password.
+        Password = "password",
+        /// A token.
+        Token = "token",
+        /// An X.509 certificate.
+        Certificate = "certificate",
+        /// A pre-shared key.
+        Psk = "psk",
+        /// The address that it sends from.
+        Address = "address",
+    }
+}
+
+closed_list! {
+    /// Why an attempt was turned away.
+    RefusedCause {
+        /// The secret does not match.
+        BadCredentials = "bad-credentials",
+        /// Nobody of that name is known.
+        UnknownDevice = "unknown-device",
+        /// The device is known and may not do that.
+        NotAuthorized = "not-authorized",
+        /// The bytes are not the protocol's.
+        Malformed = "malformed",
+        /// The TLS or DTLS handshake failed.
+        TlsFailed = "tls-failed",
+        /// Too many attempts.
+        RateLimited = "rate-limited",
+        /// A configured limit is reached.
+        LimitReached = "limit-reached",
+        /// A protocol version that is not served.
+        UnsupportedVersion = "unsupported-version",
+    }
+}
+
+closed_list! {
+    /// A command's one final outcome.
+    Outcome {
+        /// Written to the device's transport.
+        Delivered = "delivered",
+        /// The device's protocol acknowledged it (PUBACK, PUBCOMP, CoAP ACK).
+        Acknowledged = "acknowledged",
+        /// The device answered it.
+        Answered = "answered",
+        /// Its time to live ran out first.
+        Expired = "expired",
+        /// The device is not here and nothing waits for it.
+        NotConnected = "not-connected",
+        /// The device's queue is full.
+        Busy = "busy",
+        /// The command is invalid, or the device does not take it.
+        Rejected = "rejected",
+        /// It was under way when its session died.
+        Failed = "failed",
+    }
+}
+
+impl Transport {
+    /// The family that shares one session per device.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Mqtt | Self::Mqtts | Self::MqttWs | Self::MqttWss => Family::Mqtt,
+            Self::Coap | Self::Coaps => Family::Coap,
+            Self::Udp | Self::Dtls => Family::Udp,
+        }
+    }
+}
+
+impl Reason {
+    /// Who ends a session for this reason.
+    pub fn initiator(self) -> Initiator {
+        match self {
+            Self::ClientClosed | Self::Deregistered | Self::TakenOver => Initiator::Device,
+            Self::ConnectionLost => Initiator::Network,
+            Self::SecureChannelClosed => Initiator::Device,
+            Self::Kicked | Self::CredentialsRevoked => Initiator::Operator,
+            Self::KeepAliveTimeout
+            | Self::IdleTimeout
+            | Self::LifetimeExpired
+            | Self::ProtocolError
+            | Self::NotAuthorized
+            | Self::CredentialsExpired
+            | Self::RateLimited
+            | Self::SlowConsumer
+            | Self::GatewayDraining
+            | Self::GatewayLost => Initiator::Gateway,
+        }
+    }
+}
