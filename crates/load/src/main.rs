@@ -1,0 +1,58 @@
+//! `landfall-load`: puts a known load on an MQTT server and says what came of it.
+//!
+//! Owns: the scenarios and their command line. Does not own: the server under load, which may be any.
+
+mod client;
+mod idle;
+mod publish;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Puts a known load on an MQTT server and says what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "landfall-load", version)]
+struct Cli {
+    /// Print the summary as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Worker threads.
+    #[arg(long, global = true, default_value_t = 1)]
+    threads: usize,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Opens connections, holds them, and measures the server's memory before and with them.
+    Idle(idle::Idle),
+    /// Publishes with a window of unacknowledged messages per connection.
+    Publish(publish::Publish),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(cli.threads.max(1)).enable_all().build();
+    let result = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(async {
+            match cli.scenario {
+                Scenario::Idle(scenario) => scenario.run().await,
+                Scenario::Publish(scenario) => scenario.run().await,
+            }
+        })
+    });
+    match result {
+        Ok(report) => {
+            report.print(cli.json);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
