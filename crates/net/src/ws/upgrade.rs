@@ -1,0 +1,115 @@
+//! The HTTP request that turns a connection into a WebSocket.
+//!
+//! Owns: reading it within its bounds, what it must say, the answer. Does not own: its deadline (`accept`).
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+use tokio_tungstenite::tungstenite::handshake::machine::TryParse as _;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+
+use super::{MAX_REQUEST, WsStream};
+use crate::{Stream, close, receive};
+
+/// Where upgrades are taken when the listen address names no path.
+const PATHS: [&str; 2] = ["/mqtt", "/"];
+
+/// The subprotocol, both what the client must offer and what it is answered [MQTT-6.0.0-3], [MQTT-6.0.0-4].
+const SUBPROTOCOL: &str = "mqtt";
+
+/// How long a client has to take the answer that turns it away.
+const ANSWER_LINGER: Duration = Duration::from_secs(1);
+
+/// Why a request is turned away.
+#[derive(Clone, Copy)]
+struct Rejected {
+    status: &'static str,
+    why: &'static str,
+}
+
+const TOO_LARGE: Rejected =
+    Rejected { status: "431 Request Header Fields Too Large", why: "the request's head is too long" };
+const NO_UPGRADE: Rejected = Rejected { status: "400 Bad Request", why: "this is no WebSocket upgrade" };
+const NO_PATH: Rejected = Rejected { status: "404 Not Found", why: "MQTT is not served at this path" };
+const NO_VERSION: Rejected =
+    Rejected { status: "426 Upgrade Required", why: "WebSocket version 13 is needed" };
+const NO_SUBPROTOCOL: Rejected =
+    Rejected { status: "400 Bad Request", why: "the subprotocol mqtt was not offered" };
+
+/// Reads the request and answers it. `path` is the only path to serve; without one, `/mqtt` and `/`. Has no deadline of
+/// its own.
+///
+/// # Errors
+/// `InvalidData` for a request that is turned away (it has been told why), else the stream's error.
+pub async fn upgrade<S: Stream>(mut stream: S, path: Option<&str>) -> io::Result<WsStream<S>> {
+    let mut buffer = BytesMut::new();
+    match read_request(&mut stream, &mut buffer, path).await? {
+        Ok(answer) => {
+            stream.write_all(&answer).await?;
+            stream.flush().await?;
+            Ok(WsStream::new(stream, buffer.freeze()))
+        }
+        Err(rejected) => {
+            let Rejected { status, why } = rejected;
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\nContent-Type: text/plain\r\n\
+                 Content-Length: {}\r\n\r\n{why}\n",
+                why.len() + 1
+            );
+            if stream.write_all(answer.as_bytes()).await.is_ok() {
+                close(stream, ANSWER_LINGER).await;
+            }
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+    }
+}
+
+/// Reads to the end of the head and takes it from `buffer`; what follows stays there. Returns the answer to write.
+async fn read_request<S: Stream>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+    path: Option<&str>,
+) -> io::Result<Result<Vec<u8>, Rejected>> {
+    let mut looked = 0;
+    loop {
+        if receive(stream, buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Parsing waits for the end of the head, so that a request that comes byte by byte is parsed once.
+        let unseen = buffer.get(looked..).unwrap_or_default();
+        if let Some(at) = unseen.windows(4).position(|w| w == b"\r\n\r\n") {
+            if looked + at + 4 > MAX_REQUEST {
+                return Ok(Err(TOO_LARGE));
+            }
+            let head = buffer.split_to(looked + at + 4);
+            return Ok(answer(&head, path));
+        }
+        if buffer.len() > MAX_REQUEST {
+            return Ok(Err(TOO_LARGE));
+        }
+        looked = buffer.len().saturating_sub(3);
+    }
+}
+
+fn answer(head: &[u8], path: Option<&str>) -> Result<Vec<u8>, Rejected> {
+    let Ok(Some((_, request))) = Request::try_parse(head) else { return Err(NO_UPGRADE) };
+    let asked = request.uri().path();
+    if !path.map_or(PATHS.contains(&asked), |only| only == asked) {
+        return Err(NO_PATH);
+    }
+    if request.headers().get("Sec-WebSocket-Version").is_some_and(|version| version != "13") {
+        return Err(NO_VERSION);
+    }
+    let mut response = create_response(&request).map_err(|_| NO_UPGRADE)?;
+    let offered = request.headers().get_all("Sec-WebSocket-Protocol").iter();
+    if !offered.filter_map(|h| h.to_str().ok()).flat_map(|h| h.split(',')).any(|p| p.trim() == SUBPROTOCOL) {
+        return Err(NO_SUBPROTOCOL);
+    }
+    response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+    let mut text = Vec::new();
+    write_response(&mut text, &response).map_err(|_| NO_UPGRADE)?;
+    Ok(text)
+}
