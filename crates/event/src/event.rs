@@ -5,13 +5,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::id::as_text;
 use crate::{
-    CommandId, CommandName, DeviceId, Epoch, IdentifiedBy, Incarnation, Initiator, InstanceName, Outcome, Reason,
-    RefusedCause, ReplicaId, SessionId, TenantId, Transport, UnixMs,
+    CommandId, CommandName, DeviceId, Epoch, IdError, IdentifiedBy, Incarnation, Initiator, InstanceName,
+    Outcome, Reason, RefusedCause, ReplicaId, SessionId, TenantId, Transport, UnixMs,
 };
 
 /// Who publishes: the same for every event of one start of one gateway process.
@@ -53,6 +56,33 @@ impl fmt::Display for EventId {
         }
     }
 }
+
+impl FromStr for EventId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let mut parts = text.split('.');
+        let (Some(owner), Some(stream), Some(number), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(IdError::NotEventId);
+        };
+        // Only the digits that Display writes: no sign, no leading zero.
+        let n: u64 = number.parse().map_err(|_| IdError::NotEventId)?;
+        if n.to_string() != number {
+            return Err(IdError::NotEventId);
+        }
+        let owner = owner.parse()?;
+        match stream {
+            "c" => Ok(Self::Session(owner, Stream::Connectivity, n)),
+            "m" => Ok(Self::Session(owner, Stream::Messages, n)),
+            "g" => Ok(Self::Gateway(owner, n)),
+            _ => Err(IdError::NotEventId),
+        }
+    }
+}
+
+as_text!(EventId);
 
 /// What holds for a whole session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,4 +282,16 @@ pub struct Service {
     pub sessions: u64,
     /// When this incarnation started.
     pub started_at: UnixMs,
+}
+
+impl Event {
+    /// The stream that stores the event.
+    pub fn stream(&self) -> Stream {
+        match self {
+            Self::Upstream(_) | Self::Downstream(_) => Stream::Messages,
+            Self::Connected(_) | Self::Disconnected(_) | Self::Refused(_) | Self::Service(_) => {
+                Stream::Connectivity
+            }
+        }
+    }
 }

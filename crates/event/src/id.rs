@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Milliseconds since the Unix epoch.
 pub type UnixMs = u64;
 
@@ -25,6 +27,9 @@ pub enum IdError {
     /// The text is not a UUID.
     #[error("is not a UUID")]
     NotUuid,
+    /// The text is not an event's id.
+    #[error("is not an event id")]
+    NotEventId,
 }
 
 const MAX_ID: usize = 128;
@@ -48,8 +53,31 @@ fn token(text: &str) -> Result<(), IdError> {
 /// One level of an MQTT topic that is also harmless in a log: no wildcard, no separator.
 fn topic_level(text: &str) -> Result<(), IdError> {
     free_text(text)?;
-    if text.contains(['/', '+', '#']) { Err(IdError::Alphabet("one topic level without / + #")) } else { Ok(()) }
+    if text.contains(['/', '+', '#']) {
+        Err(IdError::Alphabet("one topic level without / + #"))
+    } else {
+        Ok(())
+    }
 }
+
+/// Written as its text, read through its check.
+macro_rules! as_text {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use as_text;
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
@@ -78,6 +106,8 @@ macro_rules! text_id {
                 f.write_str(&self.0)
             }
         }
+
+        as_text!($name);
     };
 }
 
@@ -128,7 +158,8 @@ impl SessionId {
     pub fn hyphenated(&self) -> [u8; 36] {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut out = [b'-'; 36];
-        let mut cells = out.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23)).map(|(_, c)| c);
+        let mut cells =
+            out.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23)).map(|(_, c)| c);
         for byte in self.0 {
             for nibble in [byte >> 4, byte & 0x0f] {
                 if let (Some(cell), Some(digit)) = (cells.next(), HEX.get(usize::from(nibble))) {
@@ -178,11 +209,14 @@ impl fmt::Debug for SessionId {
     }
 }
 
+as_text!(SessionId);
+
 /// One start of a replica: a UUIDv7, new at every start.
 pub type Incarnation = SessionId;
 
 /// Rises with every session of a device, on any replica; below 2^53, so that it survives JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {

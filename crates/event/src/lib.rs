@@ -4,17 +4,26 @@
 //! Does not own: when an event happens (`landfall-session`, the protocol cores) or how it travels (`landfall-nats`).
 //! Pure: no clock, socket, task or randomness.
 
+pub mod avro;
 mod event;
+mod field;
 mod filter;
+mod format;
 mod id;
+pub mod json;
 mod reason;
+pub mod subject;
 
 pub use event::{
-    Connected, Counters, Disconnected, Downstream, Ended, Event, EventId, Occasion, Origin, Refused, Service, ServiceKind,
-    SessionInfo, Stream, Upstream,
+    Connected, Counters, Disconnected, Downstream, Ended, Event, EventId, Occasion, Origin, Refused, Service,
+    ServiceKind, SessionInfo, Stream, Upstream,
 };
 pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};
+pub use format::{Encoded, Format, UnknownFormat, encode};
 pub use id::{
-    CommandId, CommandName, DeviceId, Epoch, IdError, Incarnation, InstanceName, ReplicaId, SessionId, TenantId, UnixMs,
+    CommandId, CommandName, DeviceId, Epoch, IdError, Incarnation, InstanceName, ReplicaId, SessionId,
+    TenantId, UnixMs,
 };
+pub use json::{encode_raw_upstream, wire};
 pub use reason::{Family, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, Transport};
+pub use subject::Subjects;

@@ -1,5 +1,8 @@
 //! The closed lists of the wire: why a session ended, who ended it, why an attempt was turned away.
 
+use serde::de::Unexpected;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 macro_rules! closed_list {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -31,6 +34,21 @@ macro_rules! closed_list {
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let expected = || concat!("a member of the closed list ", stringify!($name));
+                Self::from_wire(&text)
+                    .ok_or_else(|| serde::de::Error::invalid_value(Unexpected::Str(&text), &expected()))
             }
         }
     };
@@ -187,6 +205,11 @@ closed_list! {
 }
 
 impl Transport {
+    /// True when TLS or DTLS lies under the protocol.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Mqtts | Self::MqttWss | Self::Coaps | Self::Dtls)
+    }
+
     /// The family that shares one session per device.
     pub fn family(self) -> Family {
         match self {

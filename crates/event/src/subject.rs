@@ -1,0 +1,285 @@
+//! The NATS subjects and streams: the only place that forms or parses one.
+//!
+//! Owns: the layout `kaa.v1.…`, how a device's or tenant's id becomes one subject token, which subjects each stream
+//! stores. Does not own: publishing or subscribing (`landfall-nats`).
+
+use std::sync::Arc;
+
+use crate::{DeviceId, Event, InstanceName, ServiceKind, Stream, TenantId};
+
+/// Every event of every instance.
+pub const WATCH_ALL: &str = "kaa.v1.events.>";
+
+/// Subject filters of [`Stream::Connectivity`], for all instances.
+const CONNECTIVITY: &[&str] = &[
+    "kaa.v1.events.*.endpoint.connectivity.>",
+    "kaa.v1.events.*.endpoint.lifecycle.>",
+    "kaa.v1.events.*.endpoint.metadata.>",
+    "kaa.v1.events.*.endpoint.config.>",
+    "kaa.v1.events.*.endpoint.access.>",
+    "kaa.v1.events.*.service.>",
+];
+
+/// Subject filters of [`Stream::Messages`], for all instances.
+const MESSAGES: &[&str] = &["kaa.v1.events.*.endpoint.message.>"];
+
+/// The stream's name in JetStream. All instances share the two streams.
+pub const fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Connectivity => "LANDFALL_CONNECTIVITY",
+        Stream::Messages => "LANDFALL_MESSAGES",
+    }
+}
+
+/// The subject filters that the stream binds: those of all instances.
+pub const fn stream_subjects(stream: Stream) -> &'static [&'static str] {
+    match stream {
+        Stream::Connectivity => CONNECTIVITY,
+        Stream::Messages => MESSAGES,
+    }
+}
+
+/// The subjects of one instance's events, formed once.
+#[derive(Clone, Debug)]
+pub struct Subjects {
+    connected: Arc<str>,
+    disconnected: Arc<str>,
+    upstream: Arc<str>,
+    downstream: Arc<str>,
+    refused: Arc<str>,
+    join: Arc<str>,
+    keep_alive: Arc<str>,
+    leave: Arc<str>,
+}
+
+impl Subjects {
+    /// Forms the subjects of `instance`.
+    pub fn new(instance: &InstanceName) -> Self {
+        let form = |rest: &str| Arc::from(format!("kaa.v1.events.{instance}.{rest}"));
+        Self {
+            connected: form("endpoint.connectivity.connected"),
+            disconnected: form("endpoint.connectivity.disconnected"),
+            upstream: form("endpoint.message.upstream"),
+            downstream: form("endpoint.message.downstream"),
+            refused: form("endpoint.access.refused"),
+            join: form("service.lifecycle.join"),
+            keep_alive: form("service.lifecycle.keep-alive"),
+            leave: form("service.lifecycle.leave"),
+        }
+    }
+
+    /// The subject on which `event` is published.
+    pub fn of(&self, event: &Event) -> Arc<str> {
+        Arc::clone(match event {
+            Event::Connected(_) => &self.connected,
+            Event::Disconnected(_) => &self.disconnected,
+            Event::Upstream(_) => &self.upstream,
+            Event::Downstream(_) => &self.downstream,
+            Event::Refused(_) => &self.refused,
+            Event::Service(service) => match service.kind {
+                ServiceKind::Join => &self.join,
+                ServiceKind::KeepAlive => &self.keep_alive,
+                ServiceKind::Leave => &self.leave,
+            },
+        })
+    }
+
+    /// The stream that stores `event`.
+    pub fn stream_of(&self, event: &Event) -> Stream {
+        event.stream()
+    }
+}
+
+/// What an event's subject says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventSubject<'a> {
+    /// Who published: an instance's name.
+    pub instance: &'a str,
+    /// Of what it speaks: `endpoint`, `service`.
+    pub entity: &'a str,
+    /// The group: `connectivity`, `message`, ...
+    pub group: &'a str,
+    /// The type: `connected`, ...; with further tokens where a publisher appends some.
+    pub kind: &'a str,
+}
+
+/// Reads the subject of an event, also one of another publisher.
+pub fn parse_event(subject: &str) -> Option<EventSubject<'_>> {
+    let mut tokens = subject.strip_prefix("kaa.v1.events.")?.splitn(4, '.');
+    let (instance, entity) = (tokens.next()?, tokens.next()?);
+    let (group, kind) = (tokens.next()?, tokens.next()?);
+    let whole = [instance, entity, group].iter().all(|token| !token.is_empty());
+    (whole && kind.split('.').all(|token| !token.is_empty())).then_some(EventSubject {
+        instance,
+        entity,
+        group,
+        kind,
+    })
+}
+
+/// True for a byte that stands for itself in a token.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'~' | b'-')
+}
+
+/// Writes a text as one subject token: every byte outside `[A-Za-z0-9_~-]` becomes `%XX`. Two texts never meet in one
+/// token. The empty text stays empty, which is no token: ids are never empty.
+pub fn escape_token(text: &str) -> String {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
+    let mut token = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if is_plain(byte) {
+            token.push(char::from(byte));
+        } else {
+            token.push('%');
+            token.push(digit(byte >> 4));
+            token.push(digit(byte & 0x0f));
+        }
+    }
+    token
+}
+
+/// Reads what [`escape_token`] wrote, and nothing else: an escape of a byte that needs none, a lower-case digit, a byte
+/// that should have been escaped or bytes that are no UTF-8 give `None`.
+pub fn unescape_token(token: &str) -> Option<String> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    };
+    let mut text = Vec::with_capacity(token.len());
+    let mut bytes = token.bytes();
+    while let Some(byte) = bytes.next() {
+        if is_plain(byte) {
+            text.push(byte);
+        } else if byte == b'%' {
+            let escaped = (digit(bytes.next()?)? << 4) | digit(bytes.next()?)?;
+            if is_plain(escaped) {
+                return None;
+            }
+            text.push(escaped);
+        } else {
+            return None;
+        }
+    }
+    String::from_utf8(text).ok()
+}
+
+/// `{tenant}.{device}` as two tokens.
+fn device_tokens(tenant: &TenantId, device: &DeviceId) -> String {
+    format!("{}.{}", escape_token(tenant.as_str()), escape_token(device.as_str()))
+}
+
+/// Reads what [`device_tokens`] wrote.
+fn parse_device(tokens: &str) -> Option<(TenantId, DeviceId)> {
+    let (tenant, device) = tokens.split_once('.')?;
+    Some((unescape_token(tenant)?.parse().ok()?, unescape_token(device)?.parse().ok()?))
+}
+
+/// The part of a request's subject behind `kaa.v1.service.{instance}.`.
+fn service_call<'a>(instance: &InstanceName, subject: &'a str) -> Option<&'a str> {
+    subject.strip_prefix("kaa.v1.service.")?.strip_prefix(instance.as_str())?.strip_prefix('.')
+}
+
+/// Where a command to the device is requested.
+pub fn command_subject(instance: &InstanceName, tenant: &TenantId, device: &DeviceId) -> String {
+    format!("kaa.v1.service.{instance}.command.{}", device_tokens(tenant, device))
+}
+
+/// Commands to every device of the instance.
+pub fn command_wildcard(instance: &InstanceName) -> String {
+    format!("kaa.v1.service.{instance}.command.*.*")
+}
+
+/// Reads the device out of a command's subject; `None` unless [`command_subject`] could have formed it.
+pub fn parse_command(instance: &InstanceName, subject: &str) -> Option<(TenantId, DeviceId)> {
+    parse_device(service_call(instance, subject)?.strip_prefix("command.")?)
+}
+
+/// What an operator asks of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminCall {
+    /// List the open sessions.
+    Sessions,
+    /// End the device's sessions.
+    Kick {
+        /// The device's tenant.
+        tenant: TenantId,
+        /// The device.
+        device: DeviceId,
+    },
+}
+
+/// Where an operator's call is requested.
+pub fn admin_subject(instance: &InstanceName, call: &AdminCall) -> String {
+    match call {
+        AdminCall::Sessions => format!("kaa.v1.service.{instance}.admin.sessions"),
+        AdminCall::Kick { tenant, device } => {
+            format!("kaa.v1.service.{instance}.admin.kick.{}", device_tokens(tenant, device))
+        }
+    }
+}
+
+/// Every operator's call to the instance.
+pub fn admin_wildcard(instance: &InstanceName) -> String {
+    format!("kaa.v1.service.{instance}.admin.>")
+}
+
+/// Reads an operator's call; `None` unless [`admin_subject`] could have formed it.
+pub fn parse_admin(instance: &InstanceName, subject: &str) -> Option<AdminCall> {
+    let call = service_call(instance, subject)?.strip_prefix("admin.")?;
+    if call == "sessions" {
+        return Some(AdminCall::Sessions);
+    }
+    let (tenant, device) = parse_device(call.strip_prefix("kick.")?)?;
+    Some(AdminCall::Kick { tenant, device })
+}
+
+/// The stream of the offline queues, shared by all instances.
+pub const QUEUE_STREAM: &str = "LANDFALL_QUEUE";
+
+/// Every device's offline queue: what [`QUEUE_STREAM`] binds.
+pub const QUEUE_ALL: &str = "landfall.queue.*.*";
+
+/// The key-value bucket of the stored sessions, shared by all instances.
+pub const SESSIONS_BUCKET: &str = "LANDFALL_SESSIONS";
+
+/// `connectivity.connected` of all instances.
+pub const CONNECTED_ALL: &str = "kaa.v1.events.*.endpoint.connectivity.connected";
+
+/// Where the device's offline queue is stored.
+pub fn queue_subject(tenant: &TenantId, device: &DeviceId) -> String {
+    format!("landfall.queue.{}", device_tokens(tenant, device))
+}
+
+/// Reads the device out of a queue's subject; `None` unless [`queue_subject`] could have formed it.
+pub fn parse_queue(subject: &str) -> Option<(TenantId, DeviceId)> {
+    parse_device(subject.strip_prefix("landfall.queue.")?)
+}
+
+/// The key of the device's stored session in [`SESSIONS_BUCKET`]. Keys have no `%` and no `~`: an escape begins with `=`
+/// there, and `~` is escaped too.
+pub fn session_key(tenant: &TenantId, device: &DeviceId) -> String {
+    device_tokens(tenant, device).replace('%', "=").replace('~', "=7E")
+}
+
+/// Reads the device out of a session's key; `None` unless [`session_key`] could have formed it.
+pub fn parse_session_key(key: &str) -> Option<(TenantId, DeviceId)> {
+    // A `%` or `~` that stands for itself was never written, so nothing else can become one here.
+    if key.contains(['%', '~']) {
+        return None;
+    }
+    // An escape has exactly two digits and `=` is itself escaped, so every `=7E` is a whole one.
+    parse_device(&key.replace("=7E", "~").replace('=', "%"))
+}
+
+/// The subject filter of one key's entries in [`SESSIONS_BUCKET`], and of all with `key` = `>`.
+pub fn session_subject(key: &str) -> String {
+    format!("$KV.{SESSIONS_BUCKET}.{key}")
+}
+
+/// Reads the key out of the subject of an entry of [`SESSIONS_BUCKET`].
+pub fn parse_session_subject(subject: &str) -> Option<&str> {
+    subject.strip_prefix("$KV.")?.strip_prefix(SESSIONS_BUCKET)?.strip_prefix('.')
+}
