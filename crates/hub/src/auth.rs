@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{DeviceId, IdentifiedBy, RefusedCause, TenantId, Transport, TopicFilter};
+use landfall_event::{DeviceId, IdentifiedBy, RefusedCause, TenantId, TopicFilter, Transport};
 
 use crate::BoxFuture;
 
@@ -110,5 +110,8 @@ pub enum AuthError {
 /// Decides who a device is.
 pub trait Authenticator: Send + Sync + fmt::Debug {
     /// Looks at what the device showed. May take its time: only this device waits.
-    fn authenticate<'a>(&'a self, credentials: &'a Credentials) -> BoxFuture<'a, Result<Principal, AuthError>>;
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>>;
 }

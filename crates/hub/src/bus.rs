@@ -153,7 +153,11 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Stores a session's state, over an older one.
     fn save(&self, session: StoredSession) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Forgets a session. Its queue goes entry by entry.
-    fn forget<'a>(&'a self, tenant: &'a TenantId, device: &'a DeviceId) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn forget<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        device: &'a DeviceId,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Every queued entry, in order.
     fn queued(&self) -> BoxFuture<'_, Result<Vec<StoredQueue>, StoreError>>;
     /// Appends to a device's queue; returns the entry's number once it is stored.

@@ -1,10 +1,13 @@
 //! A command on its way to a device, as the bus hands it over and as the hub has checked it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{CommandId, CommandName, DeviceId, TenantId, UnixMs};
+use landfall_event::{CommandId, CommandName, DeviceId, TenantId, UnixMs, check_topic_name};
 use serde::{Deserialize, Serialize};
+
+use crate::router::{default_name, made_id};
 
 /// A command as it came, its texts unchecked.
 #[derive(Clone, Debug)]
@@ -68,4 +71,114 @@ pub struct Command {
     pub received_at: UnixMs,
     /// When it expires.
     pub expires_at: UnixMs,
+}
+
+/// A command, and what is wrong with it, if anything is: a wrong one still needs an id and a name for its outcome.
+#[derive(Debug)]
+pub(crate) struct CheckedCommand {
+    pub(crate) command: Command,
+    pub(crate) fault: Option<&'static str>,
+}
+
+const DEFAULT_TTL_MS: u64 = 10_000;
+
+impl CommandRequest {
+    /// Checks the texts. What is wrong is named as the header that is, for the outcome's `status`.
+    pub(crate) fn check(self, now: UnixMs, max_ttl: Duration) -> CheckedCommand {
+        let mut fault = None;
+        let id = match self.id.as_deref().map(str::parse) {
+            None => made_id(),
+            Some(Ok(id)) => id,
+            Some(Err(_)) => {
+                fault = Some("bad-command-id");
+                made_id()
+            }
+        };
+        let name = self.name.as_deref().map_or_else(|| Ok(default_name()), str::parse).unwrap_or_else(|_| {
+            fault = Some("bad-command-name");
+            default_name()
+        });
+        let wait = match self.wait.as_deref() {
+            None | Some("delivered") => Wait::Delivered,
+            Some("acknowledged") => Wait::Acknowledged,
+            Some("answered") => Wait::Answered,
+            Some(_) => {
+                fault = Some("bad-command-wait");
+                Wait::Delivered
+            }
+        };
+        let max_ttl_ms = u64::try_from(max_ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl = self.ttl.as_deref().map_or(Ok(DEFAULT_TTL_MS), str::parse).unwrap_or_else(|_| {
+            fault = Some("bad-command-ttl");
+            DEFAULT_TTL_MS
+        });
+        if self.topic.as_deref().is_some_and(|topic| check_topic_name(topic).is_err()) {
+            fault = Some("bad-topic");
+        }
+        let command = Command {
+            tenant: self.tenant,
+            device: self.device,
+            id,
+            name,
+            wait,
+            topic: self.topic.map(Into::into),
+            content_type: self.content_type.map(Into::into),
+            payload: self.payload,
+            reply: self.reply.map(Into::into),
+            received_at: now,
+            expires_at: now.saturating_add(ttl.min(max_ttl_ms)),
+        };
+        CheckedCommand { command, fault }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> CommandRequest {
+        CommandRequest {
+            tenant: "default".parse().unwrap(),
+            device: "pump".parse().unwrap(),
+            id: None,
+            name: None,
+            ttl: None,
+            wait: None,
+            topic: None,
+            content_type: None,
+            payload: Bytes::new(),
+            reply: None,
+        }
+    }
+
+    #[test]
+    fn absent_headers_have_defaults() {
+        let CheckedCommand { command, fault } = request().check(1_000, Duration::from_secs(60));
+        assert_eq!((fault, command.name.as_str(), command.wait), (None, "command", Wait::Delivered));
+        assert_eq!(command.expires_at, 11_000);
+        assert_eq!(command.id.as_str().len(), 32);
+    }
+
+    #[test]
+    fn a_wrong_header_is_named() {
+        type Change = fn(&mut CommandRequest);
+        let wrong: [(Change, &str); 5] = [
+            (|r| r.id = Some("a/b".into()), "bad-command-id"),
+            (|r| r.name = Some("#".into()), "bad-command-name"),
+            (|r| r.ttl = Some("-1".into()), "bad-command-ttl"),
+            (|r| r.wait = Some("forever".into()), "bad-command-wait"),
+            (|r| r.topic = Some("a/+".into()), "bad-topic"),
+        ];
+        for (change, status) in wrong {
+            let mut r = request();
+            change(&mut r);
+            assert_eq!(r.check(0, Duration::from_secs(60)).fault, Some(status));
+        }
+    }
+
+    #[test]
+    fn a_time_to_live_is_bounded() {
+        let r = CommandRequest { ttl: Some(u64::MAX.to_string()), ..request() };
+        assert_eq!(r.check(5, Duration::from_secs(60)).command.expires_at, 60_005);
+    }
 }

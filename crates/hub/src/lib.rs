@@ -7,11 +7,31 @@
 
 mod auth;
 mod bus;
+mod clock;
 mod command;
+mod config;
+mod handle;
+mod hub;
+mod mailbox;
+pub mod memory;
+mod metrics;
+mod refusals;
+mod router;
+mod service;
+mod session;
+mod view;
+mod wills;
 
 pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret};
 pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 pub use command::{Command, CommandRequest, Wait};
+pub use config::{HubConfig, UpstreamBody};
+pub use handle::{Permit, SessionHandle};
+pub use hub::{Hello, Hub, OpenError};
+pub use mailbox::Mail;
+pub use router::{NotKept, Offline};
+pub use session::{Uplink, Will};
+pub use view::SessionView;
 
 /// A boxed future, for the seams that are `dyn`.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

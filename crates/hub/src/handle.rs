@@ -1,0 +1,202 @@
+//! What a listener holds of a session: the whole face of the hub towards protocols.
+//!
+//! Owns: the promise that a session ends exactly once, also when its handle is just dropped. Does not own: anything else;
+//! every method is one step into `hub.rs` or `router.rs`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use landfall_event::{CommandId, Epoch, Outcome, Reason, SessionId, Transport};
+use landfall_session::{Slot, Vitals};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::mailbox::Mail;
+use crate::router::Verdict;
+use crate::session::{Session, Uplink};
+use crate::{BoxFuture, Command, Hub, Principal, Receipt};
+
+/// What a message costs of the publish window beside its payload: about the size of its event's head.
+const HEAD_BYTES: usize = 512;
+
+/// A share of the publish window: a message with one may be submitted.
+#[derive(Debug)]
+pub struct Permit(Option<OwnedSemaphorePermit>);
+
+impl Permit {
+    /// For the few messages that a connection still holds at its end: they are bounded by the connection's own limits.
+    pub fn at_the_end() -> Self {
+        Self(None)
+    }
+}
+
+/// One open session. Dropping it without [`SessionHandle::close`] ends the session as `connection-lost`.
+#[derive(Debug)]
+pub struct SessionHandle {
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+    vitals: Arc<Vitals>,
+    slot: Slot,
+}
+
+impl SessionHandle {
+    pub(crate) fn new(hub: Arc<Hub>, session: Arc<Session>, vitals: Arc<Vitals>, slot: Slot) -> Self {
+        Self { hub, session, vitals, slot }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.session.info.session
+    }
+
+    /// The session's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.session.info.epoch
+    }
+
+    /// What the protocol calls the device.
+    pub fn remote_id(&self) -> Arc<str> {
+        Arc::clone(&self.session.remote_id)
+    }
+
+    /// How the device reached the gateway.
+    pub fn transport(&self) -> Transport {
+        self.session.info.transport
+    }
+
+    /// Where the device connects from.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.session.remote_address
+    }
+
+    /// Who the device is and what it may do.
+    pub fn principal(&self) -> &Principal {
+        &self.session.principal
+    }
+
+    /// The device was heard. One atomic store.
+    pub fn seen(&self) {
+        self.vitals.touch(self.hub.clock.tick());
+    }
+
+    /// While the gateway itself does not read from the device, its silence does not count.
+    pub fn hold(&self, held: bool) {
+        if held { self.vitals.hold() } else { self.vitals.release(self.hub.clock.tick()) }
+    }
+
+    /// A share of the publish window for a message of `bytes`, if it is to be had now.
+    pub fn try_admit(&self, bytes: usize) -> Option<Permit> {
+        let cost = self.cost(bytes);
+        Arc::clone(&self.hub.window).try_acquire_many_owned(cost).ok().map(|permit| Permit(Some(permit)))
+    }
+
+    /// Waits for a share of the publish window, in turn.
+    pub fn admit(&self, bytes: usize) -> BoxFuture<'static, Permit> {
+        self.hub.metrics.window_waits.inc();
+        let (cost, window) = (self.cost(bytes), Arc::clone(&self.hub.window));
+        Box::pin(async move {
+            match window.acquire_many_owned(cost).await {
+                Ok(permit) => Permit(Some(permit)),
+                // The window is never closed; a process without one would be ending, so wait for that.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    /// A message larger than the whole window costs all of it.
+    fn cost(&self, bytes: usize) -> u32 {
+        let whole = u32::try_from(self.hub.config.window_bytes).unwrap_or(u32::MAX);
+        u32::try_from(bytes.saturating_add(HEAD_BYTES)).unwrap_or(u32::MAX).min(whole)
+    }
+
+    /// Publishes a message of the device. The mailbox tells the token, if one is given, when it is stored.
+    ///
+    /// # Errors
+    /// The reason of the session's end, when it has ended: the message is not published.
+    pub fn upstream(&self, uplink: Uplink, token: Option<u64>, permit: Permit) -> Result<(), Reason> {
+        let bytes = u64::try_from(uplink.payload.len()).unwrap_or(0);
+        let mut lane = self.session.lane.lock();
+        if let Some(reason) = lane.ended {
+            return Err(reason);
+        }
+        self.count_in(bytes);
+        let receipt = match token {
+            Some(token) => Receipt::token(Arc::clone(&self.session.mailbox) as _, token, permit.0),
+            None => Receipt::unheard(permit.0),
+        };
+        self.hub.submit_upstream(&self.session, &mut lane, uplink, false, receipt);
+        Ok(())
+    }
+
+    fn count_in(&self, bytes: u64) {
+        self.vitals.count_in(bytes);
+        self.hub.metrics.messages_in.inc();
+        self.hub.metrics.payload_bytes_in.inc_by(bytes);
+    }
+
+    /// Waits for news: stored messages, the session's end, and commands if `take_commands`.
+    pub fn poll_mail(&self, cx: &mut Context<'_>, take_commands: bool) -> Poll<Mail> {
+        self.session.mailbox.poll(cx, take_commands)
+    }
+
+    /// Puts a command under way that was kept for the device. False when there is nothing to send.
+    pub fn adopt(&self, command: &Arc<Command>) -> bool {
+        self.hub.adopt(&self.session, command)
+    }
+
+    /// The command was written to the device's transport, which can acknowledge it or not.
+    pub fn sent(&self, command: &CommandId, bytes: usize, can_acknowledge: bool) {
+        self.vitals.count_out(u64::try_from(bytes).unwrap_or(0));
+        self.hub.sent(&self.session, command, can_acknowledge);
+    }
+
+    /// The device's protocol acknowledged the command.
+    pub fn acknowledged(&self, command: &CommandId) {
+        self.hub.acknowledged(&self.session, command);
+    }
+
+    /// The command came to an outcome on the way: refused by the device's protocol, or not sendable.
+    pub fn settled(&self, command: &CommandId, outcome: Outcome, status: &str) {
+        self.hub.settle(&self.session, command, Verdict::because(outcome, status));
+    }
+
+    /// The device answered the command. The mailbox tells the token, if one is given, when the outcome is stored.
+    ///
+    /// # Errors
+    /// Gives the permit back when no such command is under way: the answer is an ordinary message then.
+    pub fn answered(
+        &self,
+        command: &CommandId,
+        answer: (Arc<str>, Bytes),
+        (token, permit): (Option<u64>, Permit),
+    ) -> Result<(), Permit> {
+        let bytes = u64::try_from(answer.1.len()).unwrap_or(0);
+        self.hub.answered(&self.session, command, answer, (token, permit.0)).map_err(Permit)?;
+        self.count_in(bytes);
+        Ok(())
+    }
+
+    /// The device said goodbye in a way that takes its will back.
+    pub fn discard_will(&self) {
+        self.session.lane.lock().will = None;
+    }
+
+    /// A new bound on the will's delay: the session that outlives the connection is shorter than it.
+    pub fn limit_will_delay(&self, delay_ms: u64) {
+        if let Some(will) = &mut self.session.lane.lock().will {
+            will.delay_ms = will.delay_ms.min(delay_ms);
+        }
+    }
+
+    /// Ends the session, unless it has ended.
+    pub fn close(self, reason: Reason) {
+        self.hub.close(&self.session, self.slot, reason);
+    }
+}
+
+impl Drop for SessionHandle {
+    fn drop(&mut self) {
+        self.hub.close(&self.session, self.slot, Reason::ConnectionLost);
+    }
+}

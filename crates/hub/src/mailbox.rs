@@ -1,0 +1,97 @@
+//! What the gateway has to tell one session's connection: stored messages, commands, the session's end.
+//!
+//! Owns: the box and its single waker. Does not own: the bound on commands (the router checks it before it puts one in);
+//! the settled tokens are bounded by the publish window.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use landfall_event::Reason;
+use parking_lot::Mutex;
+
+use crate::bus::Listener;
+use crate::{Command, StoreError};
+
+/// What a connection finds in its box.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// Tokens of messages that are stored now, or never will be, in the order of the news.
+    pub settled: Vec<(u64, Result<(), StoreError>)>,
+    /// The next command to send.
+    pub command: Option<Arc<Command>>,
+    /// The gateway has ended the session.
+    pub ended: Option<Reason>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    settled: Vec<(u64, Result<(), StoreError>)>,
+    commands: VecDeque<Arc<Command>>,
+    ended: Option<Reason>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox(Mutex<Inside>);
+
+impl Mailbox {
+    fn put(&self, change: impl FnOnce(&mut Inside)) {
+        let waker = {
+            let mut inside = self.0.lock();
+            change(&mut inside);
+            inside.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Puts a command in, unless `limit` wait already.
+    pub(crate) fn command(&self, command: Arc<Command>, limit: usize) -> bool {
+        let mut taken = false;
+        self.put(|inside| {
+            taken = inside.commands.len() < limit;
+            if taken {
+                inside.commands.push_back(command);
+            }
+        });
+        taken
+    }
+
+    /// Takes a command back out that has found its outcome elsewhere.
+    pub(crate) fn withdraw(&self, command: &Command) {
+        self.0.lock().commands.retain(|waiting| waiting.id != command.id);
+    }
+
+    /// Says that the session has ended.
+    pub(crate) fn end(&self, reason: Reason) {
+        self.put(|inside| {
+            inside.ended.get_or_insert(reason);
+            inside.commands.clear();
+        });
+    }
+
+    /// Waits until the box holds something. Commands stay in it unless `take_commands`.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, take_commands: bool) -> Poll<Mail> {
+        let mut inside = self.0.lock();
+        let mail = Mail {
+            settled: std::mem::take(&mut inside.settled),
+            command: if take_commands { inside.commands.pop_front() } else { None },
+            ended: inside.ended,
+        };
+        if mail.settled.is_empty() && mail.command.is_none() && mail.ended.is_none() {
+            if !inside.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                inside.waker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(mail)
+    }
+}
+
+impl Listener for Mailbox {
+    fn settled(&self, token: u64, result: Result<(), StoreError>) {
+        self.put(|inside| inside.settled.push((token, result)));
+    }
+}

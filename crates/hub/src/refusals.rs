@@ -1,0 +1,159 @@
+//! Coalesces refusals, so that a flood of bad attempts is a handful of events with counts.
+//!
+//! Owns: which refusals become which event. Does not own: publishing them. Pure: time is an argument.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use landfall_event::{DeviceId, Refused, RefusedCause, TenantId, Transport, UnixMs};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Source {
+    cause: RefusedCause,
+    transport: Transport,
+    address: IpAddr,
+    device: Option<(TenantId, DeviceId)>,
+}
+
+/// The first refusal of a source is told at once; the next ones within `interval` are told together at its end. When
+/// `limit` sources are told apart already, further ones are counted together, by cause and transport.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    interval_ms: u64,
+    limit: usize,
+    open: HashMap<Source, Entry>,
+    /// Beyond the limit: bounded by the closed lists of causes and transports.
+    rest: HashMap<(RefusedCause, Transport), Refused>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    since: u64,
+    waiting: Option<Refused>,
+}
+
+impl Refusals {
+    pub(crate) fn new(interval_ms: u64, limit: usize) -> Self {
+        Self { interval_ms, limit, open: HashMap::new(), rest: HashMap::new() }
+    }
+
+    /// Sources told apart now.
+    pub(crate) fn sources(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Counts one refusal; returns the event that it makes at once, if it does.
+    pub(crate) fn note(
+        &mut self,
+        cause: RefusedCause,
+        transport: Transport,
+        remote: SocketAddr,
+        device: Option<(TenantId, DeviceId)>,
+        (now, at): (u64, UnixMs),
+    ) -> Option<Refused> {
+        let one = Refused {
+            cause,
+            transport,
+            remote_address: remote,
+            device: device.clone(),
+            count: 1,
+            first_at: at,
+            last_at: at,
+        };
+        let source = Source { cause, transport, address: remote.ip(), device };
+        if let Some(entry) = self.open.get_mut(&source) {
+            add(entry.waiting.get_or_insert_with(|| Refused { count: 0, ..one.clone() }), &one);
+            return None;
+        }
+        if self.open.len() >= self.limit {
+            let none = Refused { count: 0, device: None, ..one.clone() };
+            add(self.rest.entry((cause, transport)).or_insert(none), &one);
+            return None;
+        }
+        self.open.insert(source, Entry { since: now, waiting: None });
+        Some(one)
+    }
+
+    /// The events whose interval is over.
+    pub(crate) fn due(&mut self, now: u64, out: &mut Vec<Refused>) {
+        let interval = self.interval_ms;
+        self.open.retain(|_, entry| {
+            if now.saturating_sub(entry.since) < interval {
+                return true;
+            }
+            entry.since = now;
+            match entry.waiting.take() {
+                Some(event) => {
+                    out.push(event);
+                    true
+                }
+                None => false,
+            }
+        });
+        if self.open.len() < self.limit {
+            out.extend(self.rest.drain().map(|(_, event)| event));
+        }
+    }
+
+    /// Everything that waits, at shutdown.
+    pub(crate) fn flush(&mut self, out: &mut Vec<Refused>) {
+        out.extend(self.open.drain().filter_map(|(_, entry)| entry.waiting));
+        out.extend(self.rest.drain().map(|(_, event)| event));
+    }
+}
+
+fn add(sum: &mut Refused, one: &Refused) {
+    sum.count += one.count;
+    sum.last_at = one.last_at;
+    sum.remote_address = one.remote_address;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(r: &mut Refusals, host: u8, now: u64) -> Option<Refused> {
+        let remote = SocketAddr::from(([127, 0, 0, host], 4000));
+        r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, 1000 + now))
+    }
+
+    #[test]
+    fn the_first_is_told_at_once_and_the_rest_together() {
+        let mut r = Refusals::new(10_000, 8);
+        assert_eq!(note(&mut r, 1, 0).map(|e| e.count), Some(1));
+        for now in 1..=5 {
+            assert_eq!(note(&mut r, 1, now), None);
+        }
+        let mut out = Vec::new();
+        r.due(9_999, &mut out);
+        assert!(out.is_empty());
+        r.due(10_000, &mut out);
+        assert_eq!(
+            out.iter().map(|e| (e.count, e.first_at, e.last_at)).collect::<Vec<_>>(),
+            [(5, 1001, 1005)]
+        );
+        r.due(20_000, &mut out);
+        assert_eq!(r.sources(), 0);
+        assert_eq!(note(&mut r, 1, 20_001).map(|e| e.count), Some(1));
+    }
+
+    #[test]
+    fn a_flood_of_sources_is_bounded_and_counted() {
+        let mut r = Refusals::new(10_000, 4);
+        let told = (0..=255).filter_map(|host| note(&mut r, host, 0)).count();
+        assert_eq!((told, r.sources()), (4, 4));
+        let mut out = Vec::new();
+        r.due(10_000, &mut out);
+        assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 252);
+    }
+
+    #[test]
+    fn shutdown_tells_what_waits() {
+        let mut r = Refusals::new(10_000, 4);
+        note(&mut r, 1, 0);
+        note(&mut r, 1, 1);
+        let mut out = Vec::new();
+        r.flush(&mut out);
+        assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 1);
+    }
+}

@@ -1,0 +1,319 @@
+//! Commands: checked, routed to the device's session or to what waits for it, and settled exactly once.
+//!
+//! Owns: the one outcome of every command, its event and its reply. Does not own: how a command is written to a device
+//! (the listeners) or the offline queue (whoever implements [`Offline`]).
+//!
+//! A command under way stands in its session's lane; taking it out of there is the one act that entitles to settle it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use landfall_event::{
+    CommandId, CommandName, Downstream, Event, EventId, Format, Occasion, Outcome, SessionInfo, Stream,
+    UnixMs, encode,
+};
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::bus::Listener;
+use crate::command::CheckedCommand;
+use crate::mailbox::Mailbox;
+use crate::session::{Flight, Lane, Session};
+use crate::{Bus, Command, CommandRequest, Hub, Receipt, StoreError, Wait};
+
+/// The token that hears of a stored answer, and the answer's share of the publish window.
+type Told = (Option<u64>, Option<OwnedSemaphorePermit>);
+
+/// Takes commands for devices that are away but have a persistent session.
+pub trait Offline: Send + Sync + std::fmt::Debug {
+    /// Keeps the command for the device's return and settles it one day ([`Hub::settle_offline`]), or says why not.
+    fn offer(&self, command: &Arc<Command>) -> Result<(), NotKept>;
+}
+
+/// Why a command was not kept for an absent device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// Nothing of the device waits here.
+    Absent,
+    /// Its queue is full.
+    Full,
+    /// Its persistent session has no subscription for it.
+    NotSubscribed,
+}
+
+/// Commands under way, by when they expire.
+#[derive(Debug, Default)]
+pub(crate) struct Router {
+    expiries: Mutex<Expiries>,
+}
+
+#[derive(Debug, Default)]
+struct Expiries {
+    by_time: BTreeMap<(UnixMs, u64), (Weak<Session>, CommandId)>,
+    made: u64,
+}
+
+/// What a command came to, for its event.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) response: Option<Bytes>,
+    pub(crate) status: Option<Arc<str>>,
+}
+
+impl Verdict {
+    pub(crate) fn plain(outcome: Outcome) -> Self {
+        Self { outcome, response: None, status: None }
+    }
+
+    pub(crate) fn because(outcome: Outcome, status: &str) -> Self {
+        Self { outcome, response: None, status: Some(status.into()) }
+    }
+}
+
+/// Tells the requester, and the connection whose answer it was, once the outcome's event is stored.
+#[derive(Debug)]
+struct Outcomes {
+    bus: Arc<dyn Bus>,
+    reply: Option<(Arc<str>, Bytes)>,
+    answerer: Option<Arc<Mailbox>>,
+}
+
+impl Listener for Outcomes {
+    fn settled(&self, token: u64, result: Result<(), StoreError>) {
+        if let (Ok(()), Some((to, body))) = (&result, &self.reply) {
+            self.bus.reply(to, body.clone());
+        }
+        if let Some(mailbox) = &self.answerer {
+            mailbox.settled(token, result);
+        }
+    }
+}
+
+impl Hub {
+    /// Takes a command. Its outcome is published, and told to its requester, exactly once.
+    pub fn command(&self, request: CommandRequest) {
+        let CheckedCommand { command, fault } = request.check(self.clock.unix(), self.config.max_command_ttl);
+        if let Some(fault) = fault {
+            return self.settle_alone(&command, Verdict::because(Outcome::Rejected, fault));
+        }
+        if self.is_draining() {
+            return self.settle_alone(&command, Verdict::because(Outcome::NotConnected, "draining"));
+        }
+        if self.metrics.commands_under_way.get()
+            >= i64::try_from(self.config.max_commands).unwrap_or(i64::MAX)
+        {
+            return self.settle_alone(&command, Verdict::because(Outcome::Busy, "gateway"));
+        }
+        let command = Arc::new(command);
+        match self.find(&command.tenant, &command.device) {
+            Some(session) => self.send_to(&session, &command),
+            None => self.offer_offline(&command),
+        }
+    }
+
+    fn send_to(&self, session: &Arc<Session>, command: &Arc<Command>) {
+        let mut lane = session.lane.lock();
+        if lane.ended.is_some() {
+            drop(lane);
+            return self.offer_offline(command);
+        }
+        if !lane.take_off(Arc::clone(command)) {
+            drop(lane);
+            return self.settle_alone(command, Verdict::because(Outcome::Rejected, "duplicate-id"));
+        }
+        self.metrics.commands_under_way.inc();
+        self.watch_expiry(session, command);
+        if !session.mailbox.command(Arc::clone(command), self.config.commands_per_session)
+            && let Some(flight) = lane.land(&command.id)
+        {
+            self.settle_in(session, &mut lane, &flight, Verdict::because(Outcome::Busy, "device"), None);
+        }
+    }
+
+    fn offer_offline(&self, command: &Arc<Command>) {
+        let verdict = match self.offline().map_or(Err(NotKept::Absent), |offline| offline.offer(command)) {
+            Ok(()) => return,
+            Err(NotKept::Absent) => Verdict::plain(Outcome::NotConnected),
+            Err(NotKept::Full) => Verdict::because(Outcome::Busy, "queue"),
+            Err(NotKept::NotSubscribed) => Verdict::because(Outcome::Rejected, "not-subscribed"),
+        };
+        self.settle_alone(command, verdict);
+    }
+
+    /// Puts a command under way that waited for the session's device, without a place in the mailbox. False when one of
+    /// the same id is under way already: the caller then has nothing to send.
+    pub(crate) fn adopt(&self, session: &Arc<Session>, command: &Arc<Command>) -> bool {
+        let mut lane = session.lane.lock();
+        if lane.ended.is_some() || !lane.take_off(Arc::clone(command)) {
+            return false;
+        }
+        self.metrics.commands_under_way.inc();
+        self.watch_expiry(session, command);
+        true
+    }
+
+    fn watch_expiry(&self, session: &Arc<Session>, command: &Command) {
+        let mut expiries = self.router.expiries.lock();
+        expiries.made += 1;
+        let at = (command.expires_at, expiries.made);
+        expiries.by_time.insert(at, (Arc::downgrade(session), command.id.clone()));
+    }
+
+    pub(crate) fn expire_commands(&self) {
+        let now = self.clock.unix();
+        let due = {
+            let mut expiries = self.router.expiries.lock();
+            let later = expiries.by_time.split_off(&(now.saturating_add(1), 0));
+            std::mem::replace(&mut expiries.by_time, later)
+        };
+        for ((at, _), (session, id)) in due {
+            let Some(session) = session.upgrade() else { continue };
+            let mut lane = session.lane.lock();
+            // A later command may have taken the id of one that was settled in time.
+            if lane.flight(&id).is_some_and(|flight| flight.command.expires_at == at)
+                && let Some(flight) = lane.land(&id)
+            {
+                session.mailbox.withdraw(&flight.command);
+                self.settle_in(&session, &mut lane, &flight, Verdict::plain(Outcome::Expired), None);
+            }
+        }
+    }
+
+    /// A command that was written to its device's transport.
+    pub(crate) fn sent(&self, session: &Session, id: &CommandId, can_acknowledge: bool) {
+        let mut lane = session.lane.lock();
+        let Some(flight) = lane.flight(id) else { return };
+        flight.attempts += 1;
+        let wait = flight.command.wait;
+        let bytes = flight.command.payload.len();
+        self.metrics.messages_out.inc();
+        self.metrics.payload_bytes_out.inc_by(u64::try_from(bytes).unwrap_or(0));
+        let last_word = wait == Wait::Delivered || (wait == Wait::Acknowledged && !can_acknowledge);
+        if last_word && let Some(flight) = lane.land(id) {
+            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Delivered), None);
+        }
+    }
+
+    /// Settles a command of the session, if it still is under way.
+    pub(crate) fn settle(&self, session: &Session, id: &CommandId, verdict: Verdict) {
+        let mut lane = session.lane.lock();
+        if let Some(flight) = lane.land(id) {
+            self.settle_in(session, &mut lane, &flight, verdict, None);
+        }
+    }
+
+    /// The device's protocol acknowledged it, or refused it.
+    pub(crate) fn acknowledged(&self, session: &Session, id: &CommandId) {
+        let mut lane = session.lane.lock();
+        if lane.flight(id).is_some_and(|flight| flight.command.wait == Wait::Acknowledged)
+            && let Some(flight) = lane.land(id)
+        {
+            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Acknowledged), None);
+        }
+    }
+
+    /// The device answered: settles the command, and tells `token` when that is stored. Gives the permit back when no
+    /// command of that id is under way.
+    pub(crate) fn answered(
+        &self,
+        session: &Session,
+        id: &CommandId,
+        (status, response): (Arc<str>, Bytes),
+        told: Told,
+    ) -> Result<(), Option<OwnedSemaphorePermit>> {
+        let mut lane = session.lane.lock();
+        let Some(flight) = lane.land(id) else { return Err(told.1) };
+        let verdict = Verdict { outcome: Outcome::Answered, response: Some(response), status: Some(status) };
+        self.settle_in(session, &mut lane, &flight, verdict, Some(told));
+        Ok(())
+    }
+
+    /// Settles a command that was taken out of its session's lane.
+    pub(crate) fn settle_in(
+        &self,
+        session: &Session,
+        lane: &mut Lane,
+        flight: &Flight,
+        verdict: Verdict,
+        answerer: Option<Told>,
+    ) {
+        self.metrics.commands_under_way.dec();
+        let seq = lane.next_message();
+        let id = EventId::Session(session.info.session, Stream::Messages, seq);
+        let place = Some((Arc::clone(&session.info), seq));
+        let answerer = answerer.map(|told| (Arc::clone(&session.mailbox), told));
+        let (event, at) = self.outcome_event(&flight.command, flight.attempts, place, verdict);
+        self.publish_outcome((id, at), &flight.command, &event, answerer);
+    }
+
+    /// Settles a command that belongs to no session.
+    fn settle_alone(&self, command: &Command, verdict: Verdict) {
+        let (event, at) = self.outcome_event(command, 0, None, verdict);
+        self.publish_outcome((self.gateway_event_id(), at), command, &event, None);
+    }
+
+    /// Settles a command that an [`Offline`] kept.
+    pub fn settle_offline(&self, command: &Command, outcome: Outcome, status: Option<&str>) {
+        let verdict = Verdict { outcome, response: None, status: status.map(Into::into) };
+        self.settle_alone(command, verdict);
+    }
+
+    fn outcome_event(
+        &self,
+        command: &Command,
+        attempts: u32,
+        session: Option<(Arc<SessionInfo>, u64)>,
+        verdict: Verdict,
+    ) -> (Event, UnixMs) {
+        self.metrics.settled(verdict.outcome);
+        let now = self.clock.unix();
+        let event = Event::Downstream(Downstream {
+            tenant: command.tenant.clone(),
+            device: command.device.clone(),
+            session,
+            command: command.id.clone(),
+            name: command.name.clone(),
+            outcome: verdict.outcome,
+            latency_ms: now.saturating_sub(command.received_at),
+            attempts,
+            response: verdict.response,
+            status: verdict.status,
+        });
+        (event, now)
+    }
+
+    /// The requester's reply is the event's JSON, and leaves when the event is stored.
+    fn publish_outcome(
+        &self,
+        (id, at): (EventId, UnixMs),
+        command: &Command,
+        event: &Event,
+        answerer: Option<(Arc<Mailbox>, Told)>,
+    ) {
+        let occasion = Occasion { origin: &self.config.origin, id, at };
+        let reply = command.reply.as_ref();
+        let reply = reply.map(|to| (Arc::clone(to), encode(Format::Json, &occasion, event).body));
+        let (answerer, token, permit) = match answerer {
+            Some((mailbox, (Some(token), permit))) => (Some(mailbox), token, permit),
+            Some((_, (None, permit))) => (None, 0, permit),
+            None => (None, 0, None),
+        };
+        let outcomes = Outcomes { bus: Arc::clone(&self.bus), reply, answerer };
+        self.submit(id, at, event, Receipt::token(Arc::new(outcomes), token, permit));
+    }
+}
+
+/// The id of a command that came without one.
+pub(crate) fn made_id() -> CommandId {
+    let random: u128 = rand::random();
+    #[expect(clippy::expect_used, reason = "hexadecimal digits are a valid id")]
+    format!("{random:032x}").parse().expect("hexadecimal digits are a valid id")
+}
+
+/// The name of a command that came without one.
+pub(crate) fn default_name() -> CommandName {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    "command".parse().expect("a valid name")
+}
