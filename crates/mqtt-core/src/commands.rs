@@ -47,6 +47,11 @@ pub fn request_topic(form: RequestForm, id: &CommandId, name: &CommandName) -> S
     topic
 }
 
+/// The topic on which a device answers a command with a status. The caller sees to it that the status is one level.
+pub fn response_topic(form: RequestForm, id: &CommandId, status: &str) -> String {
+    format!("{}{}/{status}", form.response_prefix(), id.as_str())
+}
+
 /// The form to send a command in, asked of a question whether a topic is subscribed to; the long one when both are.
 pub fn request_form(
     id: &CommandId,

@@ -1,0 +1,256 @@
+//! What a client's packets and a session's mail make a connection do.
+//!
+//! Owns: the ACL's word on each packet, the publish window, commands on their way. Does not own: waiting and buffers
+//! (`conn.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_event::{Outcome, Reason, RefusedCause};
+use landfall_hub::{Command, Mail, Permit, StoreError, Uplink};
+use landfall_mqtt_core::commands::parse_response;
+use landfall_mqtt_core::{
+    Ack, Action, Delivery, DeliveryToken, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict,
+};
+use landfall_net::Stream;
+
+use crate::commands::{command_message, command_topic};
+use crate::conn::{Conn, End, WRITE_HIGH};
+use crate::sessions::unix_now;
+
+/// How long the SUBACK of a persistent session waits for the store.
+const KEEP_PATIENCE: Duration = Duration::from_secs(1);
+
+impl<S: Stream> Conn<S> {
+    /// Acts on every complete packet in `input`, until the publish window stops it.
+    pub(crate) fn process(&mut self) -> Result<(), End> {
+        loop {
+            if self.is_blocked() || self.out.len() >= WRITE_HIGH {
+                return Ok(());
+            }
+            let before = self.input.len();
+            let action = self.core.poll(&mut self.input, &mut self.out);
+            if self.input.len() < before {
+                self.handle.seen();
+            }
+            match action {
+                Some(action) => self.act(action)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), End> {
+        match action {
+            Action::Publish(inbound) => self.on_publish(inbound),
+            Action::Subscribe(request) => {
+                self.on_subscribe(request);
+                Ok(())
+            }
+            Action::Unsubscribed => {
+                self.dirty = true;
+                Ok(())
+            }
+            Action::Acknowledged(token, ack) => {
+                self.on_acknowledged(token, ack);
+                Ok(())
+            }
+            Action::WindowOpened => {
+                if let Some(command) = self.busy.as_mut().and_then(|busy| busy.stuck.take()) {
+                    self.send(command);
+                }
+                Ok(())
+            }
+            Action::Disconnect(goodbye) => Err(End::Goodbye(goodbye)),
+            Action::Fault(fault) => Err(End::Fault(fault)),
+            // The machine has been told of its CONNECT's fate and makes a fault of a second one.
+            Action::Connect(_) => Err(End::Told(Reason::ProtocolError)),
+        }
+    }
+
+    fn on_publish(&mut self, inbound: Inbound) -> Result<(), End> {
+        if !self.handle.principal().acl.may_publish(&inbound.topic) {
+            self.refuse_publish(RefusedCause::NotAuthorized);
+            return self.fail(inbound.token, PublishFailure::NotAuthorized);
+        }
+        let bytes = inbound.payload.len();
+        let waits = self.busy.as_ref().is_some_and(|busy| !busy.parked.is_empty());
+        match if waits { None } else { self.handle.try_admit(bytes) } {
+            Some(permit) => self.submit(inbound, permit),
+            None => {
+                let admission = (!waits).then(|| self.handle.admit(bytes));
+                let busy = self.busy();
+                busy.admission = busy.admission.take().or(admission);
+                busy.parked_bytes += bytes;
+                busy.parked.push_back(inbound);
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse_publish(&self, cause: RefusedCause) {
+        let principal = self.handle.principal();
+        let device = Some((principal.tenant.clone(), principal.device.clone()));
+        self.server.hub().refused(cause, self.handle.transport(), self.handle.remote_address(), device);
+    }
+
+    /// Where the protocol has no word for a message that is not taken, the connection ends rather than that the client
+    /// believes in something that did not happen.
+    fn fail(&mut self, token: Token, failure: PublishFailure) -> Result<(), End> {
+        self.core.publish_failed(token, failure, &mut self.out).map_or(Ok(()), |action| self.act(action))
+    }
+
+    fn submit(&mut self, inbound: Inbound, permit: Permit) -> Result<(), End> {
+        let token = (inbound.qos != QoS::AtMostOnce).then_some(inbound.token.0);
+        let mut permit = permit;
+        if let Some((command, status)) = parse_response(&inbound.topic) {
+            let answer = (Arc::from(status), inbound.payload.clone());
+            match self.handle.answered(&command, answer, (token, permit)) {
+                Ok(()) => return Ok(()),
+                Err(back) => permit = back,
+            }
+        }
+        let uplink = Uplink {
+            topic: inbound.topic,
+            qos: Some(inbound.qos.level()),
+            retain: inbound.retain,
+            content_type: inbound.content_type,
+            properties: inbound.user_properties,
+            payload: inbound.payload,
+        };
+        self.handle.upstream(uplink, token, permit).map_err(End::Gateway)
+    }
+
+    pub(crate) fn on_admitted(&mut self, permit: Permit) -> Result<(), End> {
+        let mut permit = Some(permit);
+        while let Some(busy) = self.busy.as_mut() {
+            let Some(bytes) = busy.parked.front().map(|inbound| inbound.payload.len()) else { break };
+            match permit.take().or_else(|| self.handle.try_admit(bytes)) {
+                Some(permit) => {
+                    let busy = self.busy();
+                    busy.parked_bytes = busy.parked_bytes.saturating_sub(bytes);
+                    if let Some(inbound) = busy.parked.pop_front() {
+                        self.submit(inbound, permit)?;
+                    }
+                }
+                None => {
+                    let admission = self.handle.admit(bytes);
+                    self.busy().admission = Some(admission);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At the connection's end: QoS 0 messages that came in time are published; the others were not acknowledged, so
+    /// the client knows.
+    pub(crate) fn submit_the_rest(&mut self) {
+        let parked = self.busy.as_mut().map(|busy| std::mem::take(&mut busy.parked)).unwrap_or_default();
+        for inbound in parked.into_iter().filter(|inbound| inbound.qos == QoS::AtMostOnce) {
+            if self.submit(inbound, Permit::at_the_end()).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn on_subscribe(&mut self, request: SubscribeRequest) {
+        let acl = &self.handle.principal().acl;
+        let verdict =
+            |allowed| if allowed { Verdict::Granted(QoS::ExactlyOnce) } else { Verdict::NotAuthorized };
+        let verdicts: Vec<_> =
+            request.filters().map(|(filter, _)| verdict(acl.may_subscribe(filter))).collect();
+        if verdicts.contains(&Verdict::NotAuthorized) {
+            self.refuse_publish(RefusedCause::NotAuthorized);
+        }
+        self.core.subscribed(request, &verdicts, &mut self.out);
+        self.dirty = true;
+    }
+
+    /// Keeps the session in the store, if it outlives the connection. While the store does not answer, the client is
+    /// served all the same.
+    pub(crate) async fn keep(&mut self) {
+        let expiry = self.core.session_expiry();
+        if expiry == 0 {
+            return;
+        }
+        if let Some(kept) = self.server.sessions().keep(&self.hold, self.core.session_state(), expiry) {
+            let _ = tokio::time::timeout(KEEP_PATIENCE, kept).await;
+        }
+    }
+
+    pub(crate) fn on_mail(&mut self, mail: Mail) -> Result<(), End> {
+        for (token, result) in mail.settled {
+            match result {
+                Ok(()) => self.core.stored(Token(token), &mut self.out),
+                Err(error) => {
+                    let failure = match error {
+                        StoreError::TooLarge { .. } => PublishFailure::QuotaExceeded,
+                        StoreError::Refused(_) | StoreError::Closed => PublishFailure::NotStored,
+                    };
+                    self.fail(Token(token), failure)?;
+                }
+            }
+        }
+        if let Some(reason) = mail.ended {
+            return Err(End::Gateway(reason));
+        }
+        if let Some(command) = mail.command {
+            self.send(command);
+        }
+        Ok(())
+    }
+
+    /// Commands that waited for the device, in order, as far as there is room.
+    pub(crate) fn send_queued(&mut self) {
+        while self.busy.as_ref().is_some_and(|busy| busy.stuck.is_none()) && self.out.len() < WRITE_HIGH {
+            let Some(queued) = self.busy.as_mut().and_then(|busy| busy.queue.pop_front()) else { break };
+            self.server.sessions().gone_out(&queued);
+            if queued.command.expires_at <= unix_now() {
+                self.server.hub().settle_offline(&queued.command, Outcome::Expired, Some("not-connected"));
+            } else if self.handle.adopt(&queued.command) {
+                self.send(queued.command);
+            } else {
+                self.server.hub().settle_offline(&queued.command, Outcome::Failed, Some("duplicate-id"));
+            }
+        }
+    }
+
+    fn send(&mut self, command: Arc<Command>) {
+        let topic = command_topic(&command, |topic| self.core.granted(topic).is_some());
+        let Some(topic) = topic else {
+            self.handle.settled(&command.id, Outcome::Rejected, "not-subscribed");
+            return;
+        };
+        let message = command_message(&command, topic, unix_now());
+        match self.core.deliver(message, &mut self.out) {
+            Delivery::Sent { token, .. } => {
+                let unwritten = (command.id.clone(), command.payload.len(), token.is_some());
+                let busy = self.busy();
+                busy.unwritten.push(unwritten);
+                if let Some(token) = token {
+                    busy.flights.insert(token, command.id.clone());
+                }
+            }
+            Delivery::Full(_) => self.busy().stuck = Some(command),
+            Delivery::TooLarge => self.handle.settled(&command.id, Outcome::Rejected, "too-large"),
+            Delivery::Invalid => self.handle.settled(&command.id, Outcome::Rejected, "unsendable"),
+            Delivery::NotSubscribed(_) => {
+                self.handle.settled(&command.id, Outcome::Rejected, "not-subscribed");
+            }
+            // The session is ending: its end settles what is under way.
+            Delivery::Closed(_) => {}
+        }
+    }
+
+    fn on_acknowledged(&mut self, token: DeliveryToken, ack: Ack) {
+        let Some(command) = self.busy.as_mut().and_then(|busy| busy.flights.remove(&token)) else { return };
+        match ack {
+            Ack::Done => self.handle.acknowledged(&command),
+            Ack::Refused(code) => {
+                self.handle.settled(&command, Outcome::Rejected, &format!("mqtt-reason-0x{code:02x}"));
+            }
+            Ack::TooLarge => self.handle.settled(&command, Outcome::Rejected, "too-large"),
+        }
+    }
+}

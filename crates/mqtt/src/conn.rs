@@ -1,0 +1,309 @@
+//! One MQTT connection: the loop between a socket, the protocol machine and the session.
+//!
+//! Owns: buffers, waiting, the end of the connection. Does not own: protocol rules (`landfall-mqtt-core`), what a packet
+//! makes happen (`act.rs`), letting the client in (`handshake.rs`), what a session's end publishes (`landfall-hub`).
+//!
+//! An idle connection holds no buffer: bytes are read when there are some, and both buffers and [`Busy`] are given back
+//! when they are empty.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use landfall_event::{CommandId, Reason};
+use landfall_hub::{BoxFuture, Command, Mail, Permit, SessionHandle};
+use landfall_mqtt_core::{Connection, DeliveryToken, DisconnectWhy, Fault, Goodbye, Inbound};
+use landfall_net::Stream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Sleep;
+
+use crate::listener::MqttServer;
+use crate::sessions::{Hold, Queued};
+
+/// With more than this waiting to be written, nothing more is read from the client and no command is sent to it.
+pub(crate) const WRITE_HIGH: usize = 64 * 1024;
+/// Payload bytes of messages that wait for the publish window, per connection.
+const PARKED_BYTES: usize = 64 * 1024;
+/// How long a farewell may take to get out.
+pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Why the connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said so.
+    Goodbye(Goodbye),
+    /// The client broke the protocol; the answer is in `out`.
+    Fault(Fault),
+    /// The transport is gone.
+    Lost(Reason),
+    /// The gateway has ended the session.
+    Gateway(Reason),
+    /// The connection ends the session, and the client is told why.
+    Told(Reason),
+}
+
+/// What woke the connection.
+enum Wake {
+    Mail(Mail),
+    Read(usize),
+    Wrote,
+    Admitted(Permit),
+    Stalled,
+    Broken(io::Error),
+}
+
+/// What only a busy connection needs.
+#[derive(Default)]
+pub(crate) struct Busy {
+    /// Messages that wait for the publish window, in order.
+    pub(crate) parked: VecDeque<Inbound>,
+    pub(crate) parked_bytes: usize,
+    pub(crate) admission: Option<BoxFuture<'static, Permit>>,
+    /// Commands in flight, by the machine's name for them.
+    pub(crate) flights: HashMap<DeliveryToken, CommandId>,
+    /// Commands in `out`: payload bytes, and whether the client will acknowledge.
+    pub(crate) unwritten: Vec<(CommandId, usize, bool)>,
+    /// A command that finds no room in the client's window.
+    pub(crate) stuck: Option<Arc<Command>>,
+    /// Commands that waited while the device was away.
+    pub(crate) queue: VecDeque<Queued>,
+    /// Runs while the client does not read.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl Busy {
+    fn is_idle(&self) -> bool {
+        self.parked.is_empty()
+            && self.admission.is_none()
+            && self.flights.is_empty()
+            && self.unwritten.is_empty()
+            && self.stuck.is_none()
+            && self.queue.is_empty()
+            && self.stall.is_none()
+    }
+}
+
+/// A connection whose client has been let in.
+pub(crate) struct Conn<S> {
+    pub(crate) server: Arc<MqttServer>,
+    pub(crate) stream: S,
+    pub(crate) core: Connection,
+    pub(crate) input: BytesMut,
+    pub(crate) out: BytesMut,
+    pub(crate) handle: SessionHandle,
+    pub(crate) hold: Hold,
+    pub(crate) busy: Option<Box<Busy>>,
+    /// The session outlives the connection and has changed: keep it before the SUBACK leaves.
+    pub(crate) dirty: bool,
+    held: bool,
+    /// A layer above TCP may still hold bytes.
+    flushing: bool,
+}
+
+impl<S: Stream> Conn<S> {
+    pub(crate) fn new(
+        server: Arc<MqttServer>,
+        (stream, core): (S, Connection),
+        (input, out): (BytesMut, BytesMut),
+        (handle, hold): (SessionHandle, Hold),
+        queue: VecDeque<Queued>,
+    ) -> Self {
+        let busy = (!queue.is_empty()).then(|| Box::new(Busy { queue, ..Busy::default() }));
+        Self {
+            server,
+            stream,
+            core,
+            input,
+            out,
+            handle,
+            hold,
+            busy,
+            held: false,
+            flushing: false,
+            dirty: true,
+        }
+    }
+
+    /// Serves the client to its end.
+    pub(crate) async fn run(mut self) {
+        let end = loop {
+            if let Err(end) = self.step().await {
+                break end;
+            }
+        };
+        Box::pin(self.finish(end)).await;
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        self.process()?;
+        self.send_queued();
+        if std::mem::take(&mut self.dirty) {
+            Box::pin(self.keep()).await;
+        }
+        self.rest();
+        match std::future::poll_fn(|cx| self.poll_wake(cx)).await {
+            Wake::Mail(mail) => self.on_mail(mail),
+            Wake::Read(0) => Err(End::Lost(self.reason_of_eof())),
+            Wake::Read(_) => Ok(()),
+            Wake::Wrote => {
+                self.on_written();
+                Ok(())
+            }
+            Wake::Admitted(permit) => self.on_admitted(permit),
+            Wake::Stalled => Err(End::Told(Reason::SlowConsumer)),
+            Wake::Broken(error) => {
+                tracing::debug!(session = %self.handle.id(), %error, "connection broken");
+                Err(End::Lost(Reason::ConnectionLost))
+            }
+        }
+    }
+
+    pub(crate) fn busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn rest(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.out.is_empty() {
+            self.out = BytesMut::new();
+        }
+        if self.busy.as_ref().is_some_and(|busy| busy.is_idle()) {
+            self.busy = None;
+        }
+        let hold = self.is_blocked();
+        if hold != self.held {
+            self.held = hold;
+            self.handle.hold(hold);
+        }
+    }
+
+    /// So much waits for the publish window that nothing more is read.
+    pub(crate) fn is_blocked(&self) -> bool {
+        let limit = self.server.parked_limit();
+        let full = |busy: &Busy| busy.parked.len() >= limit || busy.parked_bytes >= PARKED_BYTES;
+        self.core.blocked() || self.busy.as_deref().is_some_and(full)
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let waits_for_room =
+            self.busy.as_ref().is_some_and(|busy| busy.stuck.is_some() || !busy.queue.is_empty());
+        let takes_commands = !waits_for_room && self.out.len() < WRITE_HIGH;
+        if let Poll::Ready(mail) = self.handle.poll_mail(cx, takes_commands) {
+            return Poll::Ready(Wake::Mail(mail));
+        }
+        if !self.out.is_empty() || self.flushing {
+            match self.poll_out(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Wake::Wrote),
+                Poll::Ready(Err(error)) => return Poll::Ready(Wake::Broken(error)),
+                Poll::Pending if self.poll_stall(cx).is_ready() => return Poll::Ready(Wake::Stalled),
+                Poll::Pending => {}
+            }
+        }
+        if let Some(admission) = self.busy.as_mut().and_then(|busy| busy.admission.as_mut())
+            && let Poll::Ready(permit) = admission.as_mut().poll(cx)
+        {
+            self.busy().admission = None;
+            return Poll::Ready(Wake::Admitted(permit));
+        }
+        if self.is_blocked() || self.out.len() >= WRITE_HIGH {
+            return Poll::Pending;
+        }
+        self.poll_in(cx).map(|read| read.map_or_else(Wake::Broken, Wake::Read))
+    }
+
+    /// Reads what has come; `input` gets memory only then.
+    fn poll_in(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        landfall_net::poll_receive(&mut self.stream, cx, &mut self.input)
+    }
+
+    /// Writes all of `out` and flushes it.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wrote = false;
+        self.flushing = true;
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(bytes)) => {
+                    self.out.advance(bytes);
+                    wrote = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    if wrote && let Some(busy) = &mut self.busy {
+                        busy.stall = None;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.flushing = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the client has read nothing for too long.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.server.config().write_timeout;
+        let stall = self.busy().stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        stall.as_mut().poll(cx)
+    }
+
+    fn on_written(&mut self) {
+        let Some(busy) = &mut self.busy else { return };
+        busy.stall = None;
+        for (command, bytes, can_acknowledge) in std::mem::take(&mut busy.unwritten) {
+            self.handle.sent(&command, bytes, can_acknowledge);
+        }
+    }
+
+    /// Without a DISCONNECT: a TLS layer that was closed in order says so itself.
+    fn reason_of_eof(&self) -> Reason {
+        if self.handle.transport().is_secure() { Reason::SecureChannelClosed } else { Reason::ConnectionLost }
+    }
+
+    /// Publishes the session's end first, then says farewell, then puts the MQTT session down for the next connection.
+    async fn finish(mut self, end: End) {
+        self.submit_the_rest();
+        let mut expiry = self.core.session_expiry();
+        let mut told = None;
+        match &end {
+            End::Goodbye(goodbye) => {
+                expiry = goodbye.session_expiry;
+                if goodbye.with_will {
+                    self.handle.limit_will_delay(u64::from(expiry) * 1000);
+                } else {
+                    self.handle.discard_will();
+                }
+                self.handle.close(goodbye.reason());
+            }
+            End::Fault(fault) => {
+                tracing::debug!(session = %self.handle.id(), detail = fault.detail, "protocol error");
+                self.handle.close(fault.reason);
+            }
+            End::Lost(reason) => self.handle.close(*reason),
+            End::Gateway(reason) => told = Some(*reason),
+            End::Told(reason) => {
+                self.handle.close(*reason);
+                told = Some(*reason);
+            }
+        }
+        if let Some(reason) = told {
+            self.core.disconnect(DisconnectWhy::from(reason), &mut self.out);
+        }
+        let queue = self.busy.take().map(|busy| busy.queue).unwrap_or_default();
+        self.server.sessions().put_down(self.hold, self.core.session_state(), expiry, queue);
+        if !matches!(end, End::Lost(_)) {
+            // The client may be gone or not read: its session has ended either way.
+            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await {
+                landfall_net::close(self.stream, FAREWELL).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Lets a client in: CONNECT, identity, the session's beginning, CONNACK; all of it under one deadline.
+//!
+//! Owns: the order of those steps, and what a client is told that is not let in. Does not own: who it is (the
+//! `Authenticator`), the session (`landfall-hub`), the bytes (`landfall-mqtt-core`).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use landfall_event::{Reason, RefusedCause, Transport};
+use landfall_hub::{
+    AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Secret, SessionHandle, Uplink, Will,
+};
+use landfall_mqtt_core::{Accept, Action, ConnectRequest, Connection, Refusal};
+use landfall_net::Stream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+
+use crate::conn::{Conn, FAREWELL};
+use crate::listener::MqttServer;
+use crate::sessions::{Hold, Queued};
+
+/// A client on its way in.
+pub(crate) struct Newcomer<S> {
+    caller: Caller,
+    stream: S,
+    core: Connection,
+    input: BytesMut,
+    out: BytesMut,
+}
+
+/// Who calls, and whom.
+struct Caller {
+    server: Arc<MqttServer>,
+    transport: Transport,
+    remote: SocketAddr,
+    certificate: Option<PeerCertificate>,
+}
+
+/// Why a client was not let in, as it is told.
+struct Turned {
+    refusal: Refusal,
+    cause: Option<RefusedCause>,
+}
+
+/// A client that sent no CONNECT.
+enum Gone {
+    /// It left.
+    Silently,
+    /// The answer is in `out`.
+    Told,
+}
+
+impl Turned {
+    fn because(cause: RefusedCause) -> Self {
+        Self { refusal: cause.into(), cause: Some(cause) }
+    }
+
+    /// Nothing is wrong with the client; it may come back.
+    fn for_now(refusal: Refusal) -> Self {
+        Self { refusal, cause: None }
+    }
+}
+
+impl<S: Stream> Newcomer<S> {
+    pub(crate) fn new(
+        server: Arc<MqttServer>,
+        stream: S,
+        (transport, remote): (Transport, SocketAddr),
+        certificate: Option<PeerCertificate>,
+    ) -> Self {
+        let core = Connection::new(Arc::clone(&server.config().limits));
+        let caller = Caller { server, transport, remote, certificate };
+        Self { caller, stream, core, input: BytesMut::new(), out: BytesMut::new() }
+    }
+
+    /// Returns the connection when the client is let in; else it has been told and the socket is closed.
+    pub(crate) async fn welcome(mut self) -> Option<Conn<S>> {
+        let deadline = Instant::now() + self.caller.server.config().connect_timeout;
+        // A client that says nothing in time is closed without a word: it may not even speak MQTT.
+        let request = match tokio::time::timeout_at(deadline, self.connect_request()).await.ok()? {
+            Ok(request) => request,
+            Err(Gone::Silently) => return None,
+            Err(Gone::Told) => {
+                self.say_and_close().await;
+                return None;
+            }
+        };
+        let admitted = tokio::time::timeout_at(deadline, self.caller.admit(&request)).await;
+        match admitted.unwrap_or(Err(Turned::for_now(Refusal::ServerUnavailable))) {
+            Ok((handle, hold)) => Some(self.accept(&request, handle, hold)),
+            Err(turned) => {
+                if let Some(cause) = turned.cause {
+                    self.caller.refuse(cause);
+                }
+                self.core.refuse(turned.refusal, &mut self.out);
+                self.say_and_close().await;
+                None
+            }
+        }
+    }
+
+    /// Says the last word and closes, in the background of nobody: this is the connection's own task.
+    async fn say_and_close(mut self) {
+        let patience = self.caller.server.config().connect_timeout;
+        if let Ok(Ok(())) = tokio::time::timeout(patience, self.stream.write_all(&self.out)).await {
+            landfall_net::close(self.stream, FAREWELL).await;
+        }
+    }
+
+    /// Reads until CONNECT is complete.
+    async fn connect_request(&mut self) -> Result<Box<ConnectRequest>, Gone> {
+        loop {
+            match self.core.poll(&mut self.input, &mut self.out) {
+                Some(Action::Connect(request)) => return Ok(request),
+                Some(Action::Fault(fault)) => {
+                    tracing::debug!(remote = %self.caller.remote, detail = fault.detail, "refused before CONNECT was accepted");
+                    self.caller.refuse(fault.cause);
+                    return Err(Gone::Told);
+                }
+                Some(_) => return Err(Gone::Silently),
+                None => {}
+            }
+            if !matches!(landfall_net::receive(&mut self.stream, &mut self.input).await, Ok(1..)) {
+                return Err(Gone::Silently);
+            }
+        }
+    }
+
+    fn accept(mut self, request: &ConnectRequest, handle: SessionHandle, hold: Hold) -> Conn<S> {
+        let (state, queue) = match self.caller.server.sessions().take(&hold, request.clean_start) {
+            Some((state, queue)) => (Some(state), queue),
+            None => (None, VecDeque::<Queued>::new()),
+        };
+        let assigned = request.client_id.is_empty().then(|| handle.remote_id());
+        let keep_alive = self.caller.server.keep_alive(request.keep_alive, handle.principal().keep_alive);
+        let accept =
+            Accept { assigned_client_id: assigned, keep_alive: Some(keep_alive), session_expiry: None };
+        self.core.accept(&accept, state, &mut self.out);
+        let streams = (self.stream, self.core);
+        Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), queue)
+    }
+}
+
+impl Caller {
+    async fn admit(&self, request: &ConnectRequest) -> Result<(SessionHandle, Hold), Turned> {
+        let credentials = Credentials {
+            transport: self.transport,
+            remote_address: self.remote,
+            client_id: self.client_id(request),
+            username: request.username.clone(),
+            password: request.password.clone().map(Secret::new),
+            certificate: self.certificate.clone(),
+        };
+        let principal = match self.server.auth().authenticate(&credentials).await {
+            Ok(principal) => principal,
+            Err(AuthError::Refused(cause)) => return Err(Turned::because(cause)),
+            Err(AuthError::Unavailable) => return Err(Turned::for_now(Refusal::ServerUnavailable)),
+        };
+        if request.will.as_ref().is_some_and(|will| !principal.acl.may_publish(&will.topic)) {
+            return Err(Turned::because(RefusedCause::NotAuthorized));
+        }
+        let key = (principal.tenant.clone(), principal.device.clone());
+        let handle = match self.server.hub().open(self.hello(request, principal, credentials.client_id)).await
+        {
+            Ok(handle) => handle,
+            Err(OpenError::Full) => return Err(Turned::because(RefusedCause::LimitReached)),
+            Err(OpenError::Draining | OpenError::NotStored) => {
+                return Err(Turned::for_now(Refusal::ServerUnavailable));
+            }
+        };
+        let hold = self.server.sessions().hold(key).await;
+        if request.session_expiry > 0 && !self.server.sessions().has_room(&hold) {
+            self.server.sessions().let_go(hold);
+            return Err(Turned::because(RefusedCause::LimitReached));
+        }
+        Ok((handle, hold))
+    }
+
+    /// The name of a client that gives none is made of the connection's session; 5.0 clients are told.
+    fn client_id(&self, request: &ConnectRequest) -> Arc<str> {
+        if request.client_id.is_empty() {
+            self.server.make_client_id()
+        } else {
+            Arc::clone(&request.client_id)
+        }
+    }
+
+    fn hello(&self, request: &ConnectRequest, principal: Principal, client_id: Arc<str>) -> Hello {
+        let keep_alive_s = self.server.keep_alive(request.keep_alive, principal.keep_alive);
+        let expiry_s = request.session_expiry.min(self.server.config().limits.max_session_expiry);
+        let will = request.will.as_ref().map(|will| Will {
+            delay_ms: u64::from(will.delay.min(expiry_s)) * 1000,
+            uplink: Uplink {
+                topic: Arc::clone(&will.topic),
+                qos: Some(will.qos.level()),
+                retain: will.retain,
+                content_type: will.content_type.clone(),
+                properties: will.user_properties.clone(),
+                payload: will.payload.clone(),
+            },
+        });
+        Hello {
+            principal,
+            transport: self.transport,
+            protocol: request.version.as_str(),
+            remote_id: client_id,
+            remote_address: self.remote,
+            // One and a half times the keep-alive [MQTT-3.1.2-22].
+            keep_alive_ms: (keep_alive_s > 0).then(|| u64::from(keep_alive_s) * 1500),
+            on_silence: Reason::KeepAliveTimeout,
+            inferred: false,
+            clean_start: Some(request.clean_start),
+            will,
+        }
+    }
+
+    fn refuse(&self, cause: RefusedCause) {
+        self.server.hub().refused(cause, self.transport, self.remote, None);
+    }
+}
