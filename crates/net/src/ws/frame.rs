@@ -270,3 +270,7 @@ fn unmask(payload: &mut [u8], mask: &mut [u8; 4]) {
     }
     mask.rotate_left(rest.len());
 }
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

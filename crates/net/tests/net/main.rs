@@ -1,0 +1,14 @@
+//! Real sockets on loopback: accepting, limits, TLS, WebSocket, the scope.
+
+#[cfg(test)]
+mod accept;
+#[cfg(test)]
+mod exchange;
+#[cfg(test)]
+mod scope;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod ws;

@@ -1,0 +1,210 @@
+//! TLS versions, mutual TLS, and replacing the files.
+
+use std::time::Duration;
+
+use landfall_net::{ClientAuth, Refusal, Tls, TlsSettings};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncReadExt as _;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ALL_VERSIONS, ProtocolVersion};
+
+use crate::support::{Authority, Client, Files, House, Identity, echoes, within};
+
+#[tokio::test]
+async fn both_versions_are_served() {
+    let authority = Authority::new("ca");
+    let house = House::open("tls://127.0.0.1:0", Some(Files::of(&authority.server()).load())).await;
+    for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+        let client = Client::speaking(&authority, &[version], None);
+        for _ in 0..2 {
+            let mut stream = client.connect(house.at).await.unwrap();
+            echoes(&mut stream, b"hello").await;
+            assert_eq!(stream.get_ref().1.protocol_version(), Some(expected));
+        }
+    }
+    house.end().await;
+}
+
+#[tokio::test]
+async fn large_transfers_survive_in_both_directions() {
+    let authority = Authority::new("ca");
+    let house = House::open("tls://127.0.0.1:0", Some(Files::of(&authority.server()).load())).await;
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    for version in [&TLS12, &TLS13] {
+        let stream = Client::speaking(&authority, &[version], None).connect(house.at).await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut back = vec![0; bytes.len()];
+        let write = async {
+            tokio::io::AsyncWriteExt::write_all(&mut writer, &bytes).await?;
+            tokio::io::AsyncWriteExt::flush(&mut writer).await
+        };
+        let (wrote, read) = within(async { tokio::join!(write, reader.read_exact(&mut back)) }).await;
+        wrote.unwrap();
+        read.unwrap();
+        assert!(back == bytes);
+    }
+    house.end().await;
+}
+
+#[tokio::test]
+async fn the_protocol_name_is_mqtt_and_not_everything() {
+    let authority = Authority::new("ca");
+    let house = House::open("tls://127.0.0.1:0", Some(Files::of(&authority.server()).load())).await;
+    let stream = Client::trusting(&authority).offering(&["x", "mqtt"]).connect(house.at).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"mqtt"[..]));
+    assert!(Client::trusting(&authority).offering(&["h2"]).connect(house.at).await.is_err());
+    let seen = house.echo.wait_for(|seen| seen.refused.len() == 1).await;
+    assert_eq!(seen.refused, [Refusal::TlsFailed]);
+    house.end().await;
+}
+
+fn fingerprint_of(identity: &Identity) -> String {
+    let der = CertificateDer::from_pem_slice(identity.cert.as_bytes()).unwrap();
+    Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_verified_client_is_told_with_name_and_fingerprint() {
+    let authority = Authority::new("ca");
+    let devices = Authority::new("devices");
+    for client_auth in [ClientAuth::Required, ClientAuth::Optional] {
+        let tls = Files::of(&authority.server()).load_mutual(&devices, client_auth);
+        let house = House::open("tls://127.0.0.1:0", Some(tls)).await;
+        let pump = devices.client("pump 17 \u{1b}[31m");
+        for version in [&TLS12, &TLS13] {
+            let client = Client::speaking(&authority, &[version], Some(&pump));
+            // Twice: nothing is resumed, so each connection is verified.
+            for _ in 0..2 {
+                echoes(&mut client.connect(house.at).await.unwrap(), b"hello").await;
+            }
+        }
+        let seen = house.echo.wait_for(|seen| seen.served.len() == 4).await;
+        for (_, _, certificate) in seen.served {
+            let certificate = certificate.expect("a certificate was shown");
+            assert_eq!(certificate.common_name.as_deref(), Some("pump 17 \u{1b}[31m"));
+            assert_eq!(certificate.fingerprint, fingerprint_of(&pump));
+        }
+        house.end().await;
+    }
+}
+
+/// Connects and expects that no byte comes back. TLS 1.3 tells a client of its refusal only after its own handshake.
+async fn turned_away(client: &Client, house: &House) {
+    if let Ok(mut stream) = client.connect(house.at).await {
+        assert!(within(stream.read_u8()).await.is_err(), "it must not be served");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_or_foreign_client_certificate_ends_the_handshake() {
+    let (authority, devices) = (Authority::new("ca"), Authority::new("devices"));
+    let foreign = Authority::new("devices").client("pump-17");
+    for client_auth in [ClientAuth::Required, ClientAuth::Optional] {
+        let tls = Files::of(&authority.server()).load_mutual(&devices, client_auth);
+        let house = House::open("tls://127.0.0.1:0", Some(tls)).await;
+        for version in [&TLS12, &TLS13] {
+            turned_away(&Client::speaking(&authority, &[version], Some(&foreign)), &house).await;
+            let without = Client::speaking(&authority, &[version], None);
+            match client_auth {
+                ClientAuth::Required => turned_away(&without, &house).await,
+                ClientAuth::Optional => echoes(&mut without.connect(house.at).await.unwrap(), b"hello").await,
+            }
+        }
+        let (refused, served) = if client_auth == ClientAuth::Required { (4, 0) } else { (2, 2) };
+        let seen = house.echo.wait_for(|seen| seen.refused.len() == refused).await;
+        assert!(seen.refused.iter().all(|why| *why == Refusal::TlsFailed));
+        assert_eq!(seen.served.len(), served);
+        assert!(seen.served.iter().all(|(_, _, certificate)| certificate.is_none()));
+        house.end().await;
+    }
+}
+
+#[tokio::test]
+async fn new_files_serve_new_handshakes_and_bad_ones_change_nothing() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let files = Files::of(&old.server());
+    let tls = files.load();
+    let house = House::open("tls://127.0.0.1:0", Some(tls.clone())).await;
+    let mut standing = Client::trusting(&old).connect(house.at).await.unwrap();
+    echoes(&mut standing, b"before").await;
+    assert!(!tls.reload_if_changed().unwrap());
+
+    files.write("cert.pem", "-----BEGIN CERTIFICATE-----\nnot base64!\n-----END CERTIFICATE-----\n");
+    let error = tls.reload_if_changed().unwrap_err().to_string();
+    assert!(error.contains("tls.cert") && error.contains("cert.pem"), "{error}");
+    assert!(!tls.reload_if_changed().unwrap(), "a bad file is told once");
+    echoes(&mut Client::trusting(&old).connect(house.at).await.unwrap(), b"the old one stays").await;
+
+    let identity = new.server();
+    files.write("cert.pem", &identity.cert);
+    assert!(
+        tls.reload_if_changed().unwrap_err().to_string().contains("does not go with"),
+        "the key is still old"
+    );
+    files.write("key.pem", &identity.key);
+    assert!(tls.reload_if_changed().unwrap());
+    echoes(&mut Client::trusting(&new).connect(house.at).await.unwrap(), b"the new one").await;
+    assert!(Client::trusting(&old).connect(house.at).await.is_err());
+    echoes(&mut standing, b"still").await;
+    house.end().await;
+}
+
+#[tokio::test]
+async fn the_watch_sees_a_change() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let files = Files::of(&old.server());
+    let tls = files.load();
+    let house = House::open("tls://127.0.0.1:0", Some(tls.clone())).await;
+    tls.watch(&house.scope, Duration::from_millis(20));
+    let identity = new.server();
+    files.write("key.pem", &identity.key);
+    files.write("cert.pem", &identity.cert);
+    let client = Client::trusting(&new);
+    within(async { while client.connect(house.at).await.is_err() {} }).await;
+    house.end().await;
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_told_with_setting_and_path_and_no_secret() {
+    let authority = Authority::new("ca");
+    let (identity, other) = (authority.server(), authority.server());
+    let files = Files::of(&identity);
+    files.write("other.pem", &other.key);
+    files.write("empty.pem", "");
+    files.write(
+        "sealed.pem",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nc2VjcmV0\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    files.write("broken.pem", "-----BEGIN PRIVATE KEY-----\ntop*secret\n-----END PRIVATE KEY-----\n");
+    files.write("open.pem", "-----BEGIN PRIVATE KEY-----\ntopsecret");
+    files.write("der.pem", "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n-----END CERTIFICATE-----\n");
+    let base = files.settings();
+    let with_cert = |name: &str| TlsSettings { cert: files.path(name), ..base.clone() };
+    let with_key = |name: &str| TlsSettings { key: files.path(name), ..base.clone() };
+    let with_ca = |name: &str| TlsSettings { client_ca: Some(files.path(name)), ..base.clone() };
+    for (settings, setting, name, problem) in [
+        (with_cert("none.pem"), "tls.cert", "none.pem", "No such file"),
+        (with_cert("empty.pem"), "tls.cert", "empty.pem", "no CERTIFICATE block"),
+        (with_key("none.pem"), "tls.key", "none.pem", "No such file"),
+        (with_key("cert.pem"), "tls.key", "cert.pem", "no PRIVATE KEY block"),
+        (with_key("sealed.pem"), "tls.key", "sealed.pem", "encrypted"),
+        (with_key("broken.pem"), "tls.key", "broken.pem", "no base64"),
+        (with_key("open.pem"), "tls.key", "open.pem", "no end line"),
+        (with_key("other.pem"), "tls.key", "other.pem", "does not go with tls.cert"),
+        (with_ca("key.pem"), "tls.client_ca", "key.pem", "no CERTIFICATE block"),
+        (with_ca("der.pem"), "tls.client_ca", "der.pem", "cannot be used"),
+        (with_cert(""), "tls.cert", "", "directory"),
+    ] {
+        let error = Tls::load(settings).expect_err(name);
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(setting) && text.contains(name) && text.contains(problem), "{text}");
+        assert!(!text.contains("secret") && !text.contains("c2Vj"), "{text}");
+        for line in other.key.lines().filter(|line| !line.starts_with('-')) {
+            assert!(!text.contains(line), "{text}");
+        }
+    }
+    // A version that nobody speaks any more is simply not there.
+    assert_eq!(ALL_VERSIONS.len(), 2);
+}
