@@ -283,3 +283,153 @@ pub fn session_subject(key: &str) -> String {
 pub fn parse_session_subject(subject: &str) -> Option<&str> {
     subject.strip_prefix("$KV.")?.strip_prefix(SESSIONS_BUCKET)?.strip_prefix('.')
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Service;
+
+    fn instance() -> InstanceName {
+        "landfall".parse().unwrap()
+    }
+
+    fn id_text() -> impl Strategy<Value = String> {
+        let char =
+            prop_oneof![any::<char>(), prop::sample::select(&['.', '*', '>', ' ', '%', '/', 'a', '2'][..])];
+        proptest::collection::vec(char, 1..20)
+            .prop_map(|chars| chars.into_iter().filter(|c| !c.is_control()).collect::<String>())
+            .prop_filter("ids are not empty", |text| !text.is_empty())
+    }
+
+    /// The server's rule, done again by hand: does this filter take that subject?
+    fn takes(filter: &str, subject: &str) -> bool {
+        let mut tokens = subject.split('.');
+        for wanted in filter.split('.') {
+            match (wanted, tokens.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (wanted, Some(token)) if wanted == token => {}
+                _ => return false,
+            }
+        }
+        tokens.next().is_none()
+    }
+
+    #[test]
+    fn each_event_has_its_subject_in_exactly_one_stream() {
+        let subjects = Subjects::new(&instance());
+        let service = |kind| Event::Service(Service { kind, version: "0", sessions: 0, started_at: 0 });
+        let join = service(ServiceKind::Join);
+        assert_eq!(&*subjects.of(&join), "kaa.v1.events.landfall.service.lifecycle.join");
+        assert!(Arc::ptr_eq(&subjects.of(&join), &subjects.of(&join)), "formed once");
+        let all = [
+            (&subjects.connected, "endpoint.connectivity.connected", Stream::Connectivity),
+            (&subjects.disconnected, "endpoint.connectivity.disconnected", Stream::Connectivity),
+            (&subjects.upstream, "endpoint.message.upstream", Stream::Messages),
+            (&subjects.downstream, "endpoint.message.downstream", Stream::Messages),
+            (&subjects.refused, "endpoint.access.refused", Stream::Connectivity),
+            (&subjects.of(&join), "service.lifecycle.join", Stream::Connectivity),
+            (
+                &subjects.of(&service(ServiceKind::KeepAlive)),
+                "service.lifecycle.keep-alive",
+                Stream::Connectivity,
+            ),
+            (&subjects.of(&service(ServiceKind::Leave)), "service.lifecycle.leave", Stream::Connectivity),
+        ];
+        for (subject, rest, stream) in all {
+            assert_eq!(**subject, *format!("kaa.v1.events.landfall.{rest}"));
+            assert!(takes(WATCH_ALL, subject));
+            for other in [Stream::Connectivity, Stream::Messages] {
+                let bound = stream_subjects(other).iter().filter(|filter| takes(filter, subject)).count();
+                assert_eq!(bound, usize::from(other == stream), "{subject} in {}", stream_name(other));
+            }
+            let parsed = parse_event(subject).unwrap();
+            assert_eq!(format!("{}.{}.{}", parsed.entity, parsed.group, parsed.kind), rest);
+            assert_eq!(parsed.instance, "landfall");
+        }
+    }
+
+    #[test]
+    fn a_token_is_written_as_the_contract_says() {
+        assert_eq!(escape_token("pump-17_a~Z0"), "pump-17_a~Z0");
+        assert_eq!(escape_token("a.b*c>d e%"), "a%2Eb%2Ac%3Ed%20e%25");
+        assert_eq!(escape_token("ü"), "%C3%BC");
+        assert_eq!(escape_token("\r\n"), "%0D%0A");
+    }
+
+    #[test]
+    fn only_what_is_written_is_read() {
+        for token in [
+            "a.b", "a b", "%", "%4", "%41", "%2e", "%ff", "%FF", "%C3", "ü", "a*", ">", "%%41", "%2G", "%+2",
+            "a\n",
+        ] {
+            assert_eq!(unescape_token(token), None, "{token:?}");
+        }
+        for subject in [
+            "",
+            "kaa.v1.service.landfall.command.t",
+            "kaa.v1.service.landfall.command.t.d.x",
+            "kaa.v1.service.landfall.command..d",
+            "kaa.v1.service.landfall.command.t.",
+            "kaa.v1.service.landfall.command.t.%0A",
+            "kaa.v1.service.landfall.command.t.*",
+            "kaa.v1.service.landfall2.command.t.d",
+            "kaa.v1.service.land.command.t.d",
+            "kaa.v1.events.landfall.command.t.d",
+        ] {
+            assert_eq!(parse_command(&instance(), subject), None, "{subject}");
+        }
+        for subject in
+            ["admin.", "admin.sessions.x", "admin.kick", "admin.kick.t", "admin.kick.t.d.e", "admin.other"]
+        {
+            assert_eq!(
+                parse_admin(&instance(), &format!("kaa.v1.service.landfall.{subject}")),
+                None,
+                "{subject}"
+            );
+        }
+        for subject in
+            ["kaa.v1.events.i.endpoint.message", "kaa.v1.events..e.g.t", "kaa.v1.events.i.e.g.", "x.y"]
+        {
+            assert_eq!(parse_event(subject), None, "{subject}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_is_undone_exactly(text in any::<String>()) {
+            let token = escape_token(&text);
+            prop_assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_~-%".contains(&b)), "{token}");
+            prop_assert_eq!(unescape_token(&token), Some(text));
+        }
+
+        #[test]
+        fn what_can_be_read_is_what_would_be_written(token in "[%0-9A-Fa-f_.~-]{0,12}") {
+            if let Some(text) = unescape_token(&token) {
+                prop_assert_eq!(escape_token(&text), token);
+            }
+        }
+
+        #[test]
+        fn a_device_finds_its_way_through_a_subject(tenant in id_text(), device in id_text()) {
+            let (tenant, device): (TenantId, DeviceId) = (tenant.parse().unwrap(), device.parse().unwrap());
+            let subject = command_subject(&instance(), &tenant, &device);
+            prop_assert!(takes(&command_wildcard(&instance()), &subject));
+            prop_assert_eq!(subject.split('.').count(), 7);
+            prop_assert_eq!(parse_command(&instance(), &subject), Some((tenant.clone(), device.clone())));
+            for call in [AdminCall::Sessions, AdminCall::Kick { tenant, device }] {
+                let subject = admin_subject(&instance(), &call);
+                prop_assert!(takes(&admin_wildcard(&instance()), &subject));
+                prop_assert_eq!(parse_admin(&instance(), &subject), Some(call));
+            }
+        }
+
+        #[test]
+        fn any_subject_is_parsed_without_a_panic(subject in ".{0,60}", rest in ".{0,30}") {
+            let _ = (parse_event(&subject), parse_command(&instance(), &subject));
+            let _ = parse_admin(&instance(), &format!("kaa.v1.service.landfall.admin.{rest}"));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! Owns: the shape that readers see (`landfall watch`, `landfall verify`, the ledger's fold). Does not own: writing.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::PayloadEncoding;
 use super::write::{JsonObject, array, string, unescape_header};
-use crate::avro::{AvroError, Dialect, Kind as AvroKind, Record};
+use crate::avro::{AvroError, Dialect, Endpoints, Kind as AvroKind, Record};
 use crate::field::{self, Fields as _, Kind};
 use crate::format::FORMAT_HEADER;
 use crate::{
@@ -37,6 +38,9 @@ pub enum WireError {
     /// An Avro body is not the record that its headers say.
     #[error("its Avro body {0}")]
     Avro(#[from] AvroError),
+    /// An Avro body names other devices than its headers.
+    #[error("names other devices in its Avro body than in its headers")]
+    Endpoints,
     /// A payload is not written in its encoding.
     #[error("its payload is not {0}")]
     Payload(String),
@@ -427,25 +431,53 @@ pub fn to_json<'a, 'h>(
     match header(FORMAT_HEADER) {
         None => object.payload(&field::PAYLOAD, body),
         Some(format) => {
-            let dialect = match format.parse() {
-                Ok(Format::Kaa2017) => Dialect::Kaa2017,
-                Ok(Format::KaaElce) => Dialect::KaaElce,
-                Ok(Format::Json) | Err(_) => return Err(WireError::Header(FORMAT_HEADER)),
-            };
-            let kind = match kind {
-                "connected" => AvroKind::Connected,
-                "disconnected" => AvroKind::Disconnected,
-                other => return Err(WireError::Type(other.to_owned())),
-            };
-            let record = Record::decode(dialect, kind, body)?;
-            if kind == AvroKind::Disconnected {
-                let mut ids = Vec::new();
-                array(&mut ids, &record.endpoints.ids(), |out, id| string(out, id));
+            let ids = endpoint_ids(&header, &avro_endpoints(format, kind, body)?)?;
+            if kind == "disconnected" {
                 object.json(&field::ENDPOINT_IDS, &ids);
             }
         }
     }
     Ok(Cow::Owned(object.into_vec()))
+}
+
+fn avro_endpoints(format: &str, kind: &str, body: &[u8]) -> Result<Endpoints, WireError> {
+    let dialect = match format.parse() {
+        Ok(Format::Kaa2017) => Dialect::Kaa2017,
+        Ok(Format::KaaElce) => Dialect::KaaElce,
+        Ok(Format::Json) | Err(_) => return Err(WireError::Header(FORMAT_HEADER)),
+    };
+    let kind = match kind {
+        "connected" => AvroKind::Connected,
+        "disconnected" => AvroKind::Disconnected,
+        other => return Err(WireError::Type(other.to_owned())),
+    };
+    Ok(Record::decode(dialect, kind, body)?.endpoints)
+}
+
+/// The devices that the headers name, in their order; they must be those of the Avro body.
+fn endpoint_ids<'h>(
+    header: &impl Fn(&str) -> Option<&'h str>,
+    endpoints: &Endpoints,
+) -> Result<Vec<u8>, WireError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        endpoint_id: String,
+    }
+    let text = |field: &field::Field| header(field.header).and_then(unescape_header);
+    let named = match text(&field::SESSIONS) {
+        Some(sessions) => serde_json::from_str(&sessions)?,
+        None => {
+            text(&field::ENDPOINT_ID).into_iter().map(|endpoint_id| Named { endpoint_id }).collect::<Vec<_>>()
+        }
+    };
+    let in_headers: BTreeSet<&str> = named.iter().map(|one| one.endpoint_id.as_str()).collect();
+    if in_headers != endpoints.ids().into_iter().collect() {
+        return Err(WireError::Endpoints);
+    }
+    let mut ids = Vec::new();
+    array(&mut ids, &named, |out, one| string(out, &one.endpoint_id));
+    Ok(ids)
 }
 
 /// Reads an event in any format that Landfall publishes. `header` looks a header up by its name.

@@ -1,0 +1,205 @@
+//! Fixed events that the golden files and the page of the wire are made of.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use landfall_event::{
+    Connected, Counters, Disconnected, Downstream, Ended, Epoch, Event, EventId, IdentifiedBy, Occasion,
+    Origin, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, Stream,
+    Transport, UnixMs, Upstream,
+};
+
+/// Some time in October 2025.
+pub(crate) const T0: UnixMs = 1_760_000_000_000;
+
+/// One event with everything that is needed to encode it.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// The golden file's name, and the example's in the documentation.
+    pub(crate) name: &'static str,
+    pub(crate) id: EventId,
+    pub(crate) at: UnixMs,
+    pub(crate) event: Event,
+}
+
+impl Sample {
+    pub(crate) fn occasion<'a>(&self, origin: &'a Origin) -> Occasion<'a> {
+        Occasion { origin, id: self.id, at: self.at }
+    }
+}
+
+pub(crate) fn origin() -> Origin {
+    Origin {
+        instance: "landfall".parse().unwrap(),
+        replica: "a1".parse().unwrap(),
+        incarnation: SessionId::new(T0 - 60_000, [0xa1; 10]),
+    }
+}
+
+pub(crate) fn session(device: &str, number: u8, transport: Transport) -> Arc<SessionInfo> {
+    let began = T0 + u64::from(number);
+    Arc::new(SessionInfo {
+        tenant: "default".parse().unwrap(),
+        device: device.parse().unwrap(),
+        app_version: if number == 0 { "demo-v1".into() } else { "".into() },
+        session: SessionId::new(began, [number + 1; 10]),
+        epoch: Epoch(began),
+        transport,
+    })
+}
+
+pub(crate) fn ended(session: &Arc<SessionInfo>, reason: Reason, at: UnixMs) -> Ended {
+    Ended {
+        session: Arc::clone(session),
+        seq: 2,
+        reason,
+        initiator: reason.initiator(),
+        inferred: reason == Reason::GatewayLost,
+        connected_at: session.epoch.0,
+        last_seen_at: Some(at - 250),
+        at,
+        counters: Some(Counters { messages_in: 3, messages_out: 1, bytes_in: 96, bytes_out: 17 }),
+    }
+}
+
+pub(crate) fn upstream(
+    session: &Arc<SessionInfo>,
+    seq: u64,
+    topic: &str,
+    payload: &'static [u8],
+) -> Upstream {
+    Upstream {
+        session: Arc::clone(session),
+        seq,
+        topic: topic.into(),
+        qos: Some(1),
+        retain: false,
+        will: false,
+        content_type: None,
+        properties: Vec::new(),
+        payload: Bytes::from_static(payload),
+    }
+}
+
+fn downstream(session: Option<(Arc<SessionInfo>, u64)>, outcome: Outcome) -> Downstream {
+    Downstream {
+        tenant: "default".parse().unwrap(),
+        device: "pump-17".parse().unwrap(),
+        session,
+        command: "7f3a".parse().unwrap(),
+        name: "reboot".parse().unwrap(),
+        outcome,
+        latency_ms: 48,
+        attempts: 1,
+        response: None,
+        status: None,
+    }
+}
+
+fn service(name: &'static str, kind: ServiceKind, n: u64, sessions: u64) -> Sample {
+    let started_at = T0 - 60_000;
+    let event = Event::Service(Service { kind, version: "0.1.0", sessions, started_at });
+    Sample { name, id: EventId::Gateway(origin().incarnation, n), at: started_at + (n - 1) * 10_000, event }
+}
+
+/// Every event and every way of writing it, in the order of the documentation.
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut all = presence();
+    all.extend(messages());
+    all.push(Sample {
+        name: "refused",
+        id: EventId::Gateway(origin().incarnation, 9),
+        at: T0 + 12_000,
+        event: Event::Refused(Refused {
+            cause: RefusedCause::BadCredentials,
+            transport: Transport::Mqtts,
+            remote_address: "198.51.100.7:40112".parse().unwrap(),
+            device: None,
+            count: 42,
+            first_at: T0 + 2_000,
+            last_at: T0 + 11_800,
+        }),
+    });
+    all.push(Sample {
+        name: "refused-proven",
+        id: EventId::Gateway(origin().incarnation, 10),
+        at: T0 + 13_000,
+        event: Event::Refused(Refused {
+            cause: RefusedCause::NotAuthorized,
+            transport: Transport::Mqtt,
+            remote_address: "[2001:db8::17]:51000".parse().unwrap(),
+            device: Some(("default".parse().unwrap(), "pump-17".parse().unwrap())),
+            count: 1,
+            first_at: T0 + 13_000,
+            last_at: T0 + 13_000,
+        }),
+    });
+    all.push(service("join", ServiceKind::Join, 1, 0));
+    all.push(service("keep-alive", ServiceKind::KeepAlive, 2, 1204));
+    all.push(service("leave", ServiceKind::Leave, 3, 0));
+    all
+}
+
+fn presence() -> Vec<Sample> {
+    let pump = session("pump-17", 0, Transport::Mqtt);
+    let valve = session("Ventil 3/süd", 1, Transport::MqttWss);
+    let connected = Event::Connected(Connected {
+        session: Arc::clone(&pump),
+        protocol: "MQTT/5.0",
+        remote_id: "pump-17-client".into(),
+        remote_address: "192.0.2.17:51234".parse().unwrap(),
+        identified_by: IdentifiedBy::Password,
+        keep_alive_ms: Some(90_000),
+        inferred: false,
+        clean_start: Some(true),
+    });
+    let one = Disconnected { ended: vec![ended(&pump, Reason::ConnectionLost, T0 + 86_400_000)] };
+    let several = Disconnected {
+        ended: vec![
+            ended(&pump, Reason::GatewayLost, T0 + 30_000),
+            Ended { last_seen_at: None, counters: None, ..ended(&valve, Reason::GatewayLost, T0 + 30_000) },
+        ],
+    };
+    let id = |seq| EventId::Session(pump.session, Stream::Connectivity, seq);
+    vec![
+        Sample { name: "connected", id: id(1), at: T0, event: connected },
+        Sample { name: "disconnected", id: id(2), at: T0 + 86_400_000, event: Event::Disconnected(one) },
+        Sample {
+            name: "disconnected-several",
+            id: EventId::Gateway(origin().incarnation, 8),
+            at: T0 + 30_000,
+            event: Event::Disconnected(several),
+        },
+    ]
+}
+
+fn messages() -> Vec<Sample> {
+    let pump = session("pump-17", 0, Transport::Mqtt);
+    let id = |seq| EventId::Session(pump.session, Stream::Messages, seq);
+    let json = Upstream {
+        content_type: Some("application/json".into()),
+        properties: vec![("site".into(), "Köln".into()), ("site".into(), "hall \"2\"".into())],
+        ..upstream(&pump, 1, "sensors/pump-17/temperature", br#"{"celsius": 21.50}"#)
+    };
+    let will =
+        Upstream { qos: Some(0), retain: true, will: true, ..upstream(&pump, 3, "status", b"offline") };
+    let answered = Downstream {
+        response: Some(Bytes::from_static(br#"{"ok":true}"#)),
+        status: Some("200".into()),
+        ..downstream(Some((Arc::clone(&pump), 4)), Outcome::Answered)
+    };
+    let absent = Downstream { latency_ms: 0, attempts: 0, ..downstream(None, Outcome::NotConnected) };
+    let raw = upstream(&pump, 2, "camera", &[0xff, 0xd8, 0xff, 0xe0, 0x00]);
+    vec![
+        Sample { name: "upstream", id: id(1), at: T0 + 1_000, event: Event::Upstream(json) },
+        Sample { name: "upstream-base64", id: id(2), at: T0 + 2_000, event: Event::Upstream(raw) },
+        Sample { name: "upstream-will", id: id(3), at: T0 + 3_000, event: Event::Upstream(will) },
+        Sample { name: "downstream", id: id(4), at: T0 + 4_000, event: Event::Downstream(answered) },
+        Sample {
+            name: "downstream-not-connected",
+            id: EventId::Gateway(origin().incarnation, 7),
+            at: T0 + 5_000,
+            event: Event::Downstream(absent),
+        },
+    ]
+}
