@@ -9,7 +9,7 @@ use crate::QoS;
 /// How the client is let in. [`Default`] takes what the client asked for, within the limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
-    /// The client id made for a client that sent none; told to a 5.0 client [MQTT-3.1.3-7].
+    /// The client id made for a client that sent none, at most 64 bytes; told to a 5.0 client [MQTT-3.1.3-7].
     pub assigned_client_id: Option<Arc<str>>,
     /// Seconds; the operator's keep-alive in place of the client's. 0: none.
     pub keep_alive: Option<u16>,

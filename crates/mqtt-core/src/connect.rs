@@ -17,6 +17,9 @@ use crate::{Accept, ConnectRequest, Limits, Refusal, SessionState, Version, code
 /// A client that takes no larger packets than this cannot be served: its CONNACK would not fit.
 const SMALLEST_PACKET_SIZE: u32 = 128;
 
+/// Bytes of a 5.0 CONNACK that says no and nothing more.
+const REFUSAL_SIZE: u32 = 5;
+
 /// A CONNECT that waits for the shell's answer.
 #[derive(Debug)]
 pub(crate) struct Offer {
@@ -98,7 +101,7 @@ pub(crate) fn read(
         codec::decode_connect(input, header, version, notes).map_err(|b| Rejected::told(b, version))?;
     judge(&connect).map_err(|broken| Rejected {
         broken,
-        reply: Some(version),
+        reply: (connect.maximum_packet_size >= REFUSAL_SIZE).then_some(version),
         in_words: connect.problem_information && connect.maximum_packet_size >= SMALLEST_PACKET_SIZE,
     })?;
     Ok(Some((Offer::new(&connect), Box::new(connect.request))))

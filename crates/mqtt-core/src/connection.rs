@@ -108,7 +108,7 @@ impl Connection {
         }
     }
 
-    /// Answers the CONNECT with no, in the version's own code. Send `out`, then close [MQTT-3.1.4-5].
+    /// Answers the CONNECT with no, in the version's own code. Send `out`, then close [MQTT-3.2.2-7].
     pub fn refuse(&mut self, refusal: Refusal, out: &mut BytesMut) {
         if let Phase::Offered(offer) = &self.phase {
             offer.refuse(refusal, out);
@@ -205,7 +205,8 @@ impl Connection {
         self.session().map(Session::state).unwrap_or_default()
     }
 
-    /// Changes whenever [`Self::session_state`] does: the sign to keep it anew.
+    /// Changes whenever [`Self::session_state`] does: the sign to keep it anew. Exactly once holds over a crash of the
+    /// gateway too if the state is kept before `out` is written.
     pub fn state_revision(&self) -> u32 {
         self.session().map_or(0, |s| s.revision)
     }

@@ -55,7 +55,7 @@ struct Received {
 /// The receiving half of a session.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    /// In the order of receipt, which is the order of the acknowledgements [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    /// In the order of receipt, which is the order of the acknowledgements, as it is a client's [MQTT-4.6.0-2].
     pending: VecDeque<Pending>,
     /// The token of the first of `pending`.
     front: u64,

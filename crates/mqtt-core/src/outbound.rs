@@ -84,7 +84,7 @@ impl Sender {
     }
 
     pub(crate) fn save(&self, state: &mut SessionState) {
-        state.in_flight = self.in_flight.iter().cloned().collect();
+        state.in_flight = self.in_flight.iter().map(|f| InFlight { counted: false, ..f.clone() }).collect();
         state.last_packet_id = self.last_packet_id;
         state.last_token = self.last_token;
     }

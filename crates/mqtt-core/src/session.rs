@@ -3,6 +3,7 @@
 //! Owns: dispatch of a packet after CONNECT. Does not own: reading it, or ending the connection ([`crate::Connection`]).
 
 use bytes::BytesMut;
+use landfall_event::TopicFilter;
 
 use crate::action::{Action, Delivery, Goodbye};
 use crate::fault::{Broken, Violation};
@@ -190,8 +191,11 @@ impl Session {
         self.fits_client(encode::suback_size(unsubscribe.filters.len(), version))?;
         let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
-            let removed = self.subscriptions.remove(filter);
-            codes.push(if removed { code::SUCCESS } else { code::NO_SUBSCRIPTION_EXISTED });
+            codes.push(match self.subscriptions.remove(filter) {
+                true => code::SUCCESS,
+                false if filter.parse::<TopicFilter>().is_err() => code::FILTER_INVALID,
+                false => code::NO_SUBSCRIPTION_EXISTED,
+            });
         }
         encode::unsuback(unsubscribe.packet_id, &codes, version, out);
         if !codes.contains(&code::SUCCESS) {

@@ -6,9 +6,6 @@
 mod properties;
 mod walk;
 
-#[cfg(test)]
-mod tests;
-
 use crate::fault::{Broken, Violation};
 use crate::{Limits, QoS, Version};
 pub(crate) use properties::Found;

@@ -1,0 +1,246 @@
+//! Sessions that outlive their connection (sections 3.1.2.4, 4.1 and 4.4).
+
+use landfall_mqtt_core::{Ack, Action, Delivery, Limits, PublishFailure, SessionState};
+
+use crate::peer::*;
+
+const BOTH: [Version; 2] = [Version::V311, Version::V5];
+
+/// The session's next connection, with what it is sent behind CONNACK; the state has been on disk in between.
+fn again(peer: &Peer, version: Version, properties: &[u8]) -> (Peer, Vec<u8>) {
+    let state = peer.conn.session_state();
+    let kept = serde_json::to_string(&state).unwrap();
+    let state: SessionState = serde_json::from_str(&kept).unwrap();
+    assert_eq!(state, peer.conn.session_state());
+    let connect = connect(version).flags(0).properties(properties).bytes();
+    let mut next = Peer::with(version, Limits::default(), &connect, Some(state));
+    assert!(next.conn.session_present());
+    let heard = next.heard();
+    (next, heard)
+}
+
+#[test]
+fn session_present_says_whether_the_state_was_used() {
+    for version in BOTH {
+        for (flags, state, present) in [
+            (0, Some(SessionState::default()), true),
+            (0, None, false),                          // [MQTT-3.2.2-3]
+            (2, Some(SessionState::default()), false), // [MQTT-3.2.2-2]
+        ] {
+            let mut peer = Peer::fresh(Limits::default());
+            peer.send(&connect(version).flags(flags).bytes());
+            let (conn, out) = peer.both();
+            conn.accept(&landfall_mqtt_core::Accept::default(), state, out);
+            assert_eq!(peer.conn.session_present(), present);
+            assert_eq!(peer.heard()[2], u8::from(present));
+        }
+    }
+}
+
+#[test]
+fn a_clean_start_forgets_everything() {
+    let mut peer = Peer::v5();
+    peer.subscribe(&[("a", 2)]);
+    peer.deliver_acknowledged("a", QoS::ExactlyOnce);
+    let state = peer.conn.session_state();
+    let connect = connect(Version::V5).flags(2).bytes();
+    let mut next = Peer::with(Version::V5, Limits::default(), &connect, Some(state));
+    assert!(next.heard().is_empty());
+    assert_eq!((next.conn.subscriptions().len(), next.conn.in_flight()), (0, 0)); // [MQTT-3.1.2-4]
+}
+
+#[test]
+fn what_is_unacknowledged_is_sent_again_in_order_with_dup() {
+    for version in BOTH {
+        let mut peer = Peer::of(version);
+        peer.subscribe(&[("a", 2)]);
+        let (first, _) = peer.deliver_acknowledged("a", QoS::AtLeastOnce);
+        let (second, second_id) = peer.deliver_acknowledged("a", QoS::ExactlyOnce);
+        let (third, _) = peer.deliver_acknowledged("a", QoS::ExactlyOnce);
+        peer.ask(&ack(0x50, second_id)); // released: only PUBREL is due
+        peer.deliver(Message::new("a", "x", QoS::AtMostOnce));
+
+        let (mut next, heard) = again(&peer, version, &[]);
+        let expected = [
+            ack(0x62, 2),
+            publish(version, 0x3A, "a", 1, &[], b"x"),
+            publish(version, 0x3C, "a", 3, &[], b"x"),
+        ];
+        assert_eq!(heard, expected.concat()); // [MQTT-4.4.0-1]
+        assert_eq!(next.acknowledged(&ack(0x40, 1)), (first, Ack::Done), "the tokens are the same");
+        assert_eq!(next.acknowledged(&ack(0x70, 2)), (second, Ack::Done));
+        assert_eq!(next.ask(&ack(0x50, 3)), [0x62, 2, 0, 3]);
+        assert_eq!(next.acknowledged(&ack(0x70, 3)), (third, Ack::Done));
+        let (fourth, id) = next.deliver_acknowledged("a", QoS::AtLeastOnce);
+        assert!(fourth > third && id == 4, "the numbering goes on");
+    }
+}
+
+#[test]
+fn a_second_resume_sends_again_what_the_first_could_not() {
+    let mut peer = Peer::v5();
+    peer.subscribe(&[("a", 1)]);
+    for _ in 0..3 {
+        peer.deliver_acknowledged("a", QoS::AtLeastOnce);
+    }
+    let (next, heard) = again(&peer, Version::V5, &[0x21, 0, 1]);
+    assert_eq!(heard, publish(Version::V5, 0x3A, "a", 1, &[], b"x"));
+    let (_, heard) = again(&next, Version::V5, &[]);
+    let all: Vec<u8> = (1..=3).flat_map(|id| publish(Version::V5, 0x3A, "a", id, &[], b"x")).collect();
+    assert_eq!(heard, all);
+}
+
+#[test]
+fn a_resume_keeps_within_the_new_window() {
+    let mut peer = Peer::v5();
+    peer.subscribe(&[("a", 2)]);
+    for _ in 0..4 {
+        peer.deliver_acknowledged("a", QoS::AtLeastOnce);
+    }
+    let (mut next, heard) = again(&peer, Version::V5, &[0x21, 0, 2]);
+    let one = |id| publish(Version::V5, 0x3A, "a", id, &[], b"x");
+    assert_eq!(heard, [one(1), one(2)].concat());
+    let waiting = Message::new("a", "new", QoS::AtLeastOnce);
+    assert_eq!(next.deliver(waiting.clone()), Delivery::Full(waiting.clone()), "the old ones first");
+    let actions = next.send(&ack(0x40, 1));
+    assert!(matches!(&actions[..], [Action::Acknowledged(..)]), "{actions:?}");
+    assert_eq!(next.heard(), one(3));
+    next.acknowledged(&ack(0x40, 2));
+    assert_eq!(next.heard(), one(4));
+    assert_eq!(next.deliver(waiting.clone()), Delivery::Full(waiting.clone()));
+    let actions = next.send(&ack(0x40, 3));
+    assert!(matches!(&actions[..], [Action::Acknowledged(..), Action::WindowOpened]), "{actions:?}");
+    assert!(matches!(next.deliver(waiting), Delivery::Sent { .. }));
+}
+
+#[test]
+fn a_message_that_has_become_too_large_ends_on_resume() {
+    let mut peer = Peer::v5();
+    peer.subscribe(&[("a", 1)]);
+    peer.deliver(Message::new("a", vec![0; 1_000], QoS::AtLeastOnce));
+    let (token, _) = {
+        peer.heard();
+        peer.deliver_acknowledged("a", QoS::AtLeastOnce)
+    };
+    let (mut next, heard) = again(&peer, Version::V5, &[&[0x27][..], &500_u32.to_be_bytes()].concat());
+    assert_eq!(heard, publish(Version::V5, 0x3A, "a", 2, &[], b"x"));
+    let actions = next.poll();
+    assert!(matches!(&actions[..], [Action::Acknowledged(t, Ack::TooLarge)] if *t < token), "{actions:?}");
+    assert_eq!(next.conn.in_flight(), 1);
+}
+
+#[test]
+fn a_qos_2_message_is_stored_once_over_a_resume() {
+    for version in BOTH {
+        let mut peer = Peer::of(version);
+        let message = peer.publish(&qos2(version, 5));
+        peer.stored(&message);
+        let (mut next, _) = again(&peer, version, &[]);
+        // The PUBREC was lost: the client sends with DUP.
+        assert_eq!(next.ask(&publish(version, 0x3C, "t", 5, &[], b"x")), [0x50, 2, 0, 5]);
+        let (mut next, _) = again(&next, version, &[]);
+        // The PUBREC had come: the client goes on with PUBREL.
+        assert_eq!(next.ask(&ack(0x62, 5)), [0x70, 2, 0, 5]);
+        let (mut next, _) = again(&next, version, &[]);
+        next.publish(&publish(version, 0x3C, "t", 5, &[], b"x"));
+    }
+}
+
+#[test]
+fn a_packet_id_of_an_old_state_that_begins_anew_is_a_new_message() {
+    for (version, qos) in
+        [(Version::V311, 0x34), (Version::V5, 0x34), (Version::V311, 0x32), (Version::V5, 0x32)]
+    {
+        let mut peer = Peer::of(version);
+        let message = peer.publish(&qos2(version, 5));
+        peer.stored(&message);
+        let (mut next, _) = again(&peer, version, &[]);
+        // Without DUP it cannot be the message of then [MQTT-3.3.1-1].
+        next.publish(&publish(version, qos, "t", 5, &[], b"new"));
+    }
+}
+
+#[test]
+fn resumed_qos_2_ids_take_no_share_until_they_are_sent_again() {
+    let limits = || Limits { receive_maximum: 2, ..Limits::default() };
+    let connect = connect(Version::V5).flags(0).bytes();
+    let mut peer = Peer::with(Version::V5, limits(), &connect, None);
+    for id in [1, 2] {
+        let message = peer.publish(&qos2(Version::V5, id));
+        peer.stored(&message);
+    }
+    let state = peer.conn.session_state();
+    let mut next = Peer::with(Version::V5, limits(), &connect, Some(state));
+    next.publish(&qos1(Version::V5, 3));
+    next.publish(&qos1(Version::V5, 4));
+    assert_eq!(next.ask(&ack(0x62, 1)), [0x70, 2, 0, 1]);
+    assert!(next.fault(&publish(Version::V5, 0x3C, "t", 2, &[], b"x")).violation.code() == 0x93);
+}
+
+#[test]
+fn a_message_stored_after_the_end_is_known_to_the_state() {
+    for version in BOTH {
+        let mut peer = Peer::of(version);
+        let first = peer.publish(&qos1(version, 4));
+        let second = peer.publish(&qos2(version, 5));
+        let third = peer.publish(&qos2(version, 6));
+        peer.send(&[0xE0, 0]);
+        let revision = peer.conn.state_revision();
+        assert!(peer.stored(&second).is_empty(), "nothing is sent after the end");
+        assert_ne!(peer.conn.state_revision(), revision);
+        let (mut next, _) = again(&peer, version, &[]);
+        assert_eq!(next.ask(&publish(version, 0x3C, "t", 5, &[], b"x")), [0x50, 2, 0, 5]);
+        next.publish(&publish(version, 0x3C, "t", 6, &[], b"x"));
+        assert!(peer.stored(&first).is_empty() && peer.stored(&third).is_empty());
+    }
+}
+
+#[test]
+fn failures_after_the_end_change_nothing() {
+    let mut peer = Peer::v5();
+    let message = peer.publish(&qos2(Version::V5, 5));
+    peer.send(&[0xE0, 0]);
+    let (conn, out) = peer.both();
+    assert!(conn.publish_failed(message.token, PublishFailure::NotStored, out).is_none());
+    assert_eq!(peer.conn.session_state(), SessionState::default());
+}
+
+#[test]
+fn the_state_tells_what_is_wanted_and_what_is_under_way() {
+    let mut peer = Peer::v5();
+    peer.subscribe(&[("a/#", 1)]);
+    peer.deliver(Message { message_expiry: Some(10), ..Message::new("a/b", "x", QoS::ExactlyOnce) });
+    let mut state = peer.conn.session_state();
+    assert_eq!((state.granted("a"), state.granted("b")), (Some(QoS::AtLeastOnce), None));
+    for (waited, left) in [(0, 10), (4, 6), (100, 0)] {
+        state.wait(waited);
+        let messages: Vec<_> = state.in_flight().collect();
+        assert_eq!(messages[0].1.message_expiry, Some(left)); // [MQTT-3.3.2-6]
+    }
+}
+
+#[test]
+fn a_state_of_nonsense_is_survived() {
+    let nonsense = r#"{"subscriptions":[{"filter":"a","qos":2,"id":7}],"received":[0,5,5,3],
+        "in_flight":[{"token":1,"packet_id":0,"qos":1,"stage":"Published"},
+                     {"token":2,"packet_id":9,"qos":1,"stage":"Published"},
+                     {"token":3,"packet_id":9,"qos":2,"stage":"Released"}]}"#;
+    let state: SessionState = serde_json::from_str(nonsense).unwrap();
+    let connect = connect(Version::V5).flags(0).bytes();
+    let mut peer = Peer::with(Version::V5, Limits::default(), &connect, Some(state));
+    assert_eq!(peer.heard(), ack(0x62, 9));
+    assert_eq!(peer.ask(&ack(0x62, 5)), [0x70, 2, 0, 5]);
+    assert!(serde_json::from_str::<SessionState>(r#"{"subscriptions":[{"filter":"a#","qos":0}]}"#).is_err());
+    assert!(serde_json::from_str::<SessionState>(r#"{"subscriptions":[{"filter":"a","qos":3}]}"#).is_err());
+}
+
+#[test]
+fn subscriptions_and_their_options_survive() {
+    let mut peer = Peer::v5();
+    peer.grant(&subscribe_v5(1, &[0x0B, 7], &[("a", 0b1110)]));
+    let (mut next, _) = again(&peer, Version::V5, &[]);
+    let [one] = next.conn.subscriptions() else { panic!("one") };
+    assert!(one.no_local && one.retain_as_published && one.qos == QoS::ExactlyOnce);
+    next.deliver(Message::new("a", "x", QoS::AtMostOnce));
+    assert_eq!(next.heard(), publish(Version::V5, 0x30, "a", 0, &[0x0B, 7], b"x"));
+}
