@@ -114,4 +114,8 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
         &'a self,
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Principal, AuthError>>;
+
+    /// Does what was found out then still hold? Asked when a session has just begun: credentials may have been withdrawn
+    /// while it was on its way.
+    fn still_holds(&self, principal: &Principal) -> bool;
 }

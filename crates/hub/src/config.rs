@@ -44,8 +44,6 @@ pub struct HubConfig {
     pub max_refusal_sources: usize,
     /// Wills that may wait for their delay; further ones are published at once.
     pub max_waiting_wills: usize,
-    /// No session's epoch is at or below this one.
-    pub epoch_floor: u64,
 }
 
 impl HubConfig {
@@ -66,7 +64,6 @@ impl HubConfig {
             refusal_interval: Duration::from_secs(10),
             max_refusal_sources: 1024,
             max_waiting_wills: 10_000,
-            epoch_floor: 0,
         }
     }
 }

@@ -119,7 +119,7 @@ impl Hub {
             refusals: Mutex::new(Refusals::new(interval, config.max_refusal_sources)),
             wills: Mutex::new(Wills::default()),
             offline: OnceLock::new(),
-            epoch: AtomicU64::new(config.epoch_floor),
+            epoch: AtomicU64::new(0),
             gateway_events: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             config,
@@ -224,6 +224,11 @@ impl Hub {
             lane: Mutex::new(Lane::default()),
             mailbox: Arc::new(Mailbox::default()),
         }
+    }
+
+    /// Every later epoch is above `floor`: what an earlier start has stored, found out after this one has begun.
+    pub fn raise_epoch(&self, floor: Epoch) {
+        self.epoch.fetch_max(floor.0, Ordering::AcqRel);
     }
 
     /// A hybrid clock: rises with every session, follows the wall clock, and stays above what was stored before.
@@ -464,6 +469,12 @@ impl Hub {
     /// Sessions open now.
     pub fn session_count(&self) -> u64 {
         u64::try_from(self.metrics.sessions.get()).unwrap_or(0)
+    }
+
+    /// Bytes of the publish window in use, and all of them.
+    pub fn window_fill(&self) -> (usize, usize) {
+        let all = self.config.window_bytes;
+        (all.saturating_sub(self.window.available_permits()), all)
     }
 
     /// True once `drain` has begun.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{IdentifiedBy, Incarnation, Origin, Reason, RefusedCause, Transport};
+use landfall_event::{Epoch, IdentifiedBy, Incarnation, Origin, Reason, RefusedCause, Transport};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
     Acl, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, SessionHandle, Uplink, Will,
@@ -153,7 +153,8 @@ async fn connected_is_stored_before_open_returns() {
 #[tokio::test(start_paused = true)]
 async fn epochs_rise_above_what_was_stored_before() {
     let floor = 1 << 52;
-    let w = world(|config| config.epoch_floor = floor);
+    let w = world(|_| {});
+    w.hub.raise_epoch(Epoch(floor));
     let handle = w.hub.open(hello("pump")).await.unwrap();
     assert!(handle.epoch().0 > floor);
 }

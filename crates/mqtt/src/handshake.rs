@@ -170,6 +170,10 @@ impl Caller {
                 return Err(Turned::for_now(Refusal::ServerUnavailable));
             }
         };
+        if !self.server.auth().still_holds(handle.principal()) {
+            handle.close(Reason::CredentialsRevoked);
+            return Err(Turned::because(RefusedCause::BadCredentials));
+        }
         let hold = self.server.sessions().hold(key).await;
         if request.session_expiry > 0 && !self.server.sessions().has_room(&hold) {
             self.server.sessions().let_go(hold);
