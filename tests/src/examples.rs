@@ -1,0 +1,67 @@
+//! The programs of `examples/`, as somebody would try them: a sensor, a reader of events, a command.
+
+use std::process::Command;
+use std::time::Duration;
+
+use landfall_testkit::process::{Process, Signal};
+use landfall_testkit::{PATIENCE, World, paths};
+
+fn example(name: &str, arguments: &[&str]) -> Process {
+    let mut command = Command::new(paths::binary(name));
+    for variable in ["LANDFALL_MQTT", "LANDFALL_DEVICE", "LANDFALL_PASSWORD", "LANDFALL_INSTANCE", "LANDFALL_TENANT"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments);
+    Process::spawn(name, command)
+}
+
+#[tokio::test]
+async fn a_sensor_a_reader_and_a_command_meet() {
+    let world = World::start().await;
+    let reader = example("watch_events", &[&world.nats.url()]);
+    reader.logged("watching kaa.v1.events.>", PATIENCE).await;
+
+    let sensor = example("mqtt_sensor", &[&world.mqtt().to_string(), "thermo 1.a"]);
+    sensor.logged("stored: packet 2", PATIENCE).await;
+    reader.logged("connected thermo 1.a mqtt 1", PATIENCE).await;
+    reader.logged(r#"upstream thermo 1.a mqtt 1 telemetry/climate {"#, PATIENCE).await;
+
+    let command = example("send_command", &["thermo 1.a", "blink", r#"{"times":3}"#, &world.nats.url()]);
+    let status = command.exited(Duration::from_secs(20)).await;
+    command.logged(r#""outcome": "answered""#, PATIENCE).await;
+    assert!(status.success(), "{}", command.log());
+    sensor.logged(r#"command blink: {"times":3}"#, PATIENCE).await;
+    reader.logged(r#"blink answered {"done":"blink"}"#, PATIENCE).await;
+
+    sensor.signal(Signal::INT);
+    assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
+    reader.logged("disconnected thermo 1.a mqtt 2 client-closed", PATIENCE).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_to_nobody_says_so() {
+    let world = World::start().await;
+    let command = example("send_command", &["nobody", "blink", "", &world.nats.url()]);
+    assert!(!command.exited(PATIENCE).await.success(), "there is nobody to answer");
+    command.logged("not-connected", PATIENCE).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_sensor_of_a_gateway_that_knows_its_devices_needs_its_password() {
+    let devices = "[[device]]\nid = \"thermo-1\"\npassword = \"plain:warm\"\n";
+    let world = World::with(|settings| settings.devices(devices)).await;
+    let address = world.mqtt().to_string();
+    let stranger = example("mqtt_sensor", &[&address, "thermo-1"]);
+    stranger.logged("not connected", PATIENCE).await;
+    drop(stranger);
+
+    let mut command = Command::new(paths::binary("mqtt_sensor"));
+    command.args([&address, "thermo-1"]).env("LANDFALL_PASSWORD", "warm");
+    let sensor = Process::spawn("mqtt_sensor", command);
+    sensor.logged("stored: packet 2", PATIENCE).await;
+    sensor.signal(Signal::INT);
+    assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
+    world.close().await;
+}

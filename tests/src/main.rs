@@ -1,0 +1,33 @@
+//! Landfall's end-to-end tests: the real gateway, a real nats-server, real clients. One binary, one link.
+//!
+//! Each module's first lines say what it shows. `make test` builds the gateway first; a test that finds no binary says so.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking"
+)]
+
+mod admin;
+mod architecture;
+mod auth;
+mod clients;
+mod command_line;
+mod commands;
+mod embedded;
+mod endings;
+mod fields;
+mod formats;
+mod hostile;
+mod metadata;
+mod outage;
+mod persistent;
+mod slow;
+mod supply;
+mod takeover;
+mod timing;
+mod upstream;
+mod wills;
