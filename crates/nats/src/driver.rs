@@ -1,0 +1,269 @@
+//! The publisher's task: from the queue through the window onto one connection after another.
+//!
+//! Owns: when to connect, send, send again and give up. Does not own: the order of sending ([`crate::window`]).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use landfall_hub::{Publication, StoreError};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+use crate::ack;
+use crate::connect::{Target, reconnect_delay};
+use crate::link::{Link, SendError};
+use crate::publisher::Shared;
+use crate::window::{Bounds, Settled, Tick, Verdict, Window};
+
+/// Messages that are sent before acknowledgements are looked at again, and the other way round.
+const BATCH: usize = 256;
+/// How often a silent connection is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// The same complaint is logged once in this time.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why a connection is no longer used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It broke, or the server has been silent for too long.
+    Lost(&'static str),
+    /// Everything is settled and the end has been asked for, or its deadline has passed.
+    Finished,
+}
+
+/// The state of the task.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    target: Target,
+    bounds: Bounds,
+    window: Window<Publication>,
+    /// Publications on their way from the queue into the window; empty between two steps.
+    taken: Vec<Publication>,
+    origin: Instant,
+    /// Attempts to connect, ever.
+    attempts: usize,
+    /// Attempts since a connection last stored something: one that is taken and broken again at once counts as well.
+    failures: usize,
+    /// The highest number that was sent before: a lower one is sent again.
+    sent_to: u64,
+    complained: Option<(String, Instant)>,
+    end: watch::Sender<bool>,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, target: Target, bounds: Bounds, end: watch::Sender<bool>) -> Self {
+        Self {
+            shared,
+            target,
+            bounds,
+            window: Window::new(bounds),
+            taken: Vec::with_capacity(BATCH),
+            origin: Instant::now(),
+            attempts: 0,
+            failures: 0,
+            sent_to: 0,
+            complained: None,
+            end,
+        }
+    }
+
+    /// Publishes until the end is asked for and reached.
+    pub(crate) async fn run(mut self) {
+        let mut connections = 0_u64;
+        while let Some(mut link) = self.connect().await {
+            if connections > 0 {
+                self.shared.counters.reconnects.fetch_add(1, Ordering::Relaxed);
+            }
+            connections += 1;
+            tracing::info!(to = %self.target, connections, "publishing");
+            let end = self.serve(&mut link).await;
+            self.shared.ready.store(false, Ordering::Relaxed);
+            self.window.reset(self.now());
+            self.count_in_flight();
+            match end {
+                Err(End::Lost(why)) => {
+                    tracing::warn!(
+                        why,
+                        unsettled = self.window.unsettled(),
+                        "the publishing connection is lost"
+                    );
+                }
+                Ok(()) | Err(End::Finished) => break,
+            }
+        }
+    }
+
+    /// Connects, for as long as it takes; `None` when the end is reached first.
+    async fn connect(&mut self) -> Option<Link> {
+        loop {
+            if self.is_finished() {
+                return None;
+            }
+            let deadline = self.shared.deadline();
+            let attempt = async {
+                sleep(reconnect_delay(self.failures)).await;
+                let address = self.target.address(self.attempts)?;
+                Some(Link::open(&self.target, address, self.bounds.in_flight).await)
+            };
+            let opened = tokio::select! {
+                opened = attempt => opened?,
+                () = self.shared.closing.notified() => continue,
+                () = until(deadline) => return None,
+            };
+            self.attempts = self.attempts.wrapping_add(1);
+            self.failures = self.failures.saturating_add(1);
+            match opened {
+                Ok(link) => return Some(link),
+                Err(error) => self.complain(error.to_string()),
+            }
+        }
+    }
+
+    /// Publishes over one connection until it breaks or everything is done.
+    async fn serve(&mut self, link: &mut Link) -> Result<(), End> {
+        let mut watch = interval(WATCH_INTERVAL);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let patience = Duration::from_millis(self.bounds.ack_timeout_ms);
+            let sent = timeout(patience, self.send_batch(link))
+                .await
+                .map_err(|_| End::Lost("it takes nothing"))??;
+            self.take_acknowledgements(link)?;
+            self.shared.ready.store(self.window.is_open(), Ordering::Relaxed);
+            self.count_in_flight();
+            if self.is_finished() {
+                return Err(End::Finished);
+            }
+            if sent == BATCH {
+                continue;
+            }
+            let pause = self.window.paused_until().map(|at| self.origin + Duration::from_millis(at));
+            tokio::select! {
+                biased;
+                acknowledgement = link.acknowledgement() => {
+                    let (number, message) = acknowledgement.ok_or(End::Lost("it broke"))?;
+                    self.settle(number, &ack::read(&message));
+                }
+                () = self.shared.wake.notified() => {}
+                () = until(pause) => {}
+                () = until(self.shared.deadline()) => return Err(End::Finished),
+                _ = watch.tick() => if self.window.is_stalled(self.now()) {
+                    return Err(End::Lost("no acknowledgement comes"));
+                },
+            }
+        }
+    }
+
+    /// Sends what the window lets through, at most a batch; returns how many.
+    async fn send_batch(&mut self, link: &mut Link) -> Result<usize, End> {
+        self.admit();
+        let now = self.now();
+        let mut sent = 0;
+        while sent < BATCH {
+            let Some((number, publication)) = self.window.next(now) else { break };
+            sent += 1;
+            if number < self.sent_to {
+                self.shared.counters.retried.fetch_add(1, Ordering::Relaxed);
+            }
+            self.sent_to = self.sent_to.max(number + 1);
+            match link.send(number, publication).await {
+                Ok(()) => {}
+                Err(SendError::Lost) => return Err(End::Lost("it broke")),
+                Err(SendError::Refused(error)) => {
+                    if let Settled::Done(publication) = self.window.settle(number, Verdict::Final, now) {
+                        self.shared.refuse(publication, error);
+                    }
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Fills the window from the queue.
+    fn admit(&mut self) {
+        let room = self.window.room().min(BATCH);
+        if room > 0 {
+            self.shared.take(room, &mut self.taken);
+            for publication in self.taken.drain(..) {
+                self.window.admit(publication);
+            }
+        }
+    }
+
+    /// Takes the acknowledgements that have arrived, without waiting.
+    fn take_acknowledgements(&mut self, link: &mut Link) -> Result<(), End> {
+        for _ in 0..BATCH {
+            let Some(arrived) = link.acknowledgement().now_or_never() else { break };
+            let (number, message) = arrived.ok_or(End::Lost("it broke"))?;
+            self.settle(number, &ack::read(&message));
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, number: u64, answer: &ack::Answer) {
+        match self.window.settle(number, answer.verdict, self.now()) {
+            Settled::Done(publication) if answer.verdict == Verdict::Stored => {
+                self.failures = 0;
+                self.shared.counters.stored.fetch_add(1, Ordering::Relaxed);
+                publication.receipt.stored();
+            }
+            Settled::Done(publication) => {
+                tracing::warn!(id = %publication.id, why = ?answer.why, "refused for good");
+                self.shared.refuse(publication, StoreError::Refused(answer.why.clone()));
+            }
+            Settled::Again => self.complain(answer.why.clone()),
+            Settled::Unknown => {}
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self.shared.deadline() {
+            Some(deadline) => {
+                deadline <= Instant::now() || (self.window.is_empty() && self.shared.is_queue_empty())
+            }
+            None => false,
+        }
+    }
+
+    fn count_in_flight(&self) {
+        self.shared.counters.in_flight.store(self.window.in_flight() as u64, Ordering::Relaxed);
+    }
+
+    fn complain(&mut self, why: String) {
+        let again = self
+            .complained
+            .as_ref()
+            .is_some_and(|(text, at)| *text == why && at.elapsed() < COMPLAINT_INTERVAL);
+        if !again {
+            tracing::warn!(?why, "nothing is stored for now");
+            self.complained = Some((why, Instant::now()));
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick::try_from(self.origin.elapsed().as_millis()).unwrap_or(Tick::MAX)
+    }
+}
+
+/// However the task ends, nobody waits for it in vain.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.ready.store(false, Ordering::Relaxed);
+        let rest: Vec<Publication> = self.window.drain().chain(self.taken.drain(..)).collect();
+        self.count_in_flight();
+        for publication in rest.into_iter().chain(self.shared.end()) {
+            self.shared.refuse(publication, StoreError::Closed);
+        }
+        self.end.send_replace(true);
+    }
+}
+
+/// Waits until then; for ever without a time.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,217 @@
+//! The bus on JetStream: what is submitted is stored, in order, acknowledged one by one.
+//!
+//! Owns: [`landfall_hub::Bus`] on NATS: the queue in front of the window, the counters, the way to end. Does not own: the
+//! window's rules ([`crate::window`]), connections ([`crate::link`]), the loop between them ([`crate::driver`]), how many
+//! publications may be under way (their submitters hold permits for that).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::Client;
+use bytes::Bytes;
+use landfall_hub::{Bus, Publication, StoreError};
+use landfall_net::Scope;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::connect::Target;
+use crate::driver::Driver;
+use crate::window::Bounds;
+
+/// nats-server keeps at most 10,000 messages (`max_buffered_msgs`) in front of a stream and refuses the rest; a window
+/// below that, with room for another publisher, never meets the limit.
+pub const LARGEST_WINDOW: usize = 8192;
+/// Replies that may wait for the connection; further ones are dropped, as a reply is sent at most once anyway.
+const REPLIES_WAITING: usize = 4096;
+
+/// How a [`Publisher`] works.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PublisherSettings {
+    /// The bounds of the window. `in_flight` is held to [`LARGEST_WINDOW`].
+    pub bounds: Bounds,
+}
+
+/// What a publisher has done since it started, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublisherStats {
+    /// Publications taken.
+    pub submitted: u64,
+    /// Acknowledged by JetStream.
+    pub stored: u64,
+    /// Sent again: after a refusal that passes, or on a new connection.
+    pub retried: u64,
+    /// Refused for good, or left over when the publisher ended.
+    pub refused: u64,
+    /// Sent and not acknowledged.
+    pub in_flight: u64,
+    /// Taken and not sent.
+    pub queued: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// Replies that were dropped because too many waited for the connection.
+    pub replies_dropped: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) submitted: AtomicU64,
+    pub(crate) stored: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) reconnects: AtomicU64,
+    pub(crate) replies_dropped: AtomicU64,
+}
+
+/// What the publisher's face and its task share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    /// The queue is no longer empty, or the end is asked for.
+    pub(crate) wake: Notify,
+    /// The end is asked for.
+    pub(crate) closing: Notify,
+    pub(crate) counters: Counters,
+    pub(crate) ready: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Publication>,
+    /// When submitting ends: nothing is taken any more, and what is not stored by then is given up.
+    deadline: Option<Instant>,
+}
+
+impl Shared {
+    /// Moves up to `most` publications out of the queue.
+    pub(crate) fn take(&self, most: usize, into: &mut Vec<Publication>) {
+        let mut queue = self.queue.lock();
+        let count = most.min(queue.waiting.len());
+        into.extend(queue.waiting.drain(..count));
+    }
+
+    /// When to give up, once the end has been asked for.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.queue.lock().deadline
+    }
+
+    pub(crate) fn is_queue_empty(&self) -> bool {
+        self.queue.lock().waiting.is_empty()
+    }
+
+    /// Takes nothing more and gives back what waits.
+    pub(crate) fn end(&self) -> VecDeque<Publication> {
+        let mut queue = self.queue.lock();
+        queue.deadline.get_or_insert_with(Instant::now);
+        std::mem::take(&mut queue.waiting)
+    }
+
+    pub(crate) fn refuse(&self, publication: Publication, error: StoreError) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        publication.receipt.refused(error);
+    }
+}
+
+/// See the module's description. Dropping it ends nothing: [`Publisher::close`] does.
+pub struct Publisher {
+    shared: Arc<Shared>,
+    replies: mpsc::Sender<(String, Bytes)>,
+    ended: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Starts publishing to `target`; `client` sends the replies. Connects in the background, and again for as long as it
+    /// takes. The tasks in `scope` end by [`close`](Self::close) and not by the scope's cancellation, so that what
+    /// happens while everything else ends is published too.
+    pub fn start(scope: &Scope, target: Target, client: Client, settings: PublisherSettings) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (end, ended) = watch::channel(false);
+        let bounds =
+            Bounds { in_flight: settings.bounds.in_flight.clamp(1, LARGEST_WINDOW), ..settings.bounds };
+        scope.spawn(Driver::new(Arc::clone(&shared), target, bounds, end).run());
+        let (replies, waiting) = mpsc::channel(REPLIES_WAITING);
+        scope.spawn(send_replies(client, waiting));
+        Self { shared, replies, ended }
+    }
+
+    /// Takes nothing more, publishes what has been submitted, waits for its acknowledgements. What is left after `within`
+    /// is refused as `Closed`; it may be stored all the same.
+    pub async fn close(&self, within: Duration) {
+        {
+            let mut queue = self.shared.queue.lock();
+            let deadline = Instant::now() + within;
+            queue.deadline = Some(queue.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        }
+        self.shared.closing.notify_one();
+        self.shared.wake.notify_one();
+        // An error says that the task is gone, which is what is waited for.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+
+    /// What it has done and what it holds.
+    pub fn stats(&self) -> PublisherStats {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (stored, refused) = (read(&counters.stored), read(&counters.refused));
+        let in_flight = read(&counters.in_flight);
+        let submitted = read(&counters.submitted);
+        PublisherStats {
+            submitted,
+            stored,
+            retried: read(&counters.retried),
+            refused,
+            in_flight,
+            queued: submitted.saturating_sub(stored + refused + in_flight),
+            reconnects: read(&counters.reconnects),
+            replies_dropped: read(&counters.replies_dropped),
+        }
+    }
+}
+
+impl Bus for Publisher {
+    fn submit(&self, publication: Publication) {
+        self.shared.counters.submitted.fetch_add(1, Ordering::Relaxed);
+        let mut queue = self.shared.queue.lock();
+        if queue.deadline.is_some() {
+            drop(queue);
+            self.shared.refuse(publication, StoreError::Closed);
+            return;
+        }
+        queue.waiting.push_back(publication);
+        // A queue that was not empty has a notification under way, or a task that looks again before it sleeps.
+        let first = queue.waiting.len() == 1;
+        drop(queue);
+        if first {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    fn reply(&self, to: &str, body: Bytes) {
+        if self.replies.try_send((to.to_owned(), body)).is_err() {
+            self.shared.counters.replies_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends when the publisher is dropped.
+async fn send_replies(client: Client, mut waiting: mpsc::Receiver<(String, Bytes)>) {
+    while let Some((to, body)) = waiting.recv().await {
+        if let Err(error) = client.publish(to, body).await {
+            tracing::debug!(%error, "a reply was not sent");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What outlives a connection, in JetStream: persistent sessions as a key-value bucket, offline queues as a stream.
+//!
+//! Owns: [`landfall_hub::SessionStore`] on NATS. Does not own: what a session's state or a queue's entry says, how long a
+//! queue may grow (the hub), the names (`landfall_event::subject`).
+//!
+//! A forgotten session leaves nothing behind: its subject is purged, where a key-value delete would leave a marker for
+//! each device that ever was. Requests go over one client in order, so a save that is repeated after a timeout can never
+//! overtake the next one.
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::AckPolicy;
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::{Client, HeaderMap, Request, header};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use landfall_event::subject::{self, QUEUE_STREAM};
+use landfall_event::{DeviceId, TenantId};
+use landfall_hub::{BoxFuture, SessionStore, StoreError, StoredQueue, StoredSession};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::ack;
+use crate::connect::reconnect_delay;
+use crate::streams::sessions_stream;
+use crate::window::Verdict;
+
+/// How long a call tries before it gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Messages read at once when everything is read.
+const PAGE: usize = 256;
+/// The headers that key-value clients put on a deletion.
+const KV_OPERATION: &str = "KV-Operation";
+
+/// Why a try did not succeed.
+enum Failure {
+    Passing(String),
+    Final(StoreError),
+}
+
+impl Failure {
+    fn passing(why: impl Into<async_nats::Error>) -> Self {
+        Self::Passing(why.into().to_string())
+    }
+}
+
+/// See the module's description.
+#[derive(Clone, Debug)]
+pub struct JetStreamStore {
+    client: Client,
+    context: Context,
+}
+
+impl JetStreamStore {
+    /// Stores over `client`, which connects again by itself. The streams are there ([`crate::streams::ensure`]).
+    pub fn new(client: Client) -> Self {
+        Self { context: jetstream::new(client.clone()), client }
+    }
+
+    /// Publishes once and waits for the acknowledgement; returns the place in the stream.
+    async fn publish(&self, subject: &str, id: Option<&str>, body: &Bytes) -> Result<u64, Failure> {
+        let limit = self.client.max_payload();
+        // The id's header is well below this.
+        let size = body.len() + 128;
+        if size > limit {
+            return Err(Failure::Final(StoreError::TooLarge { size, limit }));
+        }
+        let mut request = Request::new().payload(body.clone());
+        if let Some(id) = id {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::NATS_MESSAGE_ID, id);
+            request = request.headers(headers);
+        }
+        let message =
+            self.client.send_request(subject.to_owned(), request).await.map_err(Failure::passing)?;
+        let answer = ack::read(&message);
+        match answer.verdict {
+            Verdict::Stored => Ok(answer.sequence),
+            Verdict::Passing => Err(Failure::Passing(answer.why)),
+            Verdict::Final => Err(Failure::Final(StoreError::Refused(answer.why))),
+        }
+    }
+
+    async fn stream(&self, name: &str) -> Result<Stream<()>, Failure> {
+        self.context.get_stream_no_info(name).await.map_err(Failure::passing)
+    }
+
+    /// Reads everything that the stream holds now, in order: subject, place, headers, body.
+    async fn read_all(&self, name: &str) -> Result<Vec<(String, u64, Bytes)>, Failure> {
+        let stream = self.stream(name).await?;
+        let config = pull::Config {
+            ack_policy: AckPolicy::None,
+            inactive_threshold: Duration::from_secs(30),
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(Failure::passing)?;
+        let mut entries = Vec::new();
+        let mut read = 0;
+        loop {
+            let mut page = consumer.fetch().max_messages(PAGE).messages().await.map_err(Failure::passing)?;
+            let before = read;
+            while let Some(message) = page.next().await {
+                let message = message.map_err(Failure::passing)?;
+                let info = message.info().map_err(Failure::passing)?;
+                read += 1;
+                if info.consumer_sequence != read {
+                    return Err(Failure::passing("an entry was lost on the way"));
+                }
+                let place = info.stream_sequence;
+                let message = message.message;
+                let deletion =
+                    message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some());
+                if !deletion {
+                    entries.push((message.subject.to_string(), place, message.payload));
+                }
+            }
+            if read == before {
+                break;
+            }
+        }
+        // It would go by itself.
+        let _ = stream.delete_consumer(&consumer.cached_info().name).await;
+        Ok(entries)
+    }
+
+    async fn read_sessions(&self) -> Result<Vec<StoredSession>, Failure> {
+        let entries = self.read_all(&sessions_stream()).await?.into_iter();
+        Ok(entries
+            .filter_map(|(name, _, state)| {
+                let device = subject::parse_session_subject(&name).and_then(subject::parse_session_key);
+                let (tenant, device) = known(&name, device)?;
+                Some(StoredSession { tenant, device, state })
+            })
+            .collect())
+    }
+
+    async fn read_queues(&self) -> Result<Vec<StoredQueue>, Failure> {
+        let entries = self.read_all(QUEUE_STREAM).await?.into_iter();
+        Ok(entries
+            .filter_map(|(name, number, entry)| {
+                let (tenant, device) = known(&name, subject::parse_queue(&name))?;
+                Some(StoredQueue { tenant, device, number, entry })
+            })
+            .collect())
+    }
+
+    async fn purge(&self, filter: &str) -> Result<(), Failure> {
+        let stream = self.stream(&sessions_stream()).await?;
+        stream.purge().filter(filter).await.map(drop).map_err(Failure::passing)
+    }
+
+    async fn delete(&self, number: u64) -> Result<(), Failure> {
+        let stream = self.stream(QUEUE_STREAM).await?;
+        match stream.delete_message(number).await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.kind() {
+                DeleteMessageErrorKind::JetStream(said) if is_gone(said.error_code()) => Ok(()),
+                _ => Err(Failure::passing(error)),
+            },
+        }
+    }
+}
+
+/// What the server says of a message that is not there any more.
+fn is_gone(code: ErrorCode) -> bool {
+    [ErrorCode::NO_MESSAGE_FOUND, ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::STREAM_MESSAGE_DELETE_FAILED]
+        .contains(&code)
+}
+
+/// Something that another program wrote there is left alone.
+fn known(name: &str, device: Option<(TenantId, DeviceId)>) -> Option<(TenantId, DeviceId)> {
+    if device.is_none() {
+        tracing::warn!(subject = ?name, "a stored entry names no device and is passed over");
+    }
+    device
+}
+
+/// Tries until it works, is refused for good, or patience is at an end.
+async fn persist<T, F, Fut>(what: &str, attempt: F) -> Result<T, StoreError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T, Failure>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut why = "no answer".to_owned();
+    for failures in 6.. {
+        match timeout_at(deadline, attempt()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(Failure::Final(error))) => return Err(error),
+            Ok(Err(Failure::Passing(said))) => why = said,
+            Err(_) => break,
+        }
+        tracing::debug!(what, why, "trying again");
+        if timeout_at(deadline, sleep(reconnect_delay(failures))).await.is_err() {
+            break;
+        }
+    }
+    Err(StoreError::Refused(format!("{what}: {why}, for {} s", PATIENCE.as_secs())))
+}
+
+impl SessionStore for JetStreamStore {
+    fn sessions(&self) -> BoxFuture<'_, Result<Vec<StoredSession>, StoreError>> {
+        Box::pin(persist("reading the sessions", || self.read_sessions()))
+    }
+
+    fn save(&self, session: StoredSession) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let subject = subject::session_subject(&subject::session_key(&session.tenant, &session.device));
+            persist("saving a session", || self.publish(&subject, None, &session.state)).await.map(drop)
+        })
+    }
+
+    fn forget<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        device: &'a DeviceId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let subject = subject::session_subject(&subject::session_key(tenant, device));
+            persist("forgetting a session", || self.purge(&subject)).await
+        })
+    }
+
+    fn queued(&self) -> BoxFuture<'_, Result<Vec<StoredQueue>, StoreError>> {
+        Box::pin(persist("reading the queues", || self.read_queues()))
+    }
+
+    fn enqueue<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        device: &'a DeviceId,
+        entry: Bytes,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let subject = subject::queue_subject(tenant, device);
+            // Unique, and the same for every try: an entry whose acknowledgement was lost is not stored twice.
+            let id = self.client.new_inbox();
+            persist("queueing", || self.publish(&subject, Some(&id), &entry)).await
+        })
+    }
+
+    fn dequeue(&self, number: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(persist("removing a queued entry", move || self.delete(number)))
+    }
+}

@@ -1,0 +1,303 @@
+//! The streams that Landfall needs: made when missing, never altered when present.
+//!
+//! Owns: how they are made, and the check that those which are there can hold what is published. Does not own: their
+//! names and subjects (`landfall_event::subject`).
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ErrorCode};
+use landfall_event::Stream;
+use landfall_event::subject::{self, QUEUE_ALL, QUEUE_STREAM, SESSIONS_BUCKET};
+use tokio::time::sleep;
+
+/// How long a stream keeps what it holds. Zero is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The age at which a message goes.
+    pub max_age: Duration,
+    /// The size in bytes above which the oldest messages go.
+    pub max_bytes: u64,
+}
+
+/// How the streams are made. Applies to a stream when it is made, and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// `LANDFALL_CONNECTIVITY`. It is the ledger of who is present: a session whose `connected` has gone counts as one
+    /// that was never opened. Without bounds by default, for that reason.
+    pub connectivity: Keep,
+    /// `LANDFALL_MESSAGES`: seven days by default.
+    pub messages: Keep,
+    /// `LANDFALL_QUEUE`, the offline queues: without bounds by default, as each queue has its own.
+    pub queue: Keep,
+    /// Copies of each stream in a cluster, 1..=5.
+    pub replicas: usize,
+    /// How long a stream knows the ids that it has stored. Twice the time that a publish may linger is enough; two minutes
+    /// is the server's own default.
+    pub duplicate_window: Duration,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            connectivity: Keep::default(),
+            messages: Keep { max_age: Duration::from_hours(7 * 24), max_bytes: 0 },
+            queue: Keep::default(),
+            replicas: 1,
+            duplicate_window: Duration::from_mins(2),
+        }
+    }
+}
+
+/// Why the streams are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// JetStream does not answer, or says that it will later.
+    #[error("JetStream does not answer for the stream {stream}: {why}")]
+    Unavailable {
+        /// The stream that was asked for.
+        stream: String,
+        /// What came instead.
+        why: String,
+    },
+    /// A stream of that name is there and does not take a subject that is published.
+    #[error(
+        "the stream {stream} is there but does not take the subject {subject}; add it, or remove the stream"
+    )]
+    LacksSubject {
+        /// The stream.
+        stream: String,
+        /// The subject that it lacks.
+        subject: String,
+    },
+    /// A stream of that name is there and cannot serve.
+    #[error("the stream {stream} is there but cannot be used: {why}")]
+    Unusable {
+        /// The stream.
+        stream: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The server does not make the stream.
+    #[error("the stream {stream} cannot be made: {why}")]
+    Refused {
+        /// The stream.
+        stream: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl StreamError {
+    /// True when it may work later without anybody's doing.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Makes the streams that are missing and checks those that are there, once.
+///
+/// # Errors
+/// When JetStream does not answer, when a stream that is there cannot serve, when one cannot be made.
+pub async fn ensure(context: &Context, settings: &StreamSettings) -> Result<(), StreamError> {
+    for config in configs(settings) {
+        ensure_one(context, config).await?;
+    }
+    Ok(())
+}
+
+/// Like [`ensure`], and waits for as long as JetStream does not answer.
+///
+/// # Errors
+/// Those of [`ensure`] that do not pass by themselves.
+pub async fn establish(context: &Context, settings: &StreamSettings) -> Result<(), StreamError> {
+    let mut told = false;
+    loop {
+        match ensure(context, settings).await {
+            Err(error) if error.is_passing() => {
+                if !told {
+                    tracing::warn!(%error, "waiting for JetStream");
+                    told = true;
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The name of the stream behind the bucket of the sessions.
+pub(crate) fn sessions_stream() -> String {
+    format!("KV_{SESSIONS_BUCKET}")
+}
+
+fn configs(settings: &StreamSettings) -> [Config; 4] {
+    let make = |name: &str, subjects: Vec<String>, keep: Keep| Config {
+        name: name.to_owned(),
+        subjects,
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_age: keep.max_age,
+        max_bytes: i64::try_from(keep.max_bytes).ok().filter(|bytes| *bytes > 0).unwrap_or(-1),
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        num_replicas: settings.replicas.max(1),
+        // The server wants the window to be no longer than the age.
+        duplicate_window: match keep.max_age {
+            Duration::ZERO => settings.duplicate_window,
+            age => settings.duplicate_window.min(age),
+        },
+        allow_direct: true,
+        ..Config::default()
+    };
+    let events = |stream, keep| {
+        let subjects = subject::stream_subjects(stream).iter().map(|s| (*s).to_owned()).collect();
+        make(subject::stream_name(stream), subjects, keep)
+    };
+    [
+        events(Stream::Connectivity, settings.connectivity),
+        events(Stream::Messages, settings.messages),
+        make(QUEUE_STREAM, vec![QUEUE_ALL.to_owned()], settings.queue),
+        // What the key-value tools make of a bucket with a history of one.
+        Config {
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            ..make(&sessions_stream(), vec![subject::session_subject(">")], Keep::default())
+        },
+    ]
+}
+
+async fn ensure_one(context: &Context, config: Config) -> Result<(), StreamError> {
+    if let Some(present) = find(context, &config.name).await? {
+        return check(&present, &config);
+    }
+    let (name, wanted) = (config.name.clone(), config.clone());
+    match context.create_stream(config).await {
+        Ok(_) => {
+            tracing::info!(stream = name, "stream made");
+            Ok(())
+        }
+        Err(error) => match error.kind() {
+            // Another replica made it at the same moment, with other settings.
+            CreateStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NAME_EXIST => {
+                match find(context, &name).await? {
+                    Some(present) => check(&present, &wanted),
+                    None => Err(StreamError::Unavailable { stream: name, why: said.to_string() }),
+                }
+            }
+            CreateStreamErrorKind::JetStream(said) if said.code() < 500 => {
+                Err(StreamError::Refused { stream: name, why: said.to_string() })
+            }
+            _ => Err(StreamError::Unavailable { stream: name, why: error.to_string() }),
+        },
+    }
+}
+
+async fn find(context: &Context, name: &str) -> Result<Option<Config>, StreamError> {
+    match context.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(None)
+            }
+            GetStreamErrorKind::JetStream(said) if said.code() < 500 => {
+                Err(StreamError::Refused { stream: name.to_owned(), why: said.to_string() })
+            }
+            _ => Err(StreamError::Unavailable { stream: name.to_owned(), why: error.to_string() }),
+        },
+    }
+}
+
+/// Can the stream that is there do what the wanted one would?
+fn check(present: &Config, wanted: &Config) -> Result<(), StreamError> {
+    let stream = present.name.clone();
+    let lacking =
+        wanted.subjects.iter().find(|wanted| !present.subjects.iter().any(|has| covers(has, wanted)));
+    if let Some(subject) = lacking {
+        return Err(StreamError::LacksSubject { stream, subject: subject.clone() });
+    }
+    let fault = if present.no_ack {
+        "it acknowledges nothing (no_ack)"
+    } else if present.sealed {
+        "it is sealed"
+    } else if present.mirror.is_some() {
+        "it is a mirror"
+    } else if wanted.max_messages_per_subject > 0 && present.max_messages_per_subject < 1 {
+        "it is no key-value bucket"
+    } else {
+        if present.storage == StorageType::Memory {
+            tracing::warn!(stream, "the stream is kept in memory: it does not survive its server");
+        }
+        return Ok(());
+    };
+    Err(StreamError::Unusable { stream, why: fault })
+}
+
+/// True when every subject that the filter `wanted` matches is also matched by the filter `has`.
+fn covers(has: &str, wanted: &str) -> bool {
+    let (mut has, mut wanted) = (has.split('.'), wanted.split('.'));
+    loop {
+        match (has.next(), wanted.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(ours), Some(theirs)) if ours == theirs => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_covers_what_it_matches() {
+        for (has, wanted) in [
+            (">", "a.b.>"),
+            ("a.>", "a.*.c.>"),
+            ("a.*.c.>", "a.*.c.>"),
+            ("a.*.c.>", "a.b.c.d"),
+            ("a.b", "a.b"),
+            ("*.*", "a.*"),
+        ] {
+            assert!(covers(has, wanted), "{has} {wanted}");
+        }
+        for (has, wanted) in [
+            ("a.*.c", "a.*.c.>"),
+            ("a.b.>", "a.*.>"),
+            ("a.*", "a.>"),
+            ("a.>", "a"),
+            ("a.b", "a.b.c"),
+            ("a.b.c", "a.b"),
+        ] {
+            assert!(!covers(has, wanted), "{has} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_never_acknowledges_is_no_use() {
+        let [wanted, ..] = configs(&StreamSettings::default());
+        assert!(check(&wanted, &wanted).is_ok());
+        let silent = Config { no_ack: true, ..wanted.clone() };
+        assert!(matches!(check(&silent, &wanted), Err(StreamError::Unusable { .. })));
+        let narrow = Config { subjects: wanted.subjects.iter().skip(1).cloned().collect(), ..wanted.clone() };
+        let error = check(&narrow, &wanted).unwrap_err();
+        assert!(
+            error.to_string().contains(&wanted.name) && error.to_string().contains(&wanted.subjects[0]),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_duplicate_window_is_never_longer_than_the_age() {
+        let keep = Keep { max_age: Duration::from_secs(60), max_bytes: 7 };
+        let [_, messages, ..] = configs(&StreamSettings { messages: keep, ..StreamSettings::default() });
+        assert_eq!((messages.duplicate_window, messages.max_bytes), (Duration::from_secs(60), 7));
+    }
+}

@@ -1,0 +1,17 @@
+//! The bus against real nats-server processes: killed, frozen, cut off, absent, configured otherwise.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod embedded;
+mod faults;
+mod publisher;
+mod requests;
+mod store;
+mod streams;
+mod support;
