@@ -471,6 +471,11 @@ impl Hub {
         u64::try_from(self.metrics.sessions.get()).unwrap_or(0)
     }
 
+    /// True while the bus stores what it is given.
+    pub fn is_ready(&self) -> bool {
+        self.bus.is_ready()
+    }
+
     /// Bytes of the publish window in use, and all of them.
     pub fn window_fill(&self) -> (usize, usize) {
         let all = self.config.window_bytes;

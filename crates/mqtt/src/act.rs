@@ -18,7 +18,7 @@ use crate::commands::{command_message, command_topic};
 use crate::conn::{Conn, End, WRITE_HIGH};
 use crate::sessions::unix_now;
 
-/// How long the SUBACK of a persistent session waits for the store.
+/// How long a persistent session's answers wait for the store.
 const KEEP_PATIENCE: Duration = Duration::from_secs(1);
 
 impl<S: Stream> Conn<S> {
@@ -47,10 +47,8 @@ impl<S: Stream> Conn<S> {
                 self.on_subscribe(request);
                 Ok(())
             }
-            Action::Unsubscribed => {
-                self.dirty = true;
-                Ok(())
-            }
+            // The state's revision has changed, which is looked at in any case.
+            Action::Unsubscribed => Ok(()),
             Action::Acknowledged(token, ack) => {
                 self.on_acknowledged(token, ack);
                 Ok(())
@@ -164,17 +162,14 @@ impl<S: Stream> Conn<S> {
             self.refuse_publish(RefusedCause::NotAuthorized);
         }
         self.core.subscribed(request, &verdicts, &mut self.out);
-        self.dirty = true;
     }
 
-    /// Keeps the session in the store, if it outlives the connection. While the store does not answer, the client is
-    /// served all the same.
+    /// Keeps the session in the store. While the store does not answer, the client is served all the same.
     pub(crate) async fn keep(&mut self) {
-        let expiry = self.core.session_expiry();
-        if expiry == 0 {
-            return;
-        }
-        if let Some(kept) = self.server.sessions().keep(&self.hold, self.core.session_state(), expiry) {
+        let (state, expiry) = (self.core.session_state(), self.core.session_expiry());
+        if let Some(kept) = self.server.sessions().keep(&self.hold, state, expiry)
+            && self.server.hub().is_ready()
+        {
             let _ = tokio::time::timeout(KEEP_PATIENCE, kept).await;
         }
     }

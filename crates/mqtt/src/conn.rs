@@ -97,8 +97,8 @@ pub(crate) struct Conn<S> {
     pub(crate) handle: SessionHandle,
     pub(crate) hold: Hold,
     pub(crate) busy: Option<Box<Busy>>,
-    /// The session outlives the connection and has changed: keep it before the SUBACK leaves.
-    pub(crate) dirty: bool,
+    /// The revision of the session's state that is in the store.
+    kept: Option<u32>,
     held: bool,
     /// A layer above TCP may still hold bytes.
     flushing: bool,
@@ -124,7 +124,7 @@ impl<S: Stream> Conn<S> {
             busy,
             held: false,
             flushing: false,
-            dirty: true,
+            kept: None,
         }
     }
 
@@ -141,7 +141,10 @@ impl<S: Stream> Conn<S> {
     async fn step(&mut self) -> Result<(), End> {
         self.process()?;
         self.send_queued();
-        if std::mem::take(&mut self.dirty) {
+        // What changed is in the store before what it promises is in the socket: SUBACK, PUBREC.
+        let revision = Some(self.core.state_revision());
+        if self.kept != revision && self.core.session_expiry() > 0 {
+            self.kept = revision;
             Box::pin(self.keep()).await;
         }
         self.rest();
@@ -288,7 +291,12 @@ impl<S: Stream> Conn<S> {
                 self.handle.close(fault.reason);
             }
             End::Lost(reason) => self.handle.close(*reason),
-            End::Gateway(reason) => told = Some(*reason),
+            End::Gateway(reason) => {
+                told = Some(*reason);
+                if *reason == Reason::CredentialsRevoked {
+                    expiry = 0;
+                }
+            }
             End::Told(reason) => {
                 self.handle.close(*reason);
                 told = Some(*reason);
