@@ -1,7 +1,7 @@
 //! Events as JSON, the default body; and their fields as NATS headers, where the body is something else.
 //!
-//! Owns: which event carries which fields, and in what order. Does not own: how text and payloads are escaped
-//! ([`write`](self), [`payload`](self)), reading ([`wire`]).
+//! Owns: which event carries which fields, and in what order. Does not own: how texts and payloads are
+//! escaped (`write`, `payload`), reading ([`wire`]).
 //!
 //! The writer is on the path of every message: it writes once, forwards, into one buffer of estimated size.
 

@@ -427,6 +427,27 @@ mod tests {
         }
 
         #[test]
+        fn a_device_finds_its_way_through_the_store(tenant in id_text(), device in id_text()) {
+            let (tenant, device): (TenantId, DeviceId) = (tenant.parse().unwrap(), device.parse().unwrap());
+            let queue = queue_subject(&tenant, &device);
+            prop_assert!(takes(QUEUE_ALL, &queue));
+            prop_assert_eq!(parse_queue(&queue), Some((tenant.clone(), device.clone())));
+            let key = session_key(&tenant, &device);
+            prop_assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=.".contains(&b)), "{key}");
+            prop_assert_eq!(parse_session_key(&key), Some((tenant, device)));
+            let subject = session_subject(&key);
+            prop_assert_eq!(parse_session_subject(&subject), Some(key.as_str()));
+            prop_assert!(takes(&session_subject(">"), &subject));
+        }
+
+        #[test]
+        fn a_key_that_can_be_read_is_one_that_would_be_written(key in "([=~%0-9A-F]|=7E|=2E){0,5}[.]([=~%0-9A-F]|=7E|=25){0,5}") {
+            if let Some((tenant, device)) = parse_session_key(&key) {
+                prop_assert_eq!(session_key(&tenant, &device), key);
+            }
+        }
+
+        #[test]
         fn any_subject_is_parsed_without_a_panic(subject in ".{0,60}", rest in ".{0,30}") {
             let _ = (parse_event(&subject), parse_command(&instance(), &subject));
             let _ = parse_admin(&instance(), &format!("kaa.v1.service.landfall.admin.{rest}"));
