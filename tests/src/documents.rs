@@ -36,7 +36,8 @@ fn paths_that_are_named_are_there() {
         for code in quoted(&prose(&page)) {
             // A pattern, or a path with a hole to fill, is no path.
             let plain = code.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-            if plain && roots.iter().any(|root| code.starts_with(root)) && !repository().join(&code).exists() {
+            if plain && roots.iter().any(|root| code.starts_with(root)) && !repository().join(&code).exists()
+            {
                 missing.push(format!("{}: {code}", relative(&page)));
             }
         }
@@ -60,11 +61,15 @@ fn make_has_every_target_that_a_page_names() {
 fn every_release_speaks_of_the_wire() {
     let changelog = fs::read_to_string(repository().join("CHANGELOG.md")).unwrap();
     let mut releases = changelog.split("\n## ").skip(1).peekable();
-    assert!(releases.peek().is_some_and(|first| first.starts_with("[Unreleased]")), "the next release comes first");
+    assert!(
+        releases.peek().is_some_and(|first| first.starts_with("[Unreleased]")),
+        "the next release comes first"
+    );
     for release in releases {
         let name = release.lines().next().unwrap_or_default();
         let wire = release.split("\n### Wire\n").nth(1);
-        let said = wire.and_then(|wire| wire.split("\n### ").next()).is_some_and(|wire| wire.contains("\n- "));
+        let said =
+            wire.and_then(|wire| wire.split("\n### ").next()).is_some_and(|wire| wire.contains("\n- "));
         assert!(said, "{name} has no section \"Wire\" with an entry");
     }
 }
@@ -72,8 +77,10 @@ fn every_release_speaks_of_the_wire() {
 #[test]
 fn decisions_are_numbered_without_gaps() {
     let folder = repository().join("docs/adr");
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     for (index, name) in names.iter().enumerate() {
         assert!(name.starts_with(&format!("{:04}-", index + 1)), "{names:?}");
@@ -146,9 +153,14 @@ fn quoted(text: &str) -> Vec<String> {
 /// The anchors of a page's headings, as the common renderers make them.
 fn anchors(page: &Path) -> BTreeSet<String> {
     let text = prose(page);
-    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let headings =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let anchor = |heading: &str| {
-        let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+        let kept = heading
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+            .collect::<String>();
         kept.replace(' ', "-")
     };
     headings.map(anchor).collect()

@@ -8,7 +8,9 @@ use landfall_testkit::{PATIENCE, World, paths};
 
 fn example(name: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new(paths::binary(name));
-    for variable in ["LANDFALL_MQTT", "LANDFALL_DEVICE", "LANDFALL_PASSWORD", "LANDFALL_INSTANCE", "LANDFALL_TENANT"] {
+    for variable in
+        ["LANDFALL_MQTT", "LANDFALL_DEVICE", "LANDFALL_PASSWORD", "LANDFALL_INSTANCE", "LANDFALL_TENANT"]
+    {
         command.env_remove(variable);
     }
     command.args(arguments);
@@ -22,7 +24,7 @@ async fn a_sensor_a_reader_and_a_command_meet() {
     reader.logged("watching kaa.v1.events.>", PATIENCE).await;
 
     let sensor = example("mqtt_sensor", &[&world.mqtt().to_string(), "thermo 1.a"]);
-    sensor.logged("stored: packet 2", PATIENCE).await;
+    sensor.logged("a reading is stored", PATIENCE).await;
     reader.logged("connected thermo 1.a mqtt 1", PATIENCE).await;
     reader.logged(r#"upstream thermo 1.a mqtt 1 telemetry/climate {"#, PATIENCE).await;
 
@@ -60,7 +62,7 @@ async fn a_sensor_of_a_gateway_that_knows_its_devices_needs_its_password() {
     let mut command = Command::new(paths::binary("mqtt_sensor"));
     command.args([&address, "thermo-1"]).env("LANDFALL_PASSWORD", "warm");
     let sensor = Process::spawn("mqtt_sensor", command);
-    sensor.logged("stored: packet 2", PATIENCE).await;
+    sensor.logged("a reading is stored", PATIENCE).await;
     sensor.signal(Signal::INT);
     assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
     world.close().await;
