@@ -141,7 +141,7 @@ impl Hub {
     /// Starts the timer that detects silence and expiry, in `scope`.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
         let hub = Arc::clone(self);
-        scope.spawn(async move {
+        scope.spawn_until_cancelled(async move {
             let mut ticks = tokio::time::interval(hub.config.tick);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {

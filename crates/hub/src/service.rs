@@ -34,7 +34,7 @@ impl Hub {
     pub async fn announce(self: &Arc<Self>, scope: &Scope) -> Result<(), StoreError> {
         let joined = self.say(ServiceKind::Join).await.unwrap_or(Err(StoreError::Closed));
         let hub = Arc::clone(self);
-        scope.spawn(async move {
+        scope.spawn_until_cancelled(async move {
             let mut interval = tokio::time::interval(hub.config.service_interval);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             interval.tick().await;

@@ -165,9 +165,9 @@ impl Sessions {
     /// Starts the writer and the sweep of expired sessions in `scope`.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
         let writer = Arc::clone(self);
-        scope.spawn(async move { writer.shelf.run().await });
+        scope.spawn_until_cancelled(async move { writer.shelf.run().await });
         let sweeper = Arc::clone(self);
-        scope.spawn(async move {
+        scope.spawn_until_cancelled(async move {
             let mut ticks = tokio::time::interval(SWEEP);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {

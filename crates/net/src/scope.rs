@@ -126,6 +126,20 @@ impl Scope {
         true
     }
 
+    /// Starts a task that is dropped where it stands when the scope is cancelled: for work that has no last step.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn_until_cancelled<F>(&self, future: F) -> bool
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.token();
+        self.spawn(async move {
+            let _ = token.run_until_cancelled_owned(future).await;
+        })
+    }
+
     /// Waits until the scope is cancelled; returns at once when it has been.
     pub async fn cancelled(&self) {
         self.shared.token.cancelled().await;

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod config;
+mod engine;
 mod stream;
 
 use std::path::PathBuf;
@@ -13,11 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
-use tokio_rustls::TlsAcceptor;
 
-use crate::{Scope, StreamKind};
+use crate::{Scope, Stream, StreamKind};
 
 pub use certificate::PeerCertificate;
 pub use stream::TlsStream;
@@ -157,15 +156,8 @@ impl Tls {
     ///
     /// # Errors
     /// What ended the handshake; the peer has been sent the alert.
-    pub async fn accept(&self, stream: TcpStream, kind: StreamKind) -> std::io::Result<TlsStream> {
-        let config = self.config(kind);
-        match TlsAcceptor::from(config).accept(stream).into_fallible().await {
-            Ok(stream) => Ok(TlsStream::new(stream)),
-            Err((error, stream)) => {
-                crate::close(stream, stream::ALERT_LINGER).await;
-                Err(error)
-            }
-        }
+    pub async fn accept<S: Stream>(&self, stream: S, kind: StreamKind) -> std::io::Result<TlsStream<S>> {
+        TlsStream::accept(stream, self.config(kind)).await
     }
 
     fn config(&self, kind: StreamKind) -> Arc<ServerConfig> {
