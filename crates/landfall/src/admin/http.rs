@@ -1,0 +1,157 @@
+//! `/livez`, `/readyz`, `/metrics`, `/v1/sessions`.
+//!
+//! Owns: routes, bounds of a request in size and time. Does not own: what the answers say ([`super::Overview`]).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::Query;
+use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use landfall_net::{
+    AcceptSettings, Accepted, Gate, Limits, Listener, Refusal, Scope, Serve, Stream, StreamKind,
+};
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{DEFAULT_SESSIONS, MOST_SESSIONS, Overview, SessionQuery};
+
+/// Connections at once.
+const MOST_CONNECTIONS: usize = 64;
+/// The most bytes of a request's head.
+const MOST_HEAD: usize = 16 * 1024;
+/// How long a request's head may take to come.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may last, idle or not.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the request that is under way then, or at the gateway's end, may still take.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+struct Shared {
+    overview: Arc<dyn Overview>,
+    registry: Registry,
+}
+
+/// Serves the operator's interface.
+pub struct AdminServer {
+    router: Router,
+    scope: Scope,
+}
+
+impl AdminServer {
+    /// Serves on this listener, in this scope, until the scope is cancelled.
+    pub fn start(listener: Listener, scope: &Scope, overview: Arc<dyn Overview>, registry: Registry) {
+        let server = Arc::new(Self { router: router(overview, registry), scope: scope.clone() });
+        let gate = Gate::new(Limits { connections: MOST_CONNECTIONS, per_address: 0 });
+        listener.run(scope, server, gate, AcceptSettings::default());
+    }
+}
+
+impl Serve for AdminServer {
+    async fn serve<S: Stream>(self: Arc<Self>, accepted: Accepted<S>) {
+        let Accepted { stream, remote, permit, .. } = accepted;
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD);
+        let service = TowerToHyperService::new(self.router.clone());
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = self.scope.cancelled() => None,
+            () = tokio::time::sleep(CONNECTION_TIMEOUT) => None,
+        };
+        if ended.is_none() {
+            connection.as_mut().graceful_shutdown();
+            ended = tokio::time::timeout(LAST_REQUEST, connection).await.ok();
+        }
+        if let Some(Err(error)) = ended {
+            tracing::debug!(%remote, %error, "a connection to the admin interface broke");
+        }
+        drop(permit);
+    }
+
+    fn refused(&self, remote: SocketAddr, _kind: StreamKind, why: Refusal) {
+        tracing::debug!(%remote, ?why, "a connection to the admin interface was refused");
+    }
+}
+
+pub(super) fn router(overview: Arc<dyn Overview>, registry: Registry) -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/sessions", get(sessions))
+        .fallback(nothing)
+        .with_state(Arc::new(Shared { overview, registry }))
+}
+
+/// The process answers, so it lives.
+async fn live() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let reasons = shared.overview.not_ready();
+    if reasons.is_empty() {
+        return Json(json!({ "status": "ok" })).into_response();
+    }
+    let body = json!({ "status": "not-ready", "reasons": reasons });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => {
+            problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be written: {error}"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    tenant: Option<String>,
+    device: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn sessions(
+    State(shared): State<Arc<Shared>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Response {
+    let Ok(Query(Wanted { tenant, device, limit })) = wanted else {
+        let allowed =
+            format!("allowed are tenant, device and limit (a number from 1 to {MOST_SESSIONS}), each once");
+        return problem(StatusCode::BAD_REQUEST, &allowed);
+    };
+    let limit = limit.unwrap_or(DEFAULT_SESSIONS);
+    if limit == 0 || limit > MOST_SESSIONS {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            &format!("limit = {limit}: must be a number from 1 to {MOST_SESSIONS}"),
+        );
+    }
+    let query = SessionQuery { tenant, device, limit };
+    let sessions = shared.overview.sessions(&query);
+    Json(json!({ "total": shared.overview.session_count(), "sessions": sessions })).into_response()
+}
+
+async fn nothing() -> Response {
+    problem(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /v1/sessions")
+}
+
+fn problem(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({ "error": text }))).into_response()
+}

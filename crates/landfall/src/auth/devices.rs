@@ -1,0 +1,258 @@
+//! `devices`: what a device shows is held against the file of devices.
+//!
+//! Owns: the order of the ways to prove oneself, the bound on verifications, following the file. Does not own: the file's
+//! syntax (`super::file`), the comparison itself (`super::password`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use landfall_event::{IdentifiedBy, RefusedCause};
+use landfall_hub::{AuthError, Authenticator, BoxFuture, Credentials, PeerCertificate, Principal, Secret};
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::file::{self, CertificateName, Device, Table};
+use super::password::{self, DigestKey, StoredPassword};
+use crate::settings::Problems;
+
+/// Between two looks at the file. A change is read when two looks in a row find the same, so that no half-written file is:
+/// half a second at most, and well within the second in which a withdrawn device's sessions end.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Knows the devices of a file.
+#[derive(Debug)]
+pub struct DevicesAuth {
+    path: PathBuf,
+    table: RwLock<Arc<Table>>,
+    key: DigestKey,
+    verifications: Arc<Semaphore>,
+    changes: watch::Sender<u64>,
+    /// What the file looked like when it was last read, well or not.
+    read: watch::Sender<Look>,
+}
+
+/// What a look at the file finds, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Absent,
+    Present { modified: SystemTime, length: u64, inode: u64 },
+}
+
+impl Look {
+    fn at(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).map_or(Self::Absent, |found| Self::Present {
+            modified: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            length: found.len(),
+            inode: found.ino(),
+        })
+    }
+}
+
+impl DevicesAuth {
+    /// Reads the file. At most `verifications` passwords are verified at once.
+    ///
+    /// # Errors
+    /// What is wrong with the file, with the lines.
+    pub fn open(path: &Path, verifications: usize) -> Result<Self, Problems> {
+        let look = Look::at(path);
+        let table = file::read(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            table: RwLock::new(Arc::new(table)),
+            key: DigestKey::random(),
+            verifications: Arc::new(Semaphore::new(verifications)),
+            changes: watch::Sender::new(0),
+            read: watch::Sender::new(look),
+        })
+    }
+
+    /// How many devices the file has.
+    pub fn devices(&self) -> usize {
+        self.table().len()
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read())
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// An entry's ACL is its own, and one that says the same keeps it over a reload: so the pointer is the entry's name.
+    pub(super) fn still_valid(&self, principal: &Principal) -> bool {
+        let table = self.table.read();
+        table
+            .device(&principal.tenant, &principal.device)
+            .is_some_and(|device| Arc::ptr_eq(&device.acl, &principal.acl))
+    }
+
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        let mut clock = tokio::time::interval(LOOK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = *self.read.borrow();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = clock.tick() => {}
+            }
+            let path = self.path.clone();
+            let Ok(look) = tokio::task::spawn_blocking(move || Look::at(&path)).await else { return };
+            let settled = look == last;
+            last = look;
+            if settled && look != *self.read.borrow() {
+                self.reload().await;
+                self.read.send_replace(look);
+            }
+        }
+    }
+
+    /// Reads the file again. One that is broken changes nothing.
+    async fn reload(&self) {
+        let path = self.path.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || file::read(&path)).await else { return };
+        let mut table = match read {
+            Ok(table) => table,
+            Err(problems) => {
+                for problem in &problems.0 {
+                    tracing::error!(%problem, "the file of devices was not taken over; the devices of before stay valid");
+                }
+                return;
+            }
+        };
+        let withdrawn = table.inherit(&self.table());
+        tracing::info!(devices = table.len(), withdrawn, "the file of devices was read again");
+        *self.table.write() = Arc::new(table);
+        if withdrawn > 0 {
+            self.changes.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// From now on no password can be hashed.
+    #[cfg(test)]
+    pub(super) fn forbid_hashing(&self) {
+        self.verifications.close();
+    }
+
+    /// Changes when the file has been read again, well or not.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> watch::Receiver<impl Sized + use<>> {
+        self.read.subscribe()
+    }
+
+    async fn identify(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
+        let table = self.table();
+        if let Some(device) = credentials.certificate.as_ref().and_then(|shown| by_certificate(&table, shown))
+        {
+            return Ok(principal(device, IdentifiedBy::Certificate));
+        }
+        let Some(name) = &credentials.username else {
+            let unknown = credentials.certificate.is_some();
+            let cause = if unknown { RefusedCause::UnknownDevice } else { RefusedCause::BadCredentials };
+            return Err(AuthError::Refused(cause));
+        };
+        let device = table.user(name);
+        let right = match &credentials.password {
+            Some(password) => self.verify(&table, device, password).await?,
+            None => false,
+        };
+        match device {
+            None => Err(AuthError::Refused(RefusedCause::UnknownDevice)),
+            Some(_) if !right => Err(AuthError::Refused(RefusedCause::BadCredentials)),
+            Some(device) => {
+                let principal = principal(device, IdentifiedBy::Password);
+                // The file may have changed meanwhile.
+                let valid = self.still_valid(&principal);
+                if valid { Ok(principal) } else { Err(AuthError::Refused(RefusedCause::BadCredentials)) }
+            }
+        }
+    }
+
+    /// Is it this device's password? A no takes as long for a device that is not known, has no password, or has a plain one
+    /// as for one whose hash has the file's costliest parameters.
+    async fn verify(
+        &self,
+        table: &Table,
+        device: Option<&Arc<Device>>,
+        shown: &Secret,
+    ) -> Result<bool, AuthError> {
+        let decoy = table.decoy.clone();
+        match device.and_then(|device| device.spec.password.as_ref().map(|stored| (device, stored))) {
+            Some((_, StoredPassword::Plain(stored))) if self.key.equal(stored, shown.expose()) => {
+                return Ok(true);
+            }
+            Some((device, StoredPassword::Argon2(_))) => return self.verify_hash(device, shown).await,
+            _ => {}
+        }
+        if let Some(params) = decoy {
+            let shown = shown.clone();
+            self.bounded(move || password::burn(params, shown.expose())).await?;
+        }
+        Ok(false)
+    }
+
+    async fn verify_hash(&self, device: &Arc<Device>, shown: &Secret) -> Result<bool, AuthError> {
+        let digest = self.key.digest(shown.expose());
+        if device.verified.get().is_some_and(|verified| password::same(verified, &digest)) {
+            return Ok(true);
+        }
+        let (device, shown) = (Arc::clone(device), shown.clone());
+        self.bounded(move || {
+            let Some(StoredPassword::Argon2(hash)) = &device.spec.password else { return false };
+            let right = password::verify_argon2(hash, shown.expose());
+            if right {
+                device.verified.get_or_init(|| digest);
+            }
+            right
+        })
+        .await
+    }
+
+    /// Runs what takes long on a thread of its own. The permit goes with it: a device that gives up frees no place early.
+    async fn bounded<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AuthError> {
+        let permit =
+            Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| AuthError::Unavailable)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        });
+        task.await.map_err(|_| AuthError::Unavailable)
+    }
+}
+
+fn by_certificate<'a>(table: &'a Table, shown: &PeerCertificate) -> Option<&'a Arc<Device>> {
+    let fingerprint = CertificateName::Fingerprint(shown.fingerprint.to_ascii_lowercase());
+    let common_name = || shown.common_name.clone().map(CertificateName::CommonName);
+    table.certificate(&fingerprint).or_else(|| table.certificate(&common_name()?))
+}
+
+fn principal(device: &Arc<Device>, identified_by: IdentifiedBy) -> Principal {
+    Principal {
+        tenant: device.spec.tenant.clone(),
+        device: device.spec.id.clone(),
+        identified_by,
+        app_version: device.spec.app_version.as_str().into(),
+        acl: Arc::clone(&device.acl),
+        keep_alive: device.spec.keep_alive,
+    }
+}
+
+impl Authenticator for DevicesAuth {
+    fn still_holds(&self, principal: &Principal) -> bool {
+        self.still_valid(principal)
+    }
+
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        Box::pin(self.identify(credentials))
+    }
+}

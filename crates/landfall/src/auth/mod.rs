@@ -1,0 +1,95 @@
+//! Who may connect, and as whom: the two modes of `auth.mode`.
+//!
+//! Owns: `open` (a device is who it says it is) and `devices` (a file says who is who), the file's reloading, and whether a
+//! principal of earlier still holds. Does not own: what a listener does with an answer (`landfall-hub`, the listeners).
+
+mod devices;
+mod file;
+mod open;
+mod password;
+#[cfg(test)]
+mod tests;
+
+use landfall_event::TenantId;
+use landfall_hub::{AuthError, Authenticator, BoxFuture, Credentials, Principal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::{self, AuthMode, Problems};
+
+pub use devices::DevicesAuth;
+pub use open::OpenAuth;
+pub(crate) use password::hash as hash_password;
+
+/// The tenant of whoever names none.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
+#[expect(clippy::expect_used, reason = "the constant is a valid tenant")]
+pub(crate) fn default_tenant() -> TenantId {
+    DEFAULT_TENANT.parse().expect("a valid tenant")
+}
+
+/// The authenticator that the settings ask for.
+#[derive(Debug)]
+pub enum Auth {
+    /// `auth.mode = "open"`.
+    Open(OpenAuth),
+    /// `auth.mode = "devices"`.
+    Devices(DevicesAuth),
+}
+
+impl Auth {
+    /// Makes the authenticator; reads the file of devices.
+    ///
+    /// # Errors
+    /// What is wrong with the file of devices, with the lines.
+    pub fn from_settings(settings: &settings::Auth) -> Result<Self, Problems> {
+        match settings.mode {
+            AuthMode::Open => Ok(Self::Open(OpenAuth::new())),
+            AuthMode::Devices => {
+                DevicesAuth::open(&settings.devices, settings.max_verifications).map(Self::Devices)
+            }
+        }
+    }
+
+    /// Would the same device be let in today as it was then? False once its entry is gone or differs in anything. Ask for
+    /// every open session after each of [`Auth::changes`].
+    pub fn still_valid(&self, principal: &Principal) -> bool {
+        match self {
+            Self::Open(_) => true,
+            Self::Devices(devices) => devices.still_valid(principal),
+        }
+    }
+
+    /// Changes whenever principals of before may no longer hold.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Open(open) => open.changes(),
+            Self::Devices(devices) => devices.changes(),
+        }
+    }
+
+    /// Follows the file of devices until `stop`. Nothing is reloaded without it.
+    pub async fn run(&self, stop: CancellationToken) {
+        match self {
+            Self::Open(_) => stop.cancelled().await,
+            Self::Devices(devices) => devices.run(stop).await,
+        }
+    }
+}
+
+impl Authenticator for Auth {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        match self {
+            Self::Open(open) => open.authenticate(credentials),
+            Self::Devices(devices) => devices.authenticate(credentials),
+        }
+    }
+
+    fn still_holds(&self, principal: &Principal) -> bool {
+        self.still_valid(principal)
+    }
+}

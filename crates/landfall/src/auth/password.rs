@@ -1,0 +1,179 @@
+//! Passwords of devices: how they are stored, and verifying one without telling anything by the time it takes.
+//!
+//! Owns: the `argon2id` and `plain:` forms, the comparison, the decoy. Does not own: when a verification may run
+//! (`super::devices` bounds how many do at once).
+
+use std::fmt;
+
+use argon2::password_hash::{PasswordHash, SaltString};
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+/// The most memory that one verification may take, in KiB; and the most passes and lanes.
+const MOST_MEMORY: u32 = 256 << 10;
+const MOST_PASSES: u32 = 32;
+const MOST_LANES: u32 = 16;
+
+/// A password as the file of devices holds it. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum StoredPassword {
+    /// A hash in PHC form.
+    Argon2(String),
+    /// The password itself.
+    Plain(Vec<u8>),
+}
+
+impl fmt::Debug for StoredPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoredPassword(..)")
+    }
+}
+
+/// What is allowed, for errors.
+pub(super) const ALLOWED: &str = "an argon2id hash ($argon2id$v=19$m=19456,t=2,p=1$salt$hash, at most 256 MiB of memory, 32 \
+                                  passes, 16 lanes) or \"plain:\" and the password";
+
+impl StoredPassword {
+    /// Reads a value of the file.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(plain) = text.strip_prefix("plain:") {
+            return (!plain.is_empty()).then(|| Self::Plain(plain.as_bytes().to_vec()));
+        }
+        argon2_params(text).map(|_| Self::Argon2(text.to_owned()))
+    }
+
+    /// The parameters of the hash.
+    pub(super) fn params(&self) -> Option<Params> {
+        match self {
+            Self::Argon2(hash) => argon2_params(hash),
+            Self::Plain(_) => None,
+        }
+    }
+}
+
+fn argon2_params(text: &str) -> Option<Params> {
+    let hash = PasswordHash::new(text).ok()?;
+    let complete = hash.salt.is_some() && hash.hash.is_some();
+    let algorithm = Algorithm::try_from(hash.algorithm).ok()?;
+    let version_known = hash.version.is_none_or(|version| Version::try_from(version).is_ok());
+    let params = Params::try_from(&hash).ok()?;
+    let bounded =
+        params.m_cost() <= MOST_MEMORY && params.t_cost() <= MOST_PASSES && params.p_cost() <= MOST_LANES;
+    (complete && bounded && version_known && algorithm == Algorithm::Argon2id).then_some(params)
+}
+
+/// Hashes a password for the file of devices: argon2id with the parameters of the argon2 crate (19 MiB, 2 passes, 1 lane)
+/// and a random salt. `None` when the password is too long for argon2.
+pub(crate) fn hash(password: &[u8]) -> Option<String> {
+    let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>()).ok()?;
+    let hash = Argon2::default().hash_password(password, &salt).ok()?;
+    Some(hash.to_string())
+}
+
+/// Verifies a password against an argon2id hash. Takes long: not for an async thread.
+pub(super) fn verify_argon2(hash: &str, password: &[u8]) -> bool {
+    let Ok(hash) = PasswordHash::new(hash) else { return false };
+    Argon2::default().verify_password(password, &hash).is_ok()
+}
+
+/// Takes as long as verifying against a hash of these parameters, to no end: so that a name that is not known cannot be told
+/// from a wrong password.
+pub(super) fn burn(params: Params, password: &[u8]) {
+    let mut out = [0_u8; 32];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let done = argon2.hash_password_into(password, b"landfall's decoy", &mut out);
+    std::hint::black_box((done.is_ok(), out));
+}
+
+/// A key of this process, for digests that never leave it.
+pub(super) struct DigestKey([u8; 32]);
+
+impl fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestKey(..)")
+    }
+}
+
+/// A keyed digest of a password.
+pub(super) type Digest = [u8; 32];
+
+impl DigestKey {
+    pub(super) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    pub(super) fn digest(&self, password: &[u8]) -> Digest {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
+        mac.update(password);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Compares two secrets; the time tells neither where they differ nor how long they are.
+    pub(super) fn equal(&self, a: &[u8], b: &[u8]) -> bool {
+        same(&self.digest(a), &self.digest(b))
+    }
+}
+
+/// Compares two digests in constant time.
+pub(super) fn same(a: &Digest, b: &Digest) -> bool {
+    bool::from(a.ct_eq(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small parameters: these tests are not about cost.
+    fn cheap(password: &str) -> String {
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8, 1, 1, None).unwrap());
+        let salt = SaltString::encode_b64(b"eight bytes").unwrap();
+        argon2.hash_password(password.as_bytes(), &salt).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_hash_verifies_its_password_only() {
+        let stored = cheap("open sesame");
+        assert!(StoredPassword::parse(&stored).is_some());
+        assert!(verify_argon2(&stored, b"open sesame"));
+        assert!(!verify_argon2(&stored, b"open sesam"));
+    }
+
+    #[test]
+    fn what_is_hashed_here_is_taken_here() {
+        let (one, two) = (hash(b"open sesame").unwrap(), hash(b"open sesame").unwrap());
+        assert_ne!(one, two, "each has a salt of its own");
+        assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
+        assert!(StoredPassword::parse(&one).is_some() && verify_argon2(&one, b"open sesame"));
+    }
+
+    #[test]
+    fn hashes_that_are_weak_broken_or_ruinous_are_refused() {
+        let good = cheap("x");
+        for bad in [
+            String::new(),
+            "plain:".to_owned(),
+            "secret".to_owned(),
+            good.replace("argon2id", "argon2i"),
+            good.replace("m=8", "m=4000000"),
+            good.replace("t=1", "t=1000"),
+            good.replace("v=19", "v=1"),
+            good.rsplit_once('$').unwrap().0.to_owned(),
+            "$2b$12$abcdefghijklmnopqrstuv".to_owned(),
+        ] {
+            assert!(StoredPassword::parse(&bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_compare_by_content() {
+        let key = DigestKey::random();
+        assert!(key.equal(b"abc", b"abc"));
+        assert!(!key.equal(b"abc", b"abcd"));
+        assert!(!key.equal(b"", b"a"));
+        let stored = StoredPassword::parse("plain:hunter2").unwrap();
+        assert!(!format!("{stored:?} {key:?}").contains("hunter2"));
+    }
+}

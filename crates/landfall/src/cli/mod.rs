@@ -1,0 +1,179 @@
+//! The command line.
+//!
+//! Owns: arguments, what is printed, exit statuses: 0, 1 when something did not work or the answer is no, 64 when the command
+//! line or the settings are wrong. Does not own: running the gateway, which is given to [`main`].
+
+mod admin;
+mod client;
+mod line;
+mod output;
+mod send;
+mod watch;
+
+use std::ffi::OsString;
+use std::io::{BufRead, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::auth::{self, Auth};
+use crate::settings::{DEFAULT_FILE, Environment, Settings};
+use crate::{Failure, logging};
+
+use output::Output;
+
+/// A device connectivity gateway: devices reach it over MQTT, and NATS is told who connected, who left and why, what they
+/// sent and what was sent to them.
+#[derive(Debug, Parser)]
+#[command(name = "landfall", version, arg_required_else_help = true)]
+struct Cli {
+    /// The settings file [default: landfall.toml, if it is there; or the variable LANDFALL_CONFIG].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway until SIGTERM or SIGINT.
+    Run,
+    /// Looks at the settings without running anything.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+    /// Prints the events as they come, one line each.
+    Watch(watch::WatchArgs),
+    /// Lists the sessions that are open now.
+    Sessions(admin::SessionsArgs),
+    /// Ends every session of a device.
+    Kick(admin::KickArgs),
+    /// Sends a command to a device and prints what became of it.
+    Send(send::SendArgs),
+    /// Reads a password from standard input, up to the end of the line, and prints its hash for the file of devices.
+    HashPassword,
+    /// Keeps the embedded nats-server; the gateway starts this itself.
+    #[command(name = "__nats-child", hide = true)]
+    NatsChild {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum ConfigCommand {
+    /// Says what is wrong with the settings, or that nothing is.
+    Check,
+    /// Prints the settings in force as an annotated TOML file, secrets left out.
+    Print,
+}
+
+/// What every command that talks to a running gateway takes.
+#[derive(Clone, Debug, Default, Args)]
+struct ClientArgs {
+    /// Where NATS is: nats://[user:password@]host[:port] or tls://… [default: the settings'; with the embedded server, the
+    /// running gateway's].
+    #[arg(long, value_name = "URL")]
+    nats: Option<String>,
+    /// The gateway's `instance.name` [default: the settings'].
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+}
+
+/// Runs the program: `run` is the gateway.
+pub fn main<R, F>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+    run: R,
+) -> ExitCode
+where
+    R: FnOnce(Settings) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no error. When even this cannot be written nobody is there.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli, environment, run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if failure != Failure::No {
+                let _ = writeln!(std::io::stderr(), "landfall: {failure}");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn dispatch<R, F>(cli: Cli, environment: &Environment, run: R) -> Result<(), Failure>
+where
+    R: FnOnce(Settings) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    let named = cli.config.or_else(|| environment.get("LANDFALL_CONFIG").map(PathBuf::from));
+    let settings = || Settings::find(named.as_deref(), environment);
+    let mut out = Output::standard(environment);
+    match cli.command {
+        Command::NatsChild { arguments } => landfall_nats::embedded::child_main(arguments),
+        Command::Run => {
+            let settings = settings()?;
+            logging::init(&settings.log);
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(run(settings))
+        }
+        Command::Config { what: ConfigCommand::Print } => out.text(&settings()?.annotated()),
+        Command::Config { what: ConfigCommand::Check } => {
+            let file = named.as_deref().unwrap_or(DEFAULT_FILE.as_ref());
+            check(&settings()?)?;
+            let place = if file.exists() { file.display().to_string() } else { "the defaults".to_owned() };
+            out.line(&format!("ok: {place}"))
+        }
+        Command::HashPassword => out.line(&hash_password(std::io::stdin().lock())?),
+        Command::Watch(args) => client_runtime()?.block_on(watch::watch(&args, &settings()?, &mut out)),
+        Command::Sessions(args) => client_runtime()?.block_on(admin::sessions(&args, &settings()?, &mut out)),
+        Command::Kick(args) => client_runtime()?.block_on(admin::kick(&args, &settings()?, &mut out)),
+        Command::Send(args) => client_runtime()?.block_on(send::send(args, &settings()?, &mut out)),
+    }
+}
+
+/// A password is no argument: others on the machine can see those.
+fn hash_password(input: impl BufRead) -> Result<String, Failure> {
+    const MOST: u64 = 64 << 10;
+    let mut line = Vec::new();
+    let read = input.take(MOST).read_until(b'\n', &mut line);
+    read.map_err(|error| Failure::Runtime(format!("standard input cannot be read: {error}")))?;
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    let password = line.strip_suffix(b"\r").unwrap_or(line);
+    if password.is_empty() {
+        return Err(Failure::Runtime("there is no password on standard input".to_owned()));
+    }
+    auth::hash_password(password).ok_or_else(|| Failure::Runtime("the password is too long".to_owned()))
+}
+
+/// Looks at the files that the settings name, too.
+fn check(settings: &Settings) -> Result<(), Failure> {
+    let mut wrong = Vec::new();
+    if let Err(problems) = Auth::from_settings(&settings.auth) {
+        wrong.push(problems.to_string());
+    }
+    if let Some(tls) = settings.tls.settings()
+        && let Err(error) = landfall_net::Tls::load(tls)
+    {
+        wrong.push(error.to_string());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::Usage(wrong.join("\n"))) }
+}
+
+fn runtime(mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failure> {
+    let built = builder.enable_all().build();
+    built.map_err(|error| Failure::Runtime(format!("the runtime cannot be started: {error}")))
+}
+
+fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    runtime(tokio::runtime::Builder::new_current_thread())
+}

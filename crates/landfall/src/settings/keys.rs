@@ -1,0 +1,296 @@
+//! Every key of the settings: its type, default, range and meaning. The documentation and `config print` are made of this
+//! file.
+//!
+//! Owns: the typed sections. Does not own: rules between keys (`super::rules`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use landfall_event::{Format, InstanceName, ReplicaId};
+use landfall_hub::UpstreamBody;
+use landfall_net::{ClientAuth, Endpoint, TlsSettings};
+
+use super::address::{HostPortKind, ListenKind, NatsTarget, NatsTargetKind};
+use super::kind::{Choice, Flag, Kind, Path, count, each, maybe, parsed, size, span};
+use super::log::LogFilter;
+use super::source::Reader;
+
+/// One key, for people: what `config print` and the documentation say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The section; "" for a key outside of every section.
+    pub section: &'static str,
+    /// The key within its section.
+    pub key: &'static str,
+    /// What it means, one line per entry.
+    pub doc: &'static [&'static str],
+    /// The default as TOML.
+    pub default: &'static str,
+    /// What is allowed, unit and range included.
+    pub allowed: String,
+    /// The value in force as TOML, secrets left out.
+    pub value: String,
+}
+
+impl Row {
+    /// The environment variable of the key.
+    pub fn variable(&self) -> String {
+        let path = if self.section.is_empty() {
+            self.key.to_owned()
+        } else {
+            format!("{}__{}", self.section, self.key)
+        };
+        format!("LANDFALL_{}", path.to_ascii_uppercase())
+    }
+}
+
+fn path(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+fn row<K: Kind>(
+    section: &'static str,
+    key: &'static str,
+    doc: &'static [&'static str],
+    default: &'static str,
+    kind: &K,
+    value: &K::Value,
+) -> Row {
+    Row { section, key, doc, default, allowed: kind.allowed(), value: kind.show(value) }
+}
+
+macro_rules! sections {
+    ($($(#[doc = $about:literal])+ $name:literal $Section:ident {
+        $($(#[doc = $doc:literal])+ $key:ident: $Type:ty = $default:literal, $kind:expr;)+
+    })+) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug)]
+            pub struct $Section {
+                $($(#[doc = $doc])+ pub $key: $Type,)+
+            }
+
+            impl $Section {
+                /// What the section is about, one line per entry.
+                pub(crate) const ABOUT: &'static [&'static str] = &[$($about),+];
+
+                pub(crate) fn read(reader: &mut Reader) -> Option<Self> {
+                    $(let $key = reader.take(&path($name, stringify!($key)), $default, &$kind);)+
+                    Some(Self { $($key: $key?,)+ })
+                }
+
+                pub(crate) fn rows(&self) -> Vec<Row> {
+                    vec![$(row($name, stringify!($key), &[$($doc),+], $default, &$kind, &self.$key),)+]
+                }
+            }
+        )+
+    };
+}
+
+/// Is this a key outside of every section?
+pub(crate) fn is_top_level(key: &str) -> bool {
+    key == "drain_timeout"
+}
+
+/// How devices prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// They need not.
+    Open,
+    /// As a file of devices says.
+    Devices,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+const MS: u64 = 1;
+const S: u64 = 1_000;
+const M: u64 = 60 * S;
+const H: u64 = 60 * M;
+const D: u64 = 24 * H;
+
+sections! {
+    /// Keys outside of every section; in a file they stand before the first one.
+    "" Top {
+        /// How long an orderly stop may take: devices are told, events are stored, then the process ends.
+        drain_timeout: Duration = "\"10s\"", span(100 * MS, H);
+    }
+
+    /// Who this gateway is.
+    "instance" Instance {
+        /// The name that all replicas of one gateway share; part of every NATS subject.
+        name: InstanceName = "\"landfall\"", parsed("1 to 128 characters of [A-Za-z0-9_~-]");
+        /// The name of this process among the replicas.
+        replica: Option<ReplicaId> = "\"\"",
+            maybe(parsed("1 to 128 characters of [A-Za-z0-9_~-]"), "the host's name and a random part");
+    }
+
+    /// The connection to NATS, and what JetStream keeps.
+    "nats" Nats {
+        /// Where NATS is. `embedded` starts and supervises a private nats-server on the loopback interface.
+        url: NatsTarget = "\"embedded\"", NatsTargetKind;
+        /// Where the embedded server stores its streams, and where the running gateway leaves `landfall.run.json`.
+        store_dir: PathBuf = "\"data/nats\"", Path("a directory, made when missing");
+        /// The nats-server program of the embedded server, 2.11 or newer.
+        server: Option<PathBuf> = "\"\"", maybe(Path("a program"), "the one on PATH, else in .tools/");
+        /// The port of the embedded server, on the loopback interface.
+        port: u16 = "0", count(0, 65_535, "a TCP port; 0 for a free one");
+        /// The embedded server writes every message to the disk before it acknowledges it: survives a power cut, and is
+        /// several times slower.
+        sync_always: bool = "false", Flag;
+        /// Credentials of an external NATS.
+        creds: Option<PathBuf> = "\"\"", maybe(Path("a NATS credentials file (.creds)"), "none");
+        /// Who signed the certificate of an external NATS.
+        ca: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "the system's roots");
+        /// The gateway's own certificate towards an external NATS.
+        cert: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "none");
+        /// The private key of `nats.cert`.
+        key: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "none");
+        /// Events that may be on their way to the store at once; when so many are, reading from the devices stops.
+        publish_window: usize = "4096", count(1, 8_192, "events");
+        /// Bytes of device messages that may be on their way to the store at once.
+        publish_window_bytes: usize = "\"32MiB\"", size(1 << 20, 4 << 30);
+        /// How long JetStream may leave everything unacknowledged before its connection counts as dead; what was on its way is
+        /// then sent again under the same ids.
+        ack_timeout: Duration = "\"5s\"", span(100 * MS, 30 * S);
+        /// Copies that JetStream keeps of each stream. Applied when the gateway makes a stream; never altered later.
+        replicas: usize = "1", count(1, 5, "servers");
+        /// How long JetStream remembers the ids of events, so that one sent twice is stored once. Applied when the gateway
+        /// makes a stream.
+        duplicate_window: Duration = "\"2m\"", span(2 * M, D);
+        /// How long connectivity events are kept. They are the ledger of who is present: a session that is open for longer
+        /// than this counts as one that was never opened. Applied when the gateway makes the stream.
+        connectivity_max_age: Duration = "\"0s\"", span(H, 3_650 * D).or_zero("ever");
+        /// The most that the connectivity stream may hold. Applied when the gateway makes the stream.
+        connectivity_max_bytes: u64 = "0", size(1 << 20, 1 << 50).or_zero("no bound");
+        /// How long device messages and command outcomes are kept. Applied when the gateway makes the stream.
+        messages_max_age: Duration = "\"7d\"", span(M, 3_650 * D).or_zero("ever");
+        /// The most that the message stream may hold. Applied when the gateway makes the stream.
+        messages_max_bytes: u64 = "0", size(1 << 20, 1 << 50).or_zero("no bound");
+    }
+
+    /// The form of the events that are published.
+    "events" Events {
+        /// The encoding. The two Kaa dialects write `connected` and `disconnected` in Avro, all else stays JSON.
+        format: Format = "\"json\"",
+            Choice(&[("json", Format::Json), ("kaa-2017", Format::Kaa2017), ("kaa-elce", Format::KaaElce)]);
+        /// The body of `message.upstream`: the event with the payload inside, or the payload untouched with the event's
+        /// head as `Landfall-*` headers.
+        upstream_body: UpstreamBody = "\"event\"", Choice(&[("event", UpstreamBody::Event), ("raw", UpstreamBody::Raw)]);
+        /// Between two `service.lifecycle.keep-alive` of this gateway.
+        keep_alive: Duration = "\"10s\"", span(S, H);
+        /// Refused attempts of one source with one cause become one `access.refused` per this time.
+        refusal_interval: Duration = "\"10s\"", span(100 * MS, H);
+    }
+
+    /// The MQTT listener.
+    "mqtt" Mqtt {
+        /// Where it listens. Schemes: `tcp`, `tls`, `ws`, `wss`; `tls` and `wss` need the section `[tls]`. WebSocket is taken at
+        /// `/mqtt` and `/`, or at the path that the address names. Port 0 takes a free port.
+        listen: Vec<Endpoint> = "[\"tcp://127.0.0.1:1883\"]", each(ListenKind, 64);
+        /// From the first byte of a connection (after TLS and WebSocket) to its CONNECT.
+        connect_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
+        /// How long a device may leave unread what is sent to it; then its session ends as `slow-consumer`.
+        write_timeout: Duration = "\"30s\"", span(S, 10 * M);
+        /// The largest packet that a device may send.
+        max_packet_size: u32 = "\"256KiB\"", size(256, 8 << 20);
+        /// QoS 1 and 2 messages of one device that may wait for their acknowledgement (MQTT 5, 3.2.2.3.3).
+        receive_maximum: u16 = "32", count(1, 65_535, "messages");
+        /// Topic aliases that one device may set (MQTT 5, 3.2.2.3.8).
+        topic_alias_maximum: u16 = "32", count(0, 65_535, "aliases");
+        /// Connections at once, those that have not said CONNECT yet included.
+        max_connections: usize = "100000", count(1, 10_000_000, "connections");
+        /// Connections at once from one address.
+        max_connections_per_address: usize = "0", count(0, 10_000_000, "connections; 0 for no bound of its own");
+        /// The longest keep-alive: a device that asks for more, or for none, is given this one (MQTT 5) or held to it
+        /// (MQTT 3.1.1).
+        max_keep_alive: Duration = "\"65535s\"", span(S, 65_535 * S).or_zero("no bound");
+        /// How long a session outlives its connection at most (MQTT 5, 3.1.2.11.2); MQTT 3.1.1 sessions without clean
+        /// session are kept for so long.
+        max_session_expiry: Duration = "\"7d\"", span(S, 3_650 * D).or_zero("no session that outlives its connection");
+        /// Persistent sessions that are kept, in all.
+        max_sessions: usize = "100000", count(0, 10_000_000, "sessions");
+        /// Subscriptions of one device.
+        max_subscriptions: usize = "64", count(1, 4_096, "subscriptions");
+        /// Commands that wait for one device while it is away; a further one is told `busy`.
+        offline_queue: usize = "100", count(0, 10_000, "commands");
+    }
+
+    /// TLS of every listener that uses it. The files are read again when they change.
+    "tls" Tls {
+        /// The gateway's certificate and its chain.
+        cert: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "none");
+        /// The private key of the certificate.
+        key: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "none");
+        /// Who signs the certificates of devices (mutual TLS).
+        client_ca: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "no client certificates");
+        /// Whether a device must show a certificate, when there is a `client_ca`.
+        client_auth: ClientAuth = "\"required\"",
+            Choice(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)]);
+        /// How long a TLS handshake may take.
+        handshake_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
+    }
+
+    /// Who may connect.
+    "auth" Auth {
+        /// `open` believes what a device calls itself, and is refused unless every listener is on the loopback interface;
+        /// `devices` knows the devices of a file.
+        mode: AuthMode = "\"open\"", Choice(&[("open", AuthMode::Open), ("devices", AuthMode::Devices)]);
+        /// The file of devices. It is read again when it changes; sessions of devices that are gone from it or changed in
+        /// it end within a second.
+        devices: PathBuf = "\"devices.toml\"", Path("a TOML file");
+        /// Passwords that are verified at once; each may take a processor and some 20 MiB for a moment.
+        max_verifications: usize = "2", count(1, 256, "passwords");
+    }
+
+    /// Presence of devices whose protocol has no connect and no disconnect. MQTT has both, and does not use these.
+    "presence" Presence {
+        /// Silence that ends the session of such a device, unless the device or its entry says otherwise.
+        idle_timeout: Duration = "\"300s\"", span(S, 30 * D);
+        /// How late silence may be noticed.
+        tick: Duration = "\"100ms\"", span(10 * MS, 10 * S);
+        /// Sessions at once, in all.
+        max_sessions: usize = "1000000", count(1, 100_000_000, "sessions");
+    }
+
+    /// Commands to devices.
+    "commands" Commands {
+        /// Commands without an outcome yet, in all; a further one is told `busy`.
+        max_under_way: usize = "65536", count(1, 10_000_000, "commands");
+        /// Commands that wait for one connected device; a further one is told `busy`.
+        max_per_device: usize = "32", count(1, 10_000, "commands");
+        /// The longest time to live that a command may ask for.
+        max_ttl: Duration = "\"7d\"", span(S, 365 * D);
+    }
+
+    /// The HTTP interface for operators: /livez, /readyz, /metrics, /v1/sessions. It asks for no password and can only
+    /// read; anything off the loopback interface belongs behind a proxy or a firewall.
+    "admin" Admin {
+        /// Where it listens. Port 0 takes a free port.
+        listen: Option<Endpoint> = "\"127.0.0.1:8080\"", maybe(HostPortKind, "no such interface");
+    }
+
+    /// The log, on standard error.
+    "log" Log {
+        /// The form of its lines.
+        format: LogForm = "\"text\"", Choice(&[("text", LogForm::Text), ("json", LogForm::Json)]);
+        /// What is logged. A word alone is for Landfall's own parts, libraries then stay at `warn`; `name=level` is for one
+        /// library or part, as in `info,landfall_mqtt=debug`.
+        level: LogFilter = "\"info\"", parsed("off, error, warn, info, debug or trace, and name=level between commas");
+    }
+}
+
+impl Tls {
+    /// What the TLS acceptor needs; `None` without a certificate.
+    pub fn settings(&self) -> Option<TlsSettings> {
+        let (cert, key) = self.cert.clone().zip(self.key.clone())?;
+        Some(TlsSettings { cert, key, client_ca: self.client_ca.clone(), client_auth: self.client_auth })
+    }
+}

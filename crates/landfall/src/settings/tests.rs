@@ -1,0 +1,217 @@
+//! Settings from texts and variables of the test's own.
+
+use super::*;
+
+fn file(text: &str) -> File {
+    File { path: "landfall.toml".into(), text: text.to_owned() }
+}
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings, Problems> {
+    Settings::load(Some(&file(text)), &Environment::of(variables.iter().copied()))
+}
+
+/// The one problem that the settings have.
+fn problem(text: &str, variables: &[(&str, &str)]) -> String {
+    let problems = load(text, variables).unwrap_err();
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    problems.to_string()
+}
+
+#[test]
+fn without_a_file_and_a_variable_the_defaults_hold() {
+    let settings = Settings::load(None, &Environment::default()).unwrap();
+    assert_eq!(settings.instance.name.as_str(), "landfall");
+    assert_eq!(settings.nats.url, NatsTarget::Embedded);
+    assert_eq!(settings.mqtt.listen[0].to_string(), "tcp://127.0.0.1:1883");
+    assert_eq!(settings.mqtt.max_packet_size, 262_144);
+    assert_eq!(settings.presence.idle_timeout, Duration::from_secs(300));
+    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+    assert_eq!(settings.auth.mode, AuthMode::Open);
+    assert_eq!(settings.admin.listen.as_ref().unwrap().to_string(), "tcp://127.0.0.1:8080");
+}
+
+#[test]
+fn every_default_in_the_code_is_valid_and_the_value_in_force() {
+    for row in Settings::load(None, &Environment::default()).unwrap().rows() {
+        let written = if row.section.is_empty() {
+            format!("{} = {}", row.key, row.default)
+        } else {
+            format!("[{}]\n{} = {}", row.section, row.key, row.default)
+        };
+        let again = load(&written, &[]).unwrap();
+        let same = again.rows().into_iter().find(|r| (r.section, r.key) == (row.section, row.key)).unwrap();
+        assert_eq!(same.value, row.value, "{written}");
+    }
+}
+
+#[test]
+fn every_key_is_also_a_variable_and_the_variable_wins() {
+    for row in Settings::load(None, &Environment::default()).unwrap().rows() {
+        let text = row.value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(&row.value);
+        load("", &[(&row.variable(), text)])
+            .unwrap_or_else(|problems| panic!("{}: {problems}", row.variable()));
+    }
+    let settings = load(
+        "[nats]\nurl = \"nats://file:4222\"\n",
+        &[("LANDFALL_NATS__URL", "nats://env:4222"), ("LANDFALL_DRAIN_TIMEOUT", "3s")],
+    )
+    .unwrap();
+    assert_eq!(settings.nats.url.to_string(), "nats://env:4222");
+    assert_eq!(settings.drain_timeout, Duration::from_secs(3));
+}
+
+#[test]
+fn lists_in_variables_are_arrays_or_comma_separated() {
+    for text in ["tcp://127.0.0.1:1, ws://127.0.0.1:2", r#"["tcp://127.0.0.1:1", "ws://127.0.0.1:2"]"#] {
+        let settings = load("", &[("LANDFALL_MQTT__LISTEN", text)]).unwrap();
+        let listen: Vec<_> = settings.mqtt.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["tcp://127.0.0.1:1", "ws://127.0.0.1:2"]);
+    }
+}
+
+#[test]
+fn a_bad_value_names_key_value_place_and_what_is_allowed() {
+    let text = problem("[mqtt]\nreceive_maximum = 0\n", &[]);
+    assert_eq!(
+        text,
+        "`mqtt.receive_maximum` = 0 (landfall.toml:2): must be a whole number from 1 to 65535 (messages)"
+    );
+    let text = problem("", &[("LANDFALL_PRESENCE__IDLE_TIMEOUT", "soon")]);
+    assert!(text.contains("`presence.idle_timeout` = \"soon\""), "{text}");
+    assert!(text.contains("environment variable LANDFALL_PRESENCE__IDLE_TIMEOUT"), "{text}");
+    assert!(text.contains("a duration from \"1s\" to \"30d\""), "{text}");
+    let text = problem("[instance]\nname = \"a.b\"\n", &[]);
+    assert!(text.contains("\"a.b\"") && text.contains("[A-Za-z0-9_~-]"), "{text}");
+    let text = problem("[events]\nformat = \"xml\"\n", &[]);
+    assert!(text.contains("\"json\" or \"kaa-2017\" or \"kaa-elce\""), "{text}");
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let problems =
+        load("[mqtt]\nreceive_maximum = 0\nmax_packet_size = \"1GiB\"\n[nope]\na = 1\n", &[]).unwrap_err();
+    assert_eq!(problems.0.len(), 3, "{problems}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_a_guess_or_the_choice() {
+    let text = problem("[mqtt]\nlisten = [\"tcp://127.0.0.1:1\"]\nrecieve_maximum = 5\n", &[]);
+    assert_eq!(
+        text,
+        "unknown key `mqtt.recieve_maximum` (landfall.toml:3): did you mean `mqtt.receive_maximum`?"
+    );
+    let text = problem("[admin]\npassword = \"x\"\n", &[]);
+    assert!(text.ends_with("the keys of this section are listen"), "{text}");
+    let text = problem("", &[("LANDFALL_NATS__URI", "x")]);
+    assert!(text.contains("LANDFALL_NATS__URI") && text.contains("did you mean `nats.url`?"), "{text}");
+}
+
+#[test]
+fn sections_that_are_not_served_are_unknown() {
+    for text in
+        ["[coap]\nlisten = [\"udp://127.0.0.1:5683\"]\n", "[udp]\n", "coap = 1\n", "[mqt.deep]\na = 1\n"]
+    {
+        let text = problem(text, &[]);
+        assert!(text.contains("the sections are instance, nats, events, mqtt, tls"), "{text}");
+    }
+    let text = problem("mqtt = 5\n", &[]);
+    assert!(text.contains("must be a section, [mqtt]"), "{text}");
+    assert!(load("[mqtt]\n[tls]\n", &[]).is_ok(), "an empty section says nothing");
+}
+
+#[test]
+fn names_that_an_orchestrator_makes_are_left_alone() {
+    let variables = [
+        ("LANDFALL_PORT", "tcp://10.0.0.1:1883"),
+        ("LANDFALL_SERVICE_HOST", "10.0.0.1"),
+        ("OTHER__KEY", "1"),
+    ];
+    assert!(load("", &variables).is_ok());
+}
+
+#[test]
+fn a_broken_file_is_placed_without_its_text() {
+    let text = problem("[nats]\nurl = \"nats://app:hunter2@n\n", &[]);
+    assert!(text.contains("landfall.toml is no TOML: line 2") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_bad_nats_url_is_not_repeated() {
+    let text = problem("[nats]\nurl = \"http://app:hunter2@n\"\n", &[]);
+    assert!(text.contains("`nats.url` = ***") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn open_mode_is_refused_off_loopback() {
+    for listen in ["tcp://0.0.0.0:1883", "ws://[::]:80", "tcp://gateway.example:1883"] {
+        let text = problem(&format!("[mqtt]\nlisten = [\"tcp://127.0.0.1:1\", \"{listen}\"]\n"), &[]);
+        assert!(text.contains("`auth.mode` = \"open\" (default)"), "{text}");
+        assert!(
+            text.contains("`mqtt.listen`") && text.contains(listen) && text.contains("landfall.toml:2"),
+            "{text}"
+        );
+    }
+    assert!(load("[mqtt]\nlisten = [\"tcp://0.0.0.0:1\"]\n[auth]\nmode = \"devices\"\n", &[]).is_ok());
+    assert!(
+        load("[mqtt]\nlisten = [\"tcp://127.0.0.2:1\", \"tcp://localhost:2\", \"tcp://[::1]:3\"]\n", &[])
+            .is_ok()
+    );
+}
+
+#[test]
+fn keys_that_need_each_other_say_so() {
+    for (text, names) in [
+        ("[mqtt]\nlisten = [\"tls://127.0.0.1:1\"]\n", ["mqtt.listen", "tls.cert"]),
+        ("[tls]\ncert = \"c.pem\"\n", ["tls.cert", "tls.key"]),
+        ("[tls]\nclient_ca = \"c.pem\"\n", ["tls.client_ca", "tls.key"]),
+        ("[nats]\nkey = \"c.pem\"\n", ["nats.key", "nats.cert"]),
+        ("[nats]\nreplicas = 3\n", ["nats.replicas", "nats.url"]),
+        ("[mqtt]\nlisten = [\"tcp://127.0.0.1:1\", \"ws://127.0.0.1:1\"]\n", ["mqtt.listen", "127.0.0.1:1"]),
+        ("[presence]\ntick = \"2s\"\nidle_timeout = \"1s\"\n", ["presence.tick", "presence.idle_timeout"]),
+    ] {
+        let problem = problem(text, &[]);
+        assert!(names.iter().all(|name| problem.contains(name)), "{problem}");
+    }
+    assert!(
+        load("[mqtt]\nlisten = [\"tcp://127.0.0.1:0\", \"ws://127.0.0.1:0\"]\n", &[]).is_ok(),
+        "free ports differ"
+    );
+}
+
+#[test]
+fn what_is_printed_reads_back_and_holds_no_secret() {
+    let text = "drain_timeout = \"90s\"\n[nats]\nurl = \"nats://app:hunter2@n:4222\"\ncreds = \"a \\\"b\\\".creds\"\n\
+                [mqtt]\nlisten = [\"tcp://127.0.0.1:0\", \"ws://[::1]:0\"]\n[log]\nlevel = \"debug,rustls=info\"\n";
+    let settings = load(text, &[]).unwrap();
+    let printed = settings.annotated();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let again = load(&printed, &[]).unwrap();
+    assert_eq!(again.annotated(), printed);
+    assert_eq!(again.drain_timeout, Duration::from_secs(90));
+    assert_eq!(again.nats.creds.as_deref(), Some(Path::new("a \"b\".creds")));
+    assert!(printed.contains("Environment: LANDFALL_MQTT__MAX_PACKET_SIZE."), "{printed}");
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("absent.toml");
+    let problems = Settings::find(Some(&missing), &Environment::default()).unwrap_err();
+    assert!(problems.to_string().contains("absent.toml cannot be read"), "{problems}");
+    let present = directory.path().join("present.toml");
+    std::fs::write(&present, "[instance]\nname = \"north\"\n").unwrap();
+    let settings = Settings::find(Some(&present), &Environment::default()).unwrap();
+    assert_eq!(settings.instance.name.as_str(), "north");
+}
+
+#[test]
+fn a_generated_replica_is_a_token_whatever_the_host_is_called() {
+    for host in ["", "host.example.org", "höst\n", &"x".repeat(300)] {
+        let replica = generated_replica(host, 0xab);
+        assert!(replica.as_str().ends_with("-000000ab"), "{replica}");
+    }
+    assert_eq!(generated_replica("a.b", 1).as_str(), "a-b-00000001");
+    let settings = load("[instance]\nreplica = \"a1\"\n", &[]).unwrap();
+    assert_eq!(settings.instance.replica().as_str(), "a1");
+}
