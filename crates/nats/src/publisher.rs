@@ -16,7 +16,7 @@ use landfall_hub::{Bus, Publication, StoreError};
 use landfall_net::Scope;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::connect::Target;
 use crate::driver::Driver;
@@ -27,6 +27,9 @@ use crate::window::Bounds;
 pub const LARGEST_WINDOW: usize = 8192;
 /// Replies that may wait for the connection; further ones are dropped, as a reply is sent at most once anyway.
 const REPLIES_WAITING: usize = 4096;
+
+/// How long the last replies may take.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// How a [`Publisher`] works.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,7 +123,8 @@ impl Shared {
 pub struct Publisher {
     shared: Arc<Shared>,
     replies: mpsc::Sender<(String, Bytes)>,
-    ended: watch::Receiver<bool>,
+    published: watch::Receiver<bool>,
+    replied: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for Publisher {
@@ -135,17 +139,19 @@ impl Publisher {
     /// happens while everything else ends is published too.
     pub fn start(scope: &Scope, target: Target, client: Client, settings: PublisherSettings) -> Self {
         let shared = Arc::new(Shared::default());
-        let (end, ended) = watch::channel(false);
+        let (end, published) = watch::channel(false);
         let bounds =
             Bounds { in_flight: settings.bounds.in_flight.clamp(1, LARGEST_WINDOW), ..settings.bounds };
         scope.spawn(Driver::new(Arc::clone(&shared), target, bounds, end).run());
         let (replies, waiting) = mpsc::channel(REPLIES_WAITING);
-        scope.spawn(send_replies(client, waiting));
-        Self { shared, replies, ended }
+        let (all, replied) = watch::channel(false);
+        scope.spawn(send_replies(client, waiting, published.clone(), all));
+        Self { shared, replies, published, replied }
     }
 
     /// Takes nothing more, publishes what has been submitted, waits for its acknowledgements. What is left after `within`
-    /// is refused as `Closed`; it may be stored all the same.
+    /// is refused as `Closed`; it may be stored all the same. Replies are sent until then, and for a second longer if the
+    /// connection is away.
     pub async fn close(&self, within: Duration) {
         {
             let mut queue = self.shared.queue.lock();
@@ -154,8 +160,8 @@ impl Publisher {
         }
         self.shared.closing.notify_one();
         self.shared.wake.notify_one();
-        // An error says that the task is gone, which is what is waited for.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        ended(&self.published).await;
+        ended(&self.replied).await;
     }
 
     /// What it has done and what it holds.
@@ -207,11 +213,42 @@ impl Bus for Publisher {
     }
 }
 
-/// Ends when the publisher is dropped.
-async fn send_replies(client: Client, mut waiting: mpsc::Receiver<(String, Bytes)>) {
-    while let Some((to, body)) = waiting.recv().await {
+/// Waits for the end of a task: told, or seen by its disappearance.
+async fn ended(task: &watch::Receiver<bool>) {
+    let _ = task.clone().wait_for(|ended| *ended).await;
+}
+
+/// Sends replies until the publisher has ended, and then those that wait.
+async fn send_replies(
+    client: Client,
+    mut waiting: mpsc::Receiver<(String, Bytes)>,
+    published: watch::Receiver<bool>,
+    all: watch::Sender<bool>,
+) {
+    let send = async |(to, body): (String, Bytes)| {
         if let Err(error) = client.publish(to, body).await {
             tracing::debug!(%error, "a reply was not sent");
         }
+    };
+    loop {
+        let reply = tokio::select! {
+            reply = waiting.recv() => reply,
+            () = ended(&published) => None,
+        };
+        match reply {
+            Some(reply) => send(reply).await,
+            None => break,
+        }
     }
+    waiting.close();
+    let rest = async {
+        while let Some(reply) = waiting.recv().await {
+            send(reply).await;
+        }
+        client.flush().await
+    };
+    if !matches!(timeout(LAST_REPLIES, rest).await, Ok(Ok(()))) {
+        tracing::debug!("the last replies may not have been sent");
+    }
+    all.send_replace(true);
 }

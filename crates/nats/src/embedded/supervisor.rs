@@ -46,17 +46,24 @@ async fn supervise(
     started: oneshot::Sender<Result<(), EmbeddedError>>,
     mut stop: Stop,
 ) {
-    let mut supervisor = match Supervisor::new(settings, state).await {
-        Ok(supervisor) => supervisor,
-        Err(error) => return drop(started.send(Err(error))),
+    let starting = async {
+        let mut supervisor = Supervisor::new(settings, state).await?;
+        let server = supervisor.start().await?;
+        Ok((supervisor, server))
     };
-    let server = match supervisor.start().await {
-        Ok(server) => server,
-        Err(error) => return drop(started.send(Err(error))),
+    let running = tokio::select! {
+        // Nobody waits for the start any more. What is on its way up is killed.
+        _ = &mut stop => return,
+        running = starting => running,
     };
-    // Nobody waits any more: then the other end of `stop` is gone as well.
-    let _ = started.send(Ok(()));
-    supervisor.keep_running(server, &mut stop).await;
+    match running {
+        Ok((mut supervisor, server)) => {
+            // If nobody hears it, the other end of `stop` is gone as well.
+            let _ = started.send(Ok(()));
+            supervisor.keep_running(server, &mut stop).await;
+        }
+        Err(error) => drop(started.send(Err(error))),
+    }
 }
 
 struct Supervisor {

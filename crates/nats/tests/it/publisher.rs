@@ -172,4 +172,12 @@ async fn replies_are_sent() {
     fleet.publisher.reply("answers", Bytes::from_static(b"yes"));
     let message = within(PATIENCE, "the reply", inbox.next()).await.expect("a message");
     assert_eq!(&message.payload[..], b"yes");
+    // What is said last is sent before the end.
+    fleet.publisher.reply("answers", Bytes::from_static(b"bye"));
+    within(PATIENCE, "the end", fleet.publisher.close(PATIENCE)).await;
+    let message = within(PATIENCE, "the last reply", inbox.next()).await.expect("a message");
+    assert_eq!(&message.payload[..], b"bye");
+    fleet.publisher.reply("answers", Bytes::from_static(b"too late"));
+    assert_eq!(fleet.publisher.stats().replies_dropped, 1);
+    assert!(fleet.scope.drain(PATIENCE).await.is_clean());
 }
