@@ -17,7 +17,7 @@ use bytes::{Buf, BytesMut};
 use landfall_event::{CommandId, Reason};
 use landfall_hub::{BoxFuture, Command, Mail, Permit, SessionHandle};
 use landfall_mqtt_core::{Connection, DeliveryToken, DisconnectWhy, Fault, Goodbye, Inbound};
-use landfall_net::Stream;
+use landfall_net::{Permit as Place, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Sleep;
 
@@ -91,6 +91,8 @@ impl Busy {
 pub(crate) struct Conn<S> {
     pub(crate) server: Arc<MqttServer>,
     pub(crate) stream: S,
+    /// Its place among the connections.
+    _place: Place,
     pub(crate) core: Connection,
     pub(crate) input: BytesMut,
     pub(crate) out: BytesMut,
@@ -107,15 +109,16 @@ pub(crate) struct Conn<S> {
 impl<S: Stream> Conn<S> {
     pub(crate) fn new(
         server: Arc<MqttServer>,
-        (stream, core): (S, Connection),
+        (stream, permit, core): (S, Place, Connection),
         (input, out): (BytesMut, BytesMut),
         (handle, hold): (SessionHandle, Hold),
         queue: VecDeque<Queued>,
-    ) -> Self {
+    ) -> Box<Self> {
         let busy = (!queue.is_empty()).then(|| Box::new(Busy { queue, ..Busy::default() }));
-        Self {
+        Box::new(Self {
             server,
             stream,
+            _place: permit,
             core,
             input,
             out,
@@ -125,17 +128,17 @@ impl<S: Stream> Conn<S> {
             held: false,
             flushing: false,
             kept: None,
-        }
+        })
     }
 
     /// Serves the client to its end.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let end = loop {
             if let Err(end) = self.step().await {
                 break end;
             }
         };
-        Box::pin(self.finish(end)).await;
+        Box::pin((*self).finish(end)).await;
     }
 
     async fn step(&mut self) -> Result<(), End> {

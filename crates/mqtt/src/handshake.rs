@@ -13,18 +13,19 @@ use landfall_hub::{
     AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Secret, SessionHandle, Uplink, Will,
 };
 use landfall_mqtt_core::{Accept, Action, ConnectRequest, Connection, Refusal};
-use landfall_net::Stream;
+use landfall_net::{Accepted, Permit, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use crate::conn::{Conn, FAREWELL};
-use crate::listener::MqttServer;
+use crate::listener::{MqttServer, transport};
 use crate::sessions::{Hold, Queued};
 
 /// A client on its way in.
 pub(crate) struct Newcomer<S> {
     caller: Caller,
     stream: S,
+    permit: Permit,
     core: Connection,
     input: BytesMut,
     out: BytesMut,
@@ -64,19 +65,24 @@ impl Turned {
 }
 
 impl<S: Stream> Newcomer<S> {
-    pub(crate) fn new(
-        server: Arc<MqttServer>,
-        stream: S,
-        (transport, remote): (Transport, SocketAddr),
-        certificate: Option<PeerCertificate>,
-    ) -> Self {
+    pub(crate) fn new(server: Arc<MqttServer>, accepted: Accepted<S>) -> Self {
         let core = Connection::new(Arc::clone(&server.config().limits));
-        let caller = Caller { server, transport, remote, certificate };
-        Self { caller, stream, core, input: BytesMut::new(), out: BytesMut::new() }
+        let shown = |shown: Box<landfall_net::PeerCertificate>| PeerCertificate {
+            common_name: shown.common_name,
+            fingerprint: shown.fingerprint,
+        };
+        let caller = Caller {
+            server,
+            transport: transport(accepted.kind),
+            remote: accepted.remote,
+            certificate: accepted.certificate.map(shown),
+        };
+        let (stream, permit) = (accepted.stream, accepted.permit);
+        Self { caller, stream, permit, core, input: BytesMut::new(), out: BytesMut::new() }
     }
 
     /// Returns the connection when the client is let in; else it has been told and the socket is closed.
-    pub(crate) async fn welcome(mut self) -> Option<Conn<S>> {
+    pub(crate) async fn welcome(mut self) -> Option<Box<Conn<S>>> {
         let deadline = Instant::now() + self.caller.server.config().connect_timeout;
         // A client that says nothing in time is closed without a word: it may not even speak MQTT.
         let request = match tokio::time::timeout_at(deadline, self.connect_request()).await.ok()? {
@@ -128,7 +134,7 @@ impl<S: Stream> Newcomer<S> {
         }
     }
 
-    fn accept(mut self, request: &ConnectRequest, handle: SessionHandle, hold: Hold) -> Conn<S> {
+    fn accept(mut self, request: &ConnectRequest, handle: SessionHandle, hold: Hold) -> Box<Conn<S>> {
         let (state, queue) = match self.caller.server.sessions().take(&hold, request.clean_start) {
             Some((state, queue)) => (Some(state), queue),
             None => (None, VecDeque::<Queued>::new()),
@@ -138,7 +144,7 @@ impl<S: Stream> Newcomer<S> {
         let accept =
             Accept { assigned_client_id: assigned, keep_alive: Some(keep_alive), session_expiry: None };
         self.core.accept(&accept, state, &mut self.out);
-        let streams = (self.stream, self.core);
+        let streams = (self.stream, self.permit, self.core);
         Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), queue)
     }
 }

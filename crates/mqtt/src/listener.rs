@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_event::{RefusedCause, Transport};
-use landfall_hub::{Authenticator, Hub, PeerCertificate};
+use landfall_hub::{Authenticator, Hub};
 use landfall_mqtt_core::Limits;
 use landfall_net::{Accepted, Refusal, Serve, Stream, StreamKind};
 
@@ -96,7 +96,7 @@ impl MqttServer {
     }
 }
 
-fn transport(kind: StreamKind) -> Transport {
+pub(crate) fn transport(kind: StreamKind) -> Transport {
     match kind {
         StreamKind::Tcp => Transport::Mqtt,
         StreamKind::Tls => Transport::Mqtts,
@@ -106,16 +106,14 @@ fn transport(kind: StreamKind) -> Transport {
 }
 
 impl Serve for MqttServer {
-    async fn serve<S: Stream>(self: Arc<Self>, accepted: Accepted<S>) {
-        let certificate = accepted
-            .certificate
-            .map(|shown| PeerCertificate { common_name: shown.common_name, fingerprint: shown.fingerprint });
-        let from = (transport(accepted.kind), accepted.remote);
-        let _permit = accepted.permit;
-        // Boxed: letting a client in needs far more room than serving it, and gives it back.
-        let newcomer = Newcomer::new(self, accepted.stream, from, certificate);
-        if let Some(conn) = Box::pin(newcomer.welcome()).await {
-            conn.run().await;
+    /// Everything that a connection needs stands behind one pointer, and letting it in, which needs the most, is given
+    /// back: the task of an idle connection is a few words.
+    fn serve<S: Stream>(self: Arc<Self>, accepted: Accepted<S>) -> impl Future<Output = ()> + Send + 'static {
+        let arriving = Box::pin(Newcomer::new(self, accepted).welcome());
+        async move {
+            if let Some(conn) = arriving.await {
+                conn.run().await;
+            }
         }
     }
 

@@ -57,7 +57,8 @@ pub(crate) struct Queued {
 #[derive(Debug, Default)]
 struct Place {
     gate: Arc<tokio::sync::Mutex<()>>,
-    parked: Mutex<Option<Parked>>,
+    /// Boxed: nearly always a connection holds the session, and nothing is parked.
+    parked: Mutex<Option<Box<Parked>>>,
     /// A record of it is in the store.
     kept: AtomicBool,
 }
@@ -194,7 +195,7 @@ impl Sessions {
         (state, expires_at, queue): (SessionState, UnixMs, VecDeque<Queued>),
     ) {
         let mut parked = place.parked.lock();
-        let session = parked.insert(Parked { state, expires_at, queue, due: 0 });
+        let session = parked.insert(Box::new(Parked { state, expires_at, queue, due: 0 }));
         self.reschedule(key, session);
     }
 
@@ -208,7 +209,7 @@ impl Sessions {
         }
     }
 
-    fn unpark(&self, key: &DeviceKey, parked: &mut Option<Parked>) -> Option<Parked> {
+    fn unpark(&self, key: &DeviceKey, parked: &mut Option<Box<Parked>>) -> Option<Box<Parked>> {
         let session = parked.take()?;
         self.calendar.lock().remove(&(session.due, key.clone()));
         Some(session)
@@ -355,7 +356,7 @@ impl Offline for Sessions {
         let key = (command.tenant.clone(), command.device.clone());
         let place = self.places.lock().get(&key).cloned().ok_or(NotKept::Absent)?;
         let mut parked = place.parked.lock();
-        let alive = |session: &&mut Parked| session.expires_at > command.received_at;
+        let alive = |session: &&mut Box<Parked>| session.expires_at > command.received_at;
         let session = parked.as_mut().filter(alive).ok_or(NotKept::Absent)?;
         if command_topic(command, |topic| session.state.granted(topic).is_some()).is_none() {
             return Err(NotKept::NotSubscribed);
