@@ -84,7 +84,9 @@ async fn follow(
     let failed = |error: &dyn std::fmt::Display| Failure::Runtime(format!("NATS at {place}: {error}"));
     let mut events = client.subscribe(WATCH_ALL).await.map_err(|error| failed(&error))?;
     client::settle(client).await?;
-    remark(&format!("watching {place}"));
+    if !args.json {
+        remark(&format!("watching {place}"));
+    }
     let mut clock = tokio::time::interval(LOOK);
     let mut connected = true;
     loop {

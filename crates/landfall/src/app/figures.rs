@@ -1,0 +1,86 @@
+//! Metrics of what is bounded: how full it is, and its bound; and what the publisher has done.
+
+use std::fmt;
+use std::sync::Arc;
+
+use landfall_net::Gate;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::parts::Standing;
+use crate::settings::Settings;
+
+pub(super) fn register(
+    registry: &mut Registry,
+    standing: &Arc<Standing>,
+    gate: &Arc<Gate>,
+    settings: &Settings,
+) {
+    registry.register_collector(Box::new(Figures {
+        standing: Arc::clone(standing),
+        gate: Arc::clone(gate),
+        most_connections: settings.mqtt.max_connections,
+        most_sessions: settings.presence.max_sessions,
+        window: settings.nats.publish_window,
+    }));
+}
+
+#[derive(Debug)]
+struct Figures {
+    standing: Arc<Standing>,
+    gate: Arc<Gate>,
+    most_connections: usize,
+    most_sessions: usize,
+    window: usize,
+}
+
+fn level(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.standing.bus().stats();
+        let window = self.standing.hub().window_fill();
+        let kept = self.standing.sessions().map_or((0, 0), |sessions| sessions.fill());
+        let gauges = [
+            ("landfall_connections", "Connections open now, handshakes included", level(self.gate.open())),
+            ("landfall_connections_limit", "The most of them", level(self.most_connections)),
+            ("landfall_sessions_limit", "The most sessions", level(self.most_sessions)),
+            ("landfall_persistent_sessions", "MQTT sessions that outlive their connection", level(kept.0)),
+            ("landfall_persistent_sessions_limit", "The most of them", level(kept.1)),
+            (
+                "landfall_publish_window_bytes",
+                "Bytes of device messages on their way to the store",
+                level(window.0),
+            ),
+            ("landfall_publish_window_limit_bytes", "The most of them", level(window.1)),
+            ("landfall_publish_in_flight", "Events sent and not acknowledged", level_of(stats.in_flight)),
+            ("landfall_publish_in_flight_limit", "The most of them", level(self.window)),
+            ("landfall_publish_queued", "Events taken and not sent", level_of(stats.queued)),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let counters = [
+            ("landfall_published", "Events acknowledged by JetStream", stats.stored),
+            ("landfall_publish_retries", "Events sent again", stats.retried),
+            ("landfall_publish_refused", "Events that will never be stored", stats.refused),
+            ("landfall_nats_reconnects", "Publishing connections after the first", stats.reconnects),
+            ("landfall_replies_dropped", "Replies to requesters that were dropped", stats.replies_dropped),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+fn level_of(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

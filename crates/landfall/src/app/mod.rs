@@ -1,0 +1,242 @@
+//! The composition: which parts there are, in which order they start, and in which order they end.
+//!
+//! Owns: build, start, wait, drain. Does not own: what the parts do.
+
+mod figures;
+mod parts;
+mod signals;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_hub::CommandRequest;
+use landfall_mqtt::{MqttServer, Sessions};
+use landfall_nats::embedded::Embedded;
+use landfall_nats::{AdminRequest, Health, JetStreamStore, Publisher, Requests, Target, streams};
+use landfall_net::{AcceptSettings, Gate, Limits, Listener, Scope};
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use crate::Failure;
+use crate::admin::{self, AdminServer};
+use crate::auth::Auth;
+use crate::runfile::{Announced, RunFile};
+use crate::settings::Settings;
+
+use parts::Standing;
+use signals::Signals;
+
+/// How often the files of `[tls]` are looked at.
+const TLS_WATCH: Duration = Duration::from_secs(5);
+/// What is left of `drain_timeout` for the events once the devices have had their part.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+/// Runs a gateway until SIGTERM or SIGINT, and ends it in order.
+///
+/// # Errors
+/// When the settings cannot be put into effect, or a part that is needed cannot start.
+pub async fn run(settings: Settings) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let auth = Arc::new(Auth::from_settings(&settings.auth)?);
+    let tls = parts::tls(&settings)?;
+    let mut listeners = Vec::new();
+    for endpoint in &settings.mqtt.listen {
+        listeners.push(Listener::bind(endpoint, tls.clone()).await.map_err(Failure::runtime)?);
+    }
+    let embedded = tokio::select! {
+        embedded = parts::embedded(&settings) => embedded?,
+        () = signals.end() => return Ok(()),
+    };
+    let target = parts::target(&settings, embedded.as_ref())?;
+    let scopes = Scopes { parts: Scope::new(), doors: Scope::new() };
+    if let Some(tls) = &tls {
+        tls.watch(&scopes.parts, TLS_WATCH);
+    }
+    let mut gateway = Gateway::build(settings, auth, target, scopes).await?;
+    let started = tokio::select! {
+        started = gateway.start(listeners, embedded.as_ref()) => started.map(Some),
+        () = signals.end() => Ok(None),
+    };
+    if matches!(started, Ok(Some(_))) {
+        signals.end().await;
+    }
+    tracing::info!("draining");
+    gateway.end().await;
+    if let Some(embedded) = embedded {
+        embedded.stop(gateway.settings.drain_timeout).await;
+    }
+    started.map(drop)
+}
+
+/// Two sets of tasks: the doors close first, the parts that serve those who are inside end last.
+struct Scopes {
+    parts: Scope,
+    doors: Scope,
+}
+
+struct Gateway {
+    settings: Settings,
+    auth: Arc<Auth>,
+    target: Target,
+    client: async_nats::Client,
+    bus: Arc<Publisher>,
+    standing: Arc<Standing>,
+    gate: Arc<Gate>,
+    sessions: Option<Arc<Sessions>>,
+    scopes: Scopes,
+}
+
+impl Gateway {
+    /// Makes every part that needs no answer from NATS, and the operator's interface, which tells what is missing.
+    async fn build(
+        settings: Settings,
+        auth: Arc<Auth>,
+        target: Target,
+        scopes: Scopes,
+    ) -> Result<Self, Failure> {
+        let client = target.client().await.map_err(Failure::runtime)?;
+        let publisher = parts::publisher_settings(&settings);
+        let bus = Arc::new(Publisher::start(&scopes.parts, target.clone(), client.clone(), publisher));
+        let mut registry = Registry::default();
+        admin::register_process(&mut registry);
+        let standing = Arc::new(Standing::new(&settings, Arc::clone(&bus), client.clone(), &mut registry));
+        let limits = Limits {
+            connections: settings.mqtt.max_connections,
+            per_address: settings.mqtt.max_connections_per_address,
+        };
+        let gate = Gate::new(limits);
+        figures::register(&mut registry, &standing, &gate, &settings);
+        if let Some(endpoint) = &settings.admin.listen {
+            let listener = Listener::bind(endpoint, None).await.map_err(Failure::runtime)?;
+            standing.set_admin(listener.local_addr().map_err(Failure::runtime)?);
+            AdminServer::start(listener, &scopes.parts, Arc::clone(&standing) as _, registry);
+        }
+        Ok(Self { settings, auth, target, client, bus, standing, gate, sessions: None, scopes })
+    }
+
+    /// Starts serving; returns when everything is in place and told.
+    async fn start(
+        &mut self,
+        listeners: Vec<Listener>,
+        embedded: Option<&Embedded>,
+    ) -> Result<Announced, Failure> {
+        let context = async_nats::jetstream::new(self.client.clone());
+        let kept = parts::stream_settings(&self.settings);
+        streams::establish(&context, &kept).await.map_err(Failure::runtime)?;
+        if let Some(epoch) = Health::new(self.client.clone()).last_epoch().await.map_err(Failure::runtime)? {
+            self.standing.hub().raise_epoch(epoch);
+        }
+        let hub = Arc::clone(self.standing.hub());
+        hub.start(&self.scopes.parts);
+        let server = self.mqtt_server().await?;
+        self.follow_auth();
+        self.serve_requests().await?;
+        hub.announce(&self.scopes.parts).await.map_err(Failure::runtime)?;
+        let mut told = Vec::new();
+        for listener in listeners {
+            told.push(listener.endpoint().to_string());
+            let accept = AcceptSettings { handshake_timeout: self.settings.tls.handshake_timeout };
+            listener.run(&self.scopes.doors, Arc::clone(&server), Arc::clone(&self.gate), accept);
+        }
+        self.standing.set_serving();
+        self.announce(told, embedded)
+    }
+
+    async fn mqtt_server(&mut self) -> Result<Arc<MqttServer>, Failure> {
+        let hub = Arc::clone(self.standing.hub());
+        let store = Arc::new(JetStreamStore::new(self.client.clone()));
+        let limits = parts::offline_limits(&self.settings);
+        let sessions = Sessions::load(Arc::clone(&hub), store, limits).await.map_err(Failure::runtime)?;
+        let sessions = Arc::new(sessions);
+        sessions.start(&self.scopes.parts);
+        hub.set_offline(Arc::clone(&sessions) as _);
+        self.standing.set_sessions(Arc::clone(&sessions));
+        self.sessions = Some(Arc::clone(&sessions));
+        let config = parts::mqtt_config(&self.settings);
+        Ok(MqttServer::new(config, hub, Arc::clone(&self.auth) as _, sessions))
+    }
+
+    /// Ends the sessions of devices whose entry is gone or has changed.
+    fn follow_auth(&self) {
+        let auth = Arc::clone(&self.auth);
+        let stop = self.scopes.parts.token();
+        self.scopes.parts.spawn(async move { auth.run(stop).await });
+        let (auth, hub) = (Arc::clone(&self.auth), Arc::clone(self.standing.hub()));
+        let scope = self.scopes.parts.clone();
+        let mut changes = self.auth.changes();
+        self.scopes.parts.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = scope.cancelled() => return,
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
+                let ended = hub.revoke(|principal| auth.still_valid(principal));
+                tracing::info!(ended, "the devices have changed");
+            }
+        });
+    }
+
+    async fn serve_requests(&self) -> Result<(), Failure> {
+        let instance = &self.settings.instance.name;
+        let hub = Arc::clone(self.standing.hub());
+        let commands = Arc::new(move |request: CommandRequest| hub.command(request));
+        let (standing, scope) = (Arc::clone(&self.standing), self.scopes.parts.clone());
+        let calls = Arc::new(move |request: AdminRequest| {
+            let body = admin::answer(&request.call, standing.replica(), &standing);
+            if let Some(answer) = request.answer {
+                scope.spawn(answer.send(body));
+            }
+        });
+        Requests::serve(&self.scopes.parts, &self.client, instance, commands, calls)
+            .await
+            .map_err(Failure::runtime)?;
+        Ok(())
+    }
+
+    fn announce(&self, listeners: Vec<String>, embedded: Option<&Embedded>) -> Result<Announced, Failure> {
+        let origin = self.standing.origin();
+        let nats = embedded.map_or_else(|| self.target.to_string(), Embedded::url);
+        let admin = self.standing.admin();
+        tracing::info!(instance = %origin.instance, replica = %origin.replica, nats, ?listeners, admin, "serving");
+        let run = RunFile {
+            pid: std::process::id(),
+            instance: origin.instance.to_string(),
+            replica: origin.replica.to_string(),
+            incarnation: origin.incarnation.to_string(),
+            nats,
+            admin,
+            listeners: BTreeMap::from([("mqtt".to_owned(), listeners)]),
+        };
+        let store_dir = &self.settings.nats.store_dir;
+        run.announce(store_dir).map_err(|error| {
+            Failure::runtime(format!(
+                "nats.store_dir = {store_dir:?}: the run file cannot be written: {error}"
+            ))
+        })
+    }
+
+    /// Lets nobody in any more, tells those who are inside, publishes how it all ended; within `drain_timeout`.
+    async fn end(&mut self) {
+        let deadline = Instant::now() + self.settings.drain_timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.standing.set_draining();
+        self.scopes.doors.cancel();
+        let for_devices = left().saturating_sub(LAST_EVENTS);
+        match tokio::time::timeout(for_devices, self.standing.hub().drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "not every event was stored"),
+            Err(_) => tracing::error!("not every event was stored in time"),
+        }
+        let drained = self.scopes.doors.drain(left().saturating_sub(LAST_EVENTS)).await;
+        if !drained.is_clean() {
+            tracing::warn!(connections = drained.aborted, "connections were cut at the end of drain_timeout");
+        }
+        if let Some(sessions) = &self.sessions {
+            // What is not stored by then is what a crash would have lost.
+            let _ = tokio::time::timeout(left(), sessions.flushed()).await;
+        }
+        self.bus.close(left().max(LAST_EVENTS)).await;
+        self.scopes.parts.drain(LAST_EVENTS).await;
+    }
+}

@@ -1,0 +1,236 @@
+//! From the settings to the settings of each part, and what stands between the parts.
+//!
+//! Owns: that translation, and [`Standing`]: what the operator's interface may ask. Does not own: order in time (`super`).
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::Client;
+use landfall_event::{DeviceId, Incarnation, Origin, ReplicaId, TenantId};
+use landfall_hub::{Bus as _, Hub, HubConfig, SessionView};
+use landfall_mqtt::{MqttConfig, OfflineLimits, Sessions};
+use landfall_nats::embedded::{Embedded, EmbeddedSettings};
+use landfall_nats::streams::{Keep, StreamSettings};
+use landfall_nats::window::Bounds;
+use landfall_nats::{ConnectSettings, Health, Publisher, PublisherSettings, Target};
+use landfall_net::Tls;
+use prometheus_client::registry::Registry;
+
+use crate::Failure;
+use crate::admin::{NotReady, Overview, SessionQuery};
+use crate::settings::{NatsTarget, NatsUrl, Settings};
+
+fn whole_seconds<T: TryFrom<u64>>(duration: Duration, most: T) -> T {
+    T::try_from(duration.as_secs()).unwrap_or(most)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn tls(settings: &Settings) -> Result<Option<Arc<Tls>>, Failure> {
+    let loaded = settings.tls.settings().map(Tls::load).transpose();
+    loaded.map_err(|error| Failure::Usage(error.to_string()))
+}
+
+pub(super) async fn embedded(settings: &Settings) -> Result<Option<Embedded>, Failure> {
+    if !matches!(settings.nats.url, NatsTarget::Embedded) {
+        return Ok(None);
+    }
+    let server = EmbeddedSettings {
+        store_dir: settings.nats.store_dir.clone(),
+        port: settings.nats.port,
+        server: settings.nats.server.clone(),
+        sync_always: settings.nats.sync_always,
+        launcher: std::env::current_exe().ok(),
+        ..EmbeddedSettings::default()
+    };
+    let embedded = Embedded::start(server).await.map_err(Failure::runtime)?;
+    tracing::info!(url = embedded.url(), "nats-server started");
+    Ok(Some(embedded))
+}
+
+pub(super) fn target(settings: &Settings, embedded: Option<&Embedded>) -> Result<Target, Failure> {
+    let urls = match (&settings.nats.url, embedded) {
+        (NatsTarget::Servers(urls), _) => urls.iter().map(NatsUrl::expose).collect(),
+        (NatsTarget::Embedded, embedded) => embedded.map(Embedded::url).into_iter().collect(),
+    };
+    let nats = &settings.nats;
+    let target = Target::new(ConnectSettings {
+        urls,
+        credentials: nats.creds.clone(),
+        ca: nats.ca.clone(),
+        certificate: nats.cert.clone().zip(nats.key.clone()),
+        name: format!("landfall {}", settings.instance.name),
+    });
+    target.map_err(|error| Failure::Usage(format!("nats.url: {error}")))
+}
+
+pub(super) fn publisher_settings(settings: &Settings) -> PublisherSettings {
+    let bounds = Bounds {
+        in_flight: settings.nats.publish_window,
+        ack_timeout_ms: milliseconds(settings.nats.ack_timeout),
+        ..Bounds::default()
+    };
+    PublisherSettings { bounds }
+}
+
+pub(super) fn stream_settings(settings: &Settings) -> StreamSettings {
+    let nats = &settings.nats;
+    StreamSettings {
+        connectivity: Keep { max_age: nats.connectivity_max_age, max_bytes: nats.connectivity_max_bytes },
+        messages: Keep { max_age: nats.messages_max_age, max_bytes: nats.messages_max_bytes },
+        replicas: nats.replicas,
+        duplicate_window: nats.duplicate_window,
+        ..StreamSettings::default()
+    }
+}
+
+pub(super) fn offline_limits(settings: &Settings) -> OfflineLimits {
+    OfflineLimits { max_sessions: settings.mqtt.max_sessions, queue_per_device: settings.mqtt.offline_queue }
+}
+
+pub(super) fn mqtt_config(settings: &Settings) -> MqttConfig {
+    let mqtt = &settings.mqtt;
+    let limits = landfall_mqtt_core::Limits {
+        max_packet_size: mqtt.max_packet_size,
+        receive_maximum: mqtt.receive_maximum,
+        topic_alias_maximum: mqtt.topic_alias_maximum,
+        max_subscriptions: mqtt.max_subscriptions,
+        max_keep_alive: whole_seconds(mqtt.max_keep_alive, u16::MAX),
+        max_session_expiry: whole_seconds(mqtt.max_session_expiry, u32::MAX),
+        ..landfall_mqtt_core::Limits::default()
+    };
+    MqttConfig {
+        limits: Arc::new(limits),
+        connect_timeout: mqtt.connect_timeout,
+        write_timeout: mqtt.write_timeout,
+    }
+}
+
+fn hub_config(settings: &Settings) -> HubConfig {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let origin = Origin {
+        instance: settings.instance.name.clone(),
+        replica: settings.instance.replica(),
+        incarnation: Incarnation::new(milliseconds(now), rand::random()),
+    };
+    HubConfig {
+        format: settings.events.format,
+        upstream_body: settings.events.upstream_body,
+        service_interval: settings.events.keep_alive,
+        refusal_interval: settings.events.refusal_interval,
+        tick: settings.presence.tick,
+        max_sessions: settings.presence.max_sessions,
+        window_bytes: settings.nats.publish_window_bytes,
+        commands_per_session: settings.commands.max_per_device,
+        max_commands: settings.commands.max_under_way,
+        max_command_ttl: settings.commands.max_ttl,
+        ..HubConfig::new(origin)
+    }
+}
+
+/// How the gateway stands: what an operator may ask at any time, from the first moment on.
+#[derive(Debug)]
+pub(super) struct Standing {
+    origin: Origin,
+    hub: Arc<Hub>,
+    bus: Arc<Publisher>,
+    health: Health,
+    sessions: OnceLock<Arc<Sessions>>,
+    admin: OnceLock<SocketAddr>,
+    serving: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Standing {
+    pub(super) fn new(
+        settings: &Settings,
+        bus: Arc<Publisher>,
+        client: Client,
+        registry: &mut Registry,
+    ) -> Self {
+        let config = hub_config(settings);
+        Self {
+            origin: config.origin.clone(),
+            hub: Hub::new(config, Arc::clone(&bus) as _, registry),
+            bus,
+            health: Health::new(client),
+            sessions: OnceLock::new(),
+            admin: OnceLock::new(),
+            serving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn bus(&self) -> &Publisher {
+        &self.bus
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn replica(&self) -> &ReplicaId {
+        &self.origin.replica
+    }
+
+    pub(super) fn set_sessions(&self, sessions: Arc<Sessions>) {
+        let _ = self.sessions.set(sessions);
+    }
+
+    pub(super) fn sessions(&self) -> Option<&Arc<Sessions>> {
+        self.sessions.get()
+    }
+
+    pub(super) fn set_admin(&self, address: SocketAddr) {
+        let _ = self.admin.set(address);
+    }
+
+    pub(super) fn admin(&self) -> Option<String> {
+        self.admin.get().map(ToString::to_string)
+    }
+
+    /// Every listener is bound and accepts.
+    pub(super) fn set_serving(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+}
+
+impl Overview for Standing {
+    fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        if !self.serving.load(Ordering::Acquire) {
+            reasons.push(NotReady::Starting);
+        }
+        if !self.bus.is_ready() || !self.health.is_connected() {
+            reasons.push(NotReady::NatsNotConnected);
+        }
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push(NotReady::Draining);
+        }
+        reasons
+    }
+
+    fn session_count(&self) -> u64 {
+        self.hub.session_count()
+    }
+
+    fn sessions(&self, query: &SessionQuery) -> Vec<SessionView> {
+        self.hub.sessions(query.limit, |session| query.wants(session))
+    }
+
+    fn kick(&self, tenant: &TenantId, device: &DeviceId) -> usize {
+        self.hub.kick(tenant, device)
+    }
+}
