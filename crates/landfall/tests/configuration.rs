@@ -1,5 +1,7 @@
 //! `docs/configuration.md` says what the code does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use landfall::auth::DevicesAuth;

@@ -1,5 +1,7 @@
 //! The program from outside: arguments, settings, exit statuses, what is said where. No gateway is needed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

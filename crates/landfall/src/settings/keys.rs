@@ -153,10 +153,11 @@ sections! {
         cert: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "none");
         /// The private key of `nats.cert`.
         key: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "none");
-        /// Events that may be on their way to the store at once; when so many are, reading from the devices stops.
+        /// Events that are sent to JetStream and not acknowledged at once; further ones wait.
         publish_window: usize = "4096", count(1, 8_192, "events");
-        /// Bytes of device messages that may be on their way to the store at once.
-        publish_window_bytes: usize = "\"32MiB\"", size(1 << 20, 4 << 30);
+        /// Bytes of device messages that may be on their way to the store at once; when so many are, reading from the
+        /// devices stops.
+        publish_window_bytes: usize = "\"32MiB\"", size(1 << 20, 1 << 30);
         /// How long JetStream may leave everything unacknowledged before its connection counts as dead; what was on its way is
         /// then sent again under the same ids.
         ack_timeout: Duration = "\"5s\"", span(100 * MS, 30 * S);
@@ -195,11 +196,12 @@ sections! {
         /// Where it listens. Schemes: `tcp`, `tls`, `ws`, `wss`; `tls` and `wss` need the section `[tls]`. WebSocket is taken at
         /// `/mqtt` and `/`, or at the path that the address names. Port 0 takes a free port.
         listen: Vec<Endpoint> = "[\"tcp://127.0.0.1:1883\"]", each(ListenKind, 64);
-        /// From the first byte of a connection (after TLS and WebSocket) to its CONNECT.
+        /// From an accepted connection (after TLS and WebSocket) to the answer to its CONNECT.
         connect_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
         /// How long a device may leave unread what is sent to it; then its session ends as `slow-consumer`.
         write_timeout: Duration = "\"30s\"", span(S, 10 * M);
-        /// The largest packet that a device may send.
+        /// The largest packet that a device may send. A message whose event does not fit into one message of NATS (1 MiB by
+        /// default, Base64 and the event's fields included) is refused all the same.
         max_packet_size: u32 = "\"256KiB\"", size(256, 8 << 20);
         /// QoS 1 and 2 messages of one device that may wait for their acknowledgement (MQTT 5, 3.2.2.3.3).
         receive_maximum: u16 = "32", count(1, 65_535, "messages");
@@ -207,7 +209,7 @@ sections! {
         topic_alias_maximum: u16 = "32", count(0, 65_535, "aliases");
         /// Connections at once, those that have not said CONNECT yet included.
         max_connections: usize = "100000", count(1, 10_000_000, "connections");
-        /// Connections at once from one address.
+        /// Connections at once from one IPv4 address or one IPv6 /64 network.
         max_connections_per_address: usize = "0", count(0, 10_000_000, "connections; 0 for no bound of its own");
         /// The longest keep-alive: a device that asks for more, or for none, is given this one (MQTT 5) or held to it
         /// (MQTT 3.1.1).
@@ -234,7 +236,7 @@ sections! {
         /// Whether a device must show a certificate, when there is a `client_ca`.
         client_auth: ClientAuth = "\"required\"",
             Choice(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)]);
-        /// How long a TLS handshake may take.
+        /// How long the TLS handshake and the WebSocket upgrade may take together.
         handshake_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
     }
 
@@ -250,11 +252,12 @@ sections! {
         max_verifications: usize = "2", count(1, 256, "passwords");
     }
 
-    /// Presence of devices whose protocol has no connect and no disconnect. MQTT has both, and does not use these.
+    /// When silence ends a session.
     "presence" Presence {
-        /// Silence that ends the session of such a device, unless the device or its entry says otherwise.
+        /// Silence that ends the session of a device whose protocol has no connect and no disconnect, unless the device or
+        /// its entry says otherwise. MQTT has both, and its own keep-alive.
         idle_timeout: Duration = "\"300s\"", span(S, 30 * D);
-        /// How late silence may be noticed.
+        /// How late silence may be noticed, whatever the protocol.
         tick: Duration = "\"100ms\"", span(10 * MS, 10 * S);
         /// Sessions at once, in all.
         max_sessions: usize = "1000000", count(1, 100_000_000, "sessions");

@@ -18,6 +18,13 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
             "`nats.replicas` = {replicas} ({source}): must be 1 with `nats.url` = \"embedded\", which is one server"
         ));
     }
+    if u64::from(settings.mqtt.max_packet_size) > settings.nats.publish_window_bytes as u64 {
+        let (window, packet) =
+            (reader.source("nats.publish_window_bytes"), reader.source("mqtt.max_packet_size"));
+        reader.problem(format!(
+            "`nats.publish_window_bytes` ({window}): must not be smaller than `mqtt.max_packet_size` ({packet})"
+        ));
+    }
     if settings.presence.tick > settings.presence.idle_timeout {
         let source = reader.source("presence.tick");
         reader

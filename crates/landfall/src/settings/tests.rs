@@ -167,6 +167,10 @@ fn keys_that_need_each_other_say_so() {
         ("[nats]\nkey = \"c.pem\"\n", ["nats.key", "nats.cert"]),
         ("[nats]\nreplicas = 3\n", ["nats.replicas", "nats.url"]),
         ("[mqtt]\nlisten = [\"tcp://127.0.0.1:1\", \"ws://127.0.0.1:1\"]\n", ["mqtt.listen", "127.0.0.1:1"]),
+        (
+            "[mqtt]\nmax_packet_size = \"2MiB\"\n[nats]\npublish_window_bytes = \"1MiB\"\n",
+            ["nats.publish_window_bytes", "mqtt.max_packet_size"],
+        ),
         ("[presence]\ntick = \"2s\"\nidle_timeout = \"1s\"\n", ["presence.tick", "presence.idle_timeout"]),
     ] {
         let problem = problem(text, &[]);
