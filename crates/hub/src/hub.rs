@@ -285,7 +285,8 @@ impl Hub {
                 initiator: ending.reason.initiator(),
                 inferred: session.inferred && ending.reason == Reason::IdleTimeout,
                 connected_at: session.opened_at,
-                last_seen_at: Some(now.saturating_sub(silent_ms)),
+                // Two clocks: what they say is held together, so that nobody is seen outside of the session.
+                last_seen_at: Some(now.saturating_sub(silent_ms).max(session.opened_at.min(now))),
                 at: now,
                 counters: Some(ending.vitals.counters()),
             }],

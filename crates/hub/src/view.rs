@@ -60,7 +60,9 @@ impl SessionView {
             identified_by: session.identified_by().to_string(),
             keep_alive_ms: session.keep_alive_ms,
             connected_at: session.opened_at,
-            last_seen_at: unix.saturating_sub(tick.saturating_sub(vitals.last_seen())),
+            last_seen_at: unix
+                .saturating_sub(tick.saturating_sub(vitals.last_seen()))
+                .max(session.opened_at.min(unix)),
             messages_in,
             messages_out,
             bytes_in,
