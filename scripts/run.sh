@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Starts Landfall with its embedded nats-server, lets a demonstration device connect, speak, take a command and leave, and
+# shows the events that this makes. Then the gateway keeps running until Ctrl-C.
+#
+# Settings come from the environment as usual (LANDFALL_MQTT__LISTEN and so on), and from landfall.toml if there is one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+scripts/tools.sh nats
+say "building"
+cargo build --locked --quiet --package landfall --package landfall-examples
+landfall=target/debug/landfall
+config=()
+[ -f landfall.toml ] && config=(--config landfall.toml)
+
+mkdir -p data
+log=data/landfall.log
+"$landfall" run "${config[@]}" 2>"$log" &
+gateway=$!
+started=("$gateway")
+leave() {
+  trap - EXIT INT TERM
+  # The gateway last: the others want to see what its end makes.
+  kill -TERM "${started[@]}" 2>/dev/null || true
+  wait "$gateway" 2>/dev/null || true
+}
+trap leave EXIT
+trap 'leave; exit 0' INT TERM
+
+# The run file names everything that the gateway has bound; it is written when all of it is.
+run_file=${LANDFALL_NATS__STORE_DIR:-data/nats}/landfall.run.json
+for _ in $(seq 300); do
+  kill -0 "$gateway" 2>/dev/null || { tail -n 5 "$log" >&2; exit 1; }
+  grep -q "\"pid\": *$gateway[,}]" "$run_file" 2>/dev/null && break
+  sleep 0.1
+done
+mqtt=$(grep -o 'tcp://[^"]*' "$run_file" | head -n 1)
+admin=$(sed -n 's/.*"admin": *"\([^"]*\)".*/\1/p' "$run_file")
+nats=$(sed -n 's/.*"nats": *"\([^"]*\)".*/\1/p' "$run_file")
+say "landfall listens on ${mqtt:-no plain TCP}, its NATS is $nats, its admin interface http://$admin; log: $log"
+say ""
+
+# The list of events is there before the first of them: it says so.
+: >data/watch.log
+"$landfall" watch "${config[@]}" 2> >(tee data/watch.log >&2) &
+started=("$!" "$gateway")
+for _ in $(seq 100); do
+  [ -s data/watch.log ] && break
+  sleep 0.1
+done
+
+if [ -n "$mqtt" ]; then
+  target/debug/mqtt_sensor "${mqtt#tcp://}" demo-sensor >/dev/null &
+  sensor=$!
+  # The device takes commands once it has subscribed; until then it is not there, or does not listen.
+  for _ in $(seq 50); do
+    "$landfall" send demo-sensor blink '{"times":3}' "${config[@]}" >/dev/null 2>&1 && break
+    sleep 0.2
+  done
+  sleep 2
+  # Ctrl-C for a sensor: it says goodbye.
+  kill -INT "$sensor" 2>/dev/null || true
+  wait "$sensor" 2>/dev/null || true
+fi
+
+sleep 0.5
+say ""
+say "the gateway keeps running, and so does this list of its events; Ctrl-C ends both. Try:"
+say "  mosquitto_pub -h 127.0.0.1 -p ${mqtt##*:} -i pump-17 -q 1 -t site/7/flow -m '{\"l\":4.5}'"
+say "  $landfall sessions"
+say ""
+wait "$gateway"
