@@ -82,10 +82,12 @@ impl<S: Stream> TlsStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_drain(cx))?;
+            let drained = self.poll_drain(cx)?;
             if !self.engine.is_handshaking() {
-                return Poll::Ready(Ok(()));
+                return drained.map(Ok);
             }
+            // Reads also while there is something to write: a client may do likewise, and with both pipes full each
+            // would wait for the other.
             if ready!(self.poll_fill(cx, None))? {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }

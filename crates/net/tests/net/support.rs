@@ -269,7 +269,11 @@ impl Client {
     }
 
     pub(crate) async fn connect(&self, at: SocketAddr) -> std::io::Result<ClientStream<TcpStream>> {
-        let stream = within(TcpStream::connect(at)).await?;
+        self.shake(within(TcpStream::connect(at)).await?).await
+    }
+
+    /// Shakes hands over any stream.
+    pub(crate) async fn shake<S: Stream>(&self, stream: S) -> std::io::Result<ClientStream<S>> {
         let name = ServerName::try_from("localhost").unwrap();
         within(TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream)).await
     }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use landfall_net::{ClientAuth, Refusal, Tls, TlsSettings};
+use bytes::BytesMut;
+use landfall_net::{
+    ClientAuth, Exchanged, Refusal, StreamKind, Tls, TlsSettings, TlsStream, exchange, receive,
+};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::oneshot;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ALL_VERSIONS, ProtocolVersion};
 
@@ -37,8 +41,8 @@ async fn large_transfers_survive_in_both_directions() {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut back = vec![0; bytes.len()];
         let write = async {
-            tokio::io::AsyncWriteExt::write_all(&mut writer, &bytes).await?;
-            tokio::io::AsyncWriteExt::flush(&mut writer).await
+            writer.write_all(&bytes).await?;
+            writer.flush().await
         };
         let (wrote, read) = within(async { tokio::join!(write, reader.read_exact(&mut back)) }).await;
         wrote.unwrap();
@@ -207,4 +211,143 @@ fn what_is_wrong_with_a_file_is_told_with_setting_and_path_and_no_secret() {
     }
     // A version that nobody speaks any more is simply not there.
     assert_eq!(ALL_VERSIONS.len(), 2);
+}
+
+/// Connects over a pipe that takes a few bytes at a time, so that everything is cut and everything waits.
+async fn over_a_narrow_pipe(
+    tls: &Tls,
+    client: &Client,
+    width: usize,
+) -> (TlsStream<DuplexStream>, tokio_rustls::client::TlsStream<DuplexStream>) {
+    let (near, far) = tokio::io::duplex(width);
+    let (tell, told) = oneshot::channel();
+    let accept = async {
+        let server = tls.accept(near, StreamKind::Tls).await.unwrap();
+        tell.send(()).unwrap();
+        server
+    };
+    let connect = async {
+        let mut client = client.shake(far).await.unwrap();
+        // Goes on reading: the server's last words, a ticket, must fit through the pipe too.
+        tokio::select! {
+            biased;
+            _ = told => client,
+            byte = client.read_u8() => panic!("nothing was sent: {byte:?}"),
+        }
+    };
+    within(async { tokio::join!(accept, connect) }).await
+}
+
+#[tokio::test]
+async fn a_narrow_pipe_changes_nothing() {
+    let authority = Authority::new("ca");
+    let tls = Files::of(&authority.server()).load();
+    for version in [&TLS12, &TLS13] {
+        for width in [1, 7, 1000] {
+            let client = Client::speaking(&authority, &[version], None);
+            let (mut server, client) = over_a_narrow_pipe(&tls, &client, width).await;
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let bytes: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
+            let echo = async {
+                let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+                while let Exchanged::Read(_) | Exchanged::Wrote =
+                    exchange(&mut server, Some(&mut input), &mut output).await.unwrap()
+                {
+                    output.unsplit(std::mem::take(&mut input));
+                }
+                assert!(output.is_empty());
+                server.shutdown().await.unwrap();
+            };
+            let client = async {
+                let write = async {
+                    writer.write_all(&bytes).await.unwrap();
+                    writer.flush().await.unwrap();
+                };
+                let mut back = vec![0; bytes.len()];
+                let ((), read) = tokio::join!(write, reader.read_exact(&mut back));
+                assert!(read.is_ok() && back == bytes);
+                let mut client = reader.unsplit(writer);
+                client.shutdown().await.unwrap();
+                let mut rest = Vec::new();
+                client.read_to_end(&mut rest).await.expect("an orderly goodbye");
+                assert!(rest.is_empty());
+            };
+            within(async { tokio::join!(echo, client) }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_off_is_told_from_one_that_ended() {
+    let authority = Authority::new("ca");
+    let tls = Files::of(&authority.server()).load();
+    for orderly in [true, false] {
+        let (mut server, mut client) = over_a_narrow_pipe(&tls, &Client::trusting(&authority), 4096).await;
+        client.write_all(b"last").await.unwrap();
+        if orderly {
+            client.shutdown().await.unwrap();
+        } else {
+            client.flush().await.unwrap();
+        }
+        drop(client);
+        let mut input = BytesMut::new();
+        assert_eq!(within(receive(&mut server, &mut input)).await.unwrap(), 4);
+        match within(receive(&mut server, &mut input)).await {
+            Ok(0) if orderly => {}
+            Err(error) if !orderly => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_record_ends_the_connection_with_an_alert() {
+    let authority = Authority::new("ca");
+    let tls = Files::of(&authority.server()).load();
+    let (mut server, client) = over_a_narrow_pipe(&tls, &Client::trusting(&authority), 4096).await;
+    let (mut pipe, mut session) = client.into_inner();
+    pipe.write_all(&[23, 3, 3, 0, 20]).await.unwrap();
+    pipe.write_all(&[0; 20]).await.unwrap();
+    let error = within(receive(&mut server, &mut BytesMut::new())).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert!(within(receive(&mut server, &mut BytesMut::new())).await.is_err(), "it stays so");
+    drop(server);
+    let mut wire = Vec::new();
+    within(pipe.read_to_end(&mut wire)).await.unwrap();
+    let mut rest = &wire[..];
+    let mut alert = Ok(());
+    while !rest.is_empty() && alert.is_ok() {
+        session.read_tls(&mut rest).unwrap();
+        alert = session.process_new_packets().map(drop);
+    }
+    assert!(matches!(alert, Err(tokio_rustls::rustls::Error::AlertReceived(_))), "{alert:?}");
+}
+
+#[tokio::test]
+async fn a_writer_to_a_peer_that_does_not_read_waits() {
+    let authority = Authority::new("ca");
+    let tls = Files::of(&authority.server()).load();
+    let (mut server, mut client) = over_a_narrow_pipe(&tls, &Client::trusting(&authority), 4096).await;
+    let mut output = BytesMut::from(&[5; 200_000][..]);
+    let mut taken = 0;
+    loop {
+        tokio::select! {
+            biased;
+            moved = exchange(&mut server, None, &mut output) => assert_eq!(moved.unwrap(), Exchanged::Wrote),
+            () = tokio::task::yield_now() => break,
+        }
+        taken += 1;
+        assert!(taken < 10, "one record is kept, not all");
+    }
+    assert!(output.len() > 150_000);
+    let mut got = vec![0; 200_000];
+    let drive = async {
+        while !output.is_empty() {
+            exchange(&mut server, None, &mut output).await.unwrap();
+        }
+        server.flush().await.unwrap();
+    };
+    let (read, ()) = within(async { tokio::join!(client.read_exact(&mut got), drive) }).await;
+    read.unwrap();
+    assert!(got == [5; 200_000]);
 }
