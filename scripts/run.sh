@@ -3,15 +3,30 @@
 # shows the events that this makes. Then the gateway keeps running until Ctrl-C.
 #
 # Settings come from the environment as usual (LANDFALL_MQTT__LISTEN and so on), and from landfall.toml if there is one.
+# LANDFALL_BIN names a folder of programs that are built already; then nothing is built here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
+# Waits until the program $1, whose output is the file $2, has written $3.
+await() {
+  for _ in $(seq 300); do
+    grep -q "$3" "$2" 2>/dev/null && return
+    kill -0 "$1" 2>/dev/null || break
+    sleep 0.1
+  done
+  tail -n 5 "$2" >&2
+  exit 1
+}
+
 scripts/tools.sh nats
-say "building"
-cargo build --locked --quiet --package landfall --package landfall-examples
-landfall=target/debug/landfall
+bin=${LANDFALL_BIN:-target/debug}
+if [ -z "${LANDFALL_BIN:-}" ]; then
+  say "building"
+  cargo build --locked --quiet --package landfall --package landfall-examples
+fi
+landfall=$bin/landfall
 config=()
 [ -f landfall.toml ] && config=(--config landfall.toml)
 
@@ -36,7 +51,7 @@ for _ in $(seq 300); do
   grep -q "\"pid\": *$gateway[,}]" "$run_file" 2>/dev/null && break
   sleep 0.1
 done
-mqtt=$(grep -o 'tcp://[^"]*' "$run_file" | head -n 1)
+mqtt=$(grep -o 'tcp://[^"]*' "$run_file" | head -n 1 || true)
 admin=$(sed -n 's/.*"admin": *"\([^"]*\)".*/\1/p' "$run_file")
 nats=$(sed -n 's/.*"nats": *"\([^"]*\)".*/\1/p' "$run_file")
 say "landfall listens on ${mqtt:-no plain TCP}, its NATS is $nats, its admin interface http://$admin; log: $log"
@@ -44,27 +59,23 @@ say ""
 
 # The list of events is there before the first of them: it says so.
 : >data/watch.log
+: >data/sensor.log
 "$landfall" watch "${config[@]}" 2> >(tee data/watch.log >&2) &
 started=("$!" "$gateway")
-for _ in $(seq 100); do
-  [ -s data/watch.log ] && break
-  sleep 0.1
-done
+await "$!" data/watch.log watching
 
 if [ -n "$mqtt" ]; then
-  target/debug/mqtt_sensor "${mqtt#tcp://}" demo-sensor >/dev/null &
+  "$bin/mqtt_sensor" "${mqtt#tcp://}" demo-sensor >data/sensor.log &
   sensor=$!
-  # The device takes commands once it has subscribed; until then it is not there, or does not listen.
-  for _ in $(seq 50); do
-    "$landfall" send demo-sensor blink '{"times":3}' "${config[@]}" >/dev/null 2>&1 && break
-    sleep 0.2
-  done
-  sleep 2
+  # It subscribes before it sends anything, so it takes commands from now on.
+  await "$sensor" data/sensor.log "a reading is stored"
+  "$landfall" send demo-sensor blink '{"times":3}' --wait answered "${config[@]}" >/dev/null
   # Ctrl-C for a sensor: it says goodbye.
-  kill -INT "$sensor" 2>/dev/null || true
-  wait "$sensor" 2>/dev/null || true
+  kill -INT "$sensor"
+  wait "$sensor" || true
 fi
 
+# The last line of the list before what is said below it.
 sleep 0.5
 say ""
 say "the gateway keeps running, and so does this list of its events; Ctrl-C ends both. Try:"

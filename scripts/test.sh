@@ -8,8 +8,9 @@ if [ "${CI:-}" = true ]; then
   export LANDFALL_REQUIRE_INTEROP=1
 fi
 
-# The tests start the binaries as processes, so they must exist before.
-cargo build --locked --workspace --bins --quiet
+# The tests start the binaries as processes, so these must exist before. All targets at once: cargo then settles on one set
+# of features, and compiles nothing a second time below.
+cargo build --locked --workspace --all-targets --quiet
 
 # Documentation examples first: nextest does not run them, and the closing lines belong last.
 cargo test --locked --workspace --doc --quiet

@@ -323,3 +323,27 @@ async fn argon2_passwords_work() {
     drop(client);
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_subscription_that_is_no_longer_allowed_delivers_nothing() {
+    const ALLOWED: &str =
+        "[[device]]\nid = \"d\"\npassword = \"plain:p\"\nsubscribe = [\"command/#\", \"plans/#\"]\n";
+    const TAKEN_AWAY: &str = "[[device]]\nid = \"d\"\npassword = \"plain:p\"\nsubscribe = [\"command/#\"]\n";
+    let world = World::with(|settings| settings.devices(ALLOWED)).await;
+    let connect = Connect::new(Version::V5, "c").login("d", "p").persistent(3600);
+    let mut client = RawClient::accepted(world.mqtt(), &connect).await;
+    assert_eq!(client.subscribe("plans/#", 1).await, 1);
+    drop(client);
+    world.recorder.expect("disconnected", "d").await;
+    // The right is taken away while the device is away; its session remembers the subscription (C8).
+    world.gateway.edit_devices(TAKEN_AWAY);
+    world.gateway.process().logged("devices", PATIENCE).await;
+    let (mut client, _) = RawClient::connect(world.mqtt(), &connect).await;
+    // A subscription that is allowed shows that the device is served, by the new file.
+    assert_eq!(client.subscribe("plans/secret", 1).await, 0x87, "the new file is in force");
+    let reply = world.command("d", "secret", &[("Topic", "plans/secret")]).await;
+    assert_ne!(reply["outcome"], "delivered", "{reply}");
+    client.ping().await;
+    drop(client);
+    world.close().await;
+}
