@@ -122,7 +122,7 @@ impl SessionHandle {
         }
         self.count_in(bytes);
         let receipt = match token {
-            Some(token) => Receipt::token(Arc::clone(&self.session.mailbox) as _, token, permit.0),
+            Some(token) => Receipt::token(Arc::clone(&self.session) as _, token, permit.0),
             None => Receipt::unheard(permit.0),
         };
         self.hub.submit_upstream(&self.session, &mut lane, uplink, false, receipt);

@@ -222,7 +222,7 @@ impl Hub {
             clean_start: hello.clean_start,
             opened_at: now,
             lane: Mutex::new(Lane::default()),
-            mailbox: Arc::new(Mailbox::default()),
+            mailbox: Mailbox::default(),
         }
     }
 

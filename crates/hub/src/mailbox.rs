@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 use landfall_event::Reason;
 use parking_lot::Mutex;
 
-use crate::bus::Listener;
 use crate::{Command, StoreError};
 
 /// What a connection finds in its box.
@@ -88,10 +87,9 @@ impl Mailbox {
         }
         Poll::Ready(mail)
     }
-}
 
-impl Listener for Mailbox {
-    fn settled(&self, token: u64, result: Result<(), StoreError>) {
+    /// A message is stored, or never will be.
+    pub(crate) fn settled(&self, token: u64, result: Result<(), StoreError>) {
         self.put(|inside| inside.settled.push((token, result)));
     }
 }

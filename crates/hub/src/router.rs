@@ -18,7 +18,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::bus::Listener;
 use crate::command::CheckedCommand;
-use crate::mailbox::Mailbox;
 use crate::session::{Flight, Lane, Session};
 use crate::{Bus, Command, CommandRequest, Hub, Receipt, StoreError, Wait};
 
@@ -77,7 +76,7 @@ impl Verdict {
 struct Outcomes {
     bus: Arc<dyn Bus>,
     reply: Option<(Arc<str>, Bytes)>,
-    answerer: Option<Arc<Mailbox>>,
+    answerer: Option<Arc<Session>>,
 }
 
 impl Listener for Outcomes {
@@ -85,8 +84,8 @@ impl Listener for Outcomes {
         if let (Ok(()), Some((to, body))) = (&result, &self.reply) {
             self.bus.reply(to, body.clone());
         }
-        if let Some(mailbox) = &self.answerer {
-            mailbox.settled(token, result);
+        if let Some(session) = &self.answerer {
+            session.settled(token, result);
         }
     }
 }
@@ -218,7 +217,7 @@ impl Hub {
     /// command of that id is under way.
     pub(crate) fn answered(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         id: &CommandId,
         (status, response): (Arc<str>, Bytes),
         told: Told,
@@ -226,7 +225,7 @@ impl Hub {
         let mut lane = session.lane.lock();
         let Some(flight) = lane.land(id) else { return Err(told.1) };
         let verdict = Verdict { outcome: Outcome::Answered, response: Some(response), status: Some(status) };
-        self.settle_in(session, &mut lane, &flight, verdict, Some(told));
+        self.settle_in(session, &mut lane, &flight, verdict, Some((Arc::clone(session), told)));
         Ok(())
     }
 
@@ -237,13 +236,12 @@ impl Hub {
         lane: &mut Lane,
         flight: &Flight,
         verdict: Verdict,
-        answerer: Option<Told>,
+        answerer: Option<(Arc<Session>, Told)>,
     ) {
         self.metrics.commands_under_way.dec();
         let seq = lane.next_message();
         let id = EventId::Session(session.info.session, Stream::Messages, seq);
         let place = Some((Arc::clone(&session.info), seq));
-        let answerer = answerer.map(|told| (Arc::clone(&session.mailbox), told));
         let (event, at) = self.outcome_event(&flight.command, flight.attempts, place, verdict);
         self.publish_outcome((id, at), &flight.command, &event, answerer);
     }
@@ -290,13 +288,13 @@ impl Hub {
         (id, at): (EventId, UnixMs),
         command: &Command,
         event: &Event,
-        answerer: Option<(Arc<Mailbox>, Told)>,
+        answerer: Option<(Arc<Session>, Told)>,
     ) {
         let occasion = Occasion { origin: &self.config.origin, id, at };
         let reply = command.reply.as_ref();
         let reply = reply.map(|to| (Arc::clone(to), encode(Format::Json, &occasion, event).body));
         let (answerer, token, permit) = match answerer {
-            Some((mailbox, (Some(token), permit))) => (Some(mailbox), token, permit),
+            Some((session, (Some(token), permit))) => (Some(session), token, permit),
             Some((_, (None, permit))) => (None, 0, permit),
             None => (None, 0, None),
         };

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use landfall_event::{CommandId, IdentifiedBy, Reason, SessionInfo, UnixMs};
 use parking_lot::Mutex;
 
+use crate::bus::Listener;
 use crate::mailbox::Mailbox;
-use crate::{Command, Principal};
+use crate::{Command, Principal, StoreError};
 
 /// A message from a device, admitted and allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +106,13 @@ pub(crate) struct Session {
     pub(crate) clean_start: Option<bool>,
     pub(crate) opened_at: UnixMs,
     pub(crate) lane: Mutex<Lane>,
-    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Mailbox,
+}
+
+impl Listener for Session {
+    fn settled(&self, token: u64, result: Result<(), StoreError>) {
+        self.mailbox.settled(token, result);
+    }
 }
 
 impl Session {

@@ -167,7 +167,8 @@ impl<S: Stream> Conn<S> {
     /// Keeps the session in the store. While the store does not answer, the client is served all the same.
     pub(crate) async fn keep(&mut self) {
         let (state, expiry) = (self.core.session_state(), self.core.session_expiry());
-        if let Some(kept) = self.server.sessions().keep(&self.hold, state, expiry)
+        let Some(hold) = &self.hold else { return };
+        if let Some(kept) = self.server.sessions().keep(hold, state, expiry)
             && self.server.hub().is_ready()
         {
             let _ = tokio::time::timeout(KEEP_PATIENCE, kept).await;

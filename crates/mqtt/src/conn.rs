@@ -97,7 +97,8 @@ pub(crate) struct Conn<S> {
     pub(crate) input: BytesMut,
     pub(crate) out: BytesMut,
     pub(crate) handle: SessionHandle,
-    pub(crate) hold: Hold,
+    /// Of a session that outlives the connection.
+    pub(crate) hold: Option<Box<Hold>>,
     pub(crate) busy: Option<Box<Busy>>,
     /// The revision of the session's state that is in the store.
     kept: Option<u32>,
@@ -111,7 +112,7 @@ impl<S: Stream> Conn<S> {
         server: Arc<MqttServer>,
         (stream, permit, core): (S, Place, Connection),
         (input, out): (BytesMut, BytesMut),
-        (handle, hold): (SessionHandle, Hold),
+        (handle, hold): (SessionHandle, Option<Box<Hold>>),
         queue: VecDeque<Queued>,
     ) -> Box<Self> {
         let busy = (!queue.is_empty()).then(|| Box::new(Busy { queue, ..Busy::default() }));
@@ -309,7 +310,10 @@ impl<S: Stream> Conn<S> {
             self.core.disconnect(DisconnectWhy::from(reason), &mut self.out);
         }
         let queue = self.busy.take().map(|busy| busy.queue).unwrap_or_default();
-        self.server.sessions().put_down(self.hold, self.core.session_state(), expiry, queue);
+        match self.hold {
+            Some(hold) => self.server.sessions().put_down(hold, self.core.session_state(), expiry, queue),
+            None => self.server.sessions().abandon(&queue, "session-discarded"),
+        }
         if !matches!(end, End::Lost(_)) {
             // The client may be gone or not read: its session has ended either way.
             if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await {

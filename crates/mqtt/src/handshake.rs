@@ -3,7 +3,6 @@
 //! Owns: the order of those steps, and what a client is told that is not let in. Does not own: who it is (the
 //! `Authenticator`), the session (`landfall-hub`), the bytes (`landfall-mqtt-core`).
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::conn::{Conn, FAREWELL};
 use crate::listener::{MqttServer, transport};
-use crate::sessions::{Hold, Queued};
+use crate::sessions::Hold;
 
 /// A client on its way in.
 pub(crate) struct Newcomer<S> {
@@ -134,23 +133,34 @@ impl<S: Stream> Newcomer<S> {
         }
     }
 
-    fn accept(mut self, request: &ConnectRequest, handle: SessionHandle, hold: Hold) -> Box<Conn<S>> {
-        let (state, queue) = match self.caller.server.sessions().take(&hold, request.clean_start) {
-            Some((state, queue)) => (Some(state), queue),
-            None => (None, VecDeque::<Queued>::new()),
-        };
+    fn accept(
+        mut self,
+        request: &ConnectRequest,
+        handle: SessionHandle,
+        hold: Option<Box<Hold>>,
+    ) -> Box<Conn<S>> {
+        let sessions = self.caller.server.sessions();
+        let left = hold.as_ref().and_then(|hold| sessions.take(hold, request.clean_start));
+        let (state, queue) = left.map_or_else(Default::default, |(state, queue)| (Some(state), queue));
         let assigned = request.client_id.is_empty().then(|| handle.remote_id());
         let keep_alive = self.caller.server.keep_alive(request.keep_alive, handle.principal().keep_alive);
         let accept =
             Accept { assigned_client_id: assigned, keep_alive: Some(keep_alive), session_expiry: None };
         self.core.accept(&accept, state, &mut self.out);
+        let hold = match hold {
+            Some(hold) if self.core.session_expiry() == 0 => {
+                self.caller.server.sessions().let_go(hold);
+                None
+            }
+            hold => hold,
+        };
         let streams = (self.stream, self.permit, self.core);
         Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), queue)
     }
 }
 
 impl Caller {
-    async fn admit(&self, request: &ConnectRequest) -> Result<(SessionHandle, Hold), Turned> {
+    async fn admit(&self, request: &ConnectRequest) -> Result<(SessionHandle, Option<Box<Hold>>), Turned> {
         let credentials = Credentials {
             transport: self.transport,
             remote_address: self.remote,
@@ -180,12 +190,16 @@ impl Caller {
             handle.close(Reason::CredentialsRevoked);
             return Err(Turned::because(RefusedCause::BadCredentials));
         }
-        let hold = self.server.sessions().hold(key).await;
-        if request.session_expiry > 0 && !self.server.sessions().has_room(&hold) {
-            self.server.sessions().let_go(hold);
-            return Err(Turned::because(RefusedCause::LimitReached));
+        let lasting = request.session_expiry > 0;
+        let hold = self.server.sessions().hold(key, lasting).await;
+        let sessions = self.server.sessions();
+        match hold {
+            Some(hold) if lasting && !sessions.has_room(&hold) => {
+                sessions.let_go(hold);
+                Err(Turned::because(RefusedCause::LimitReached))
+            }
+            hold => Ok((handle, hold)),
         }
-        Ok((handle, hold))
     }
 
     /// The name of a client that gives none is made of the connection's session; 5.0 clients are told.

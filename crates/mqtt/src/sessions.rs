@@ -227,11 +227,12 @@ impl Sessions {
         }
     }
 
-    /// Waits for the device's place: until the connection that holds it has put its session down.
-    pub(crate) async fn hold(&self, key: DeviceKey) -> Hold {
-        let place = self.place(&key);
+    /// Waits for the device's place: until the connection that holds it has put its session down. A session that ends with
+    /// its connection (not `lasting`) needs a place only for what an earlier one left there.
+    pub(crate) async fn hold(&self, key: DeviceKey, lasting: bool) -> Option<Box<Hold>> {
+        let place = if lasting { self.place(&key) } else { self.places.lock().get(&key).cloned()? };
         let gate = Arc::clone(&place.gate).lock_owned().await;
-        Hold { key, place, _gate: gate }
+        Some(Box::new(Hold { key, place, _gate: gate }))
     }
 
     /// May one more session be kept, or this one still?
@@ -247,18 +248,15 @@ impl Sessions {
         if !discard && parked.expires_at > unix_now() {
             return Some((parked.state, parked.queue));
         }
-        self.end(
-            &hold.key,
-            &hold.place,
-            &parked.queue,
-            if discard { "session-discarded" } else { "session-expired" },
-        );
+        let status = if discard { "session-discarded" } else { "session-expired" };
+        self.abandon(&parked.queue, status);
+        self.forget(&hold.key, &hold.place);
         None
     }
 
-    fn end(&self, key: &DeviceKey, place: &Place, queue: &VecDeque<Queued>, status: &str) {
+    /// The commands of a session that has ended.
+    pub(crate) fn abandon(&self, queue: &VecDeque<Queued>, status: &str) {
         queue.iter().for_each(|queued| self.settle(queued, Outcome::Failed, status));
-        self.forget(key, place);
     }
 
     fn forget(&self, key: &DeviceKey, place: &Place) {
@@ -291,24 +289,31 @@ impl Sessions {
     }
 
     /// The connection is over: puts the session down for `expiry_s` seconds, with the commands that did not go out.
-    pub(crate) fn put_down(&self, hold: Hold, state: SessionState, expiry_s: u32, queue: VecDeque<Queued>) {
+    pub(crate) fn put_down(
+        &self,
+        hold: Box<Hold>,
+        state: SessionState,
+        expiry_s: u32,
+        queue: VecDeque<Queued>,
+    ) {
         if expiry_s == 0 {
-            self.end(&hold.key, &hold.place, &queue, "session-discarded");
-        } else {
-            let now = unix_now();
-            let record = SessionRecord::new(state, expiry_s, Some(now));
-            let expires_at = record.expires_at(now);
-            if let Some(bytes) = record.encode() {
-                self.set_kept(&hold.place, true);
-                drop(self.shelf.write(&hold.key, Some(bytes)));
-            }
-            self.park(&hold.key, &hold.place, (record.state, expires_at, queue));
+            self.abandon(&queue, "session-discarded");
+            return self.let_go(hold);
         }
-        self.let_go(hold);
+        let now = unix_now();
+        let record = SessionRecord::new(state, expiry_s, Some(now));
+        let expires_at = record.expires_at(now);
+        if let Some(bytes) = record.encode() {
+            self.set_kept(&hold.place, true);
+            drop(self.shelf.write(&hold.key, Some(bytes)));
+        }
+        self.park(&hold.key, &hold.place, (record.state, expires_at, queue));
+        drop(hold);
     }
 
-    /// Lets go of a place whose session was not touched.
-    pub(crate) fn let_go(&self, hold: Hold) {
+    /// The session ends here, or with its connection: nothing of it is kept.
+    pub(crate) fn let_go(&self, hold: Box<Hold>) {
+        self.forget(&hold.key, &hold.place);
         let key = hold.key.clone();
         drop(hold);
         self.drop_empty(&key);
@@ -346,7 +351,8 @@ impl Sessions {
         if session.expires_at > now {
             self.reschedule(key, session);
         } else if let Some(session) = self.unpark(key, &mut parked) {
-            self.end(key, place, &session.queue, "session-expired");
+            self.abandon(&session.queue, "session-expired");
+            self.forget(key, place);
         }
     }
 }
