@@ -292,3 +292,141 @@ fn qos(qos: types::QoS) -> QoS {
         types::QoS::ExactlyOnce => QoS::ExactlyOnce,
     }
 }
+
+/// What [`crate::encode`] writes, read by the codec as a client would.
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::encode::{self, ConnAck, Sending};
+    use crate::{Message, packet};
+
+    fn as_v5(out: &mut BytesMut) -> v5::Packet {
+        let packet = v5::Codec::new(0, 0).decode(out).unwrap().unwrap().0;
+        assert!(out.is_empty(), "bytes behind the packet");
+        packet
+    }
+
+    fn as_v3(out: &mut BytesMut) -> v3::Packet {
+        let packet = v3::Codec::new(0).decode(out).unwrap().unwrap().0;
+        assert!(out.is_empty(), "bytes behind the packet");
+        packet
+    }
+
+    #[test]
+    fn connack_reads_back() {
+        let mut out = BytesMut::new();
+        let ack = ConnAck {
+            session_present: true,
+            session_expiry: Some(7),
+            receive_maximum: 9,
+            maximum_packet_size: 70_000,
+            assigned_client_id: Some("auto"),
+            topic_alias_maximum: 3,
+            server_keep_alive: Some(30),
+        };
+        encode::connack(&ack, Version::V5, &mut out);
+        let v5::Packet::ConnectAck(read) = as_v5(&mut out) else { panic!() };
+        assert!(read.session_present && read.reason_code == v5::ConnectAckReason::Success);
+        assert_eq!((read.session_expiry_interval_secs, read.receive_max.get()), (Some(7), 9));
+        assert_eq!((read.max_packet_size, read.max_qos), (Some(70_000), types::QoS::ExactlyOnce));
+        assert_eq!(read.assigned_client_id.as_deref(), Some("auto"));
+        assert_eq!((read.topic_alias_max, read.server_keepalive_sec), (3, Some(30)));
+        assert!(read.retain_available && read.wildcard_subscription_available);
+        assert!(read.subscription_identifiers_available && !read.shared_subscription_available);
+
+        encode::connack(&ack, Version::V311, &mut out);
+        let v3::Packet::ConnectAck(read) = as_v3(&mut out) else { panic!() };
+        assert!(read.session_present && read.return_code == v3::ConnectAckReason::ConnectionAccepted);
+
+        encode::connack_refusal(0x8C, Some("why"), Version::V5, &mut out);
+        let v5::Packet::ConnectAck(read) = as_v5(&mut out) else { panic!() };
+        assert_eq!(read.reason_code, v5::ConnectAckReason::BadAuthenticationMethod);
+        assert_eq!(read.reason_string.as_deref(), Some("why"));
+    }
+
+    #[test]
+    fn answers_read_back() {
+        let mut out = BytesMut::new();
+        for code in [0, 0x10, 0x91] {
+            encode::ack(AckKind::Ack, 300, code, &mut out);
+            let v5::Packet::PublishAck(read) = as_v5(&mut out) else { panic!() };
+            assert_eq!((read.packet_id.get(), u8::from(read.reason_code)), (300, code));
+        }
+        encode::ack(AckKind::Comp, 1, 0x92, &mut out);
+        let v5::Packet::PublishComplete(read) = as_v5(&mut out) else { panic!() };
+        assert_eq!(read.reason_code, v5::PublishAck2Reason::PacketIdNotFound);
+        encode::ack(AckKind::Rel, 1, 0, &mut out);
+        assert!(matches!(as_v3(&mut out), v3::Packet::PublishRelease { .. }));
+        encode::suback(2, &[0, 2, 0x9E], Version::V5, &mut out);
+        assert_eq!(out.len(), encode::suback_size(3, Version::V5));
+        let v5::Packet::SubscribeAck(read) = as_v5(&mut out) else { panic!() };
+        assert_eq!(read.status[2], v5::SubscribeAckReason::SharedSubscriptionNotSupported);
+        encode::unsuback(2, &[0, 0x11], Version::V5, &mut out);
+        let v5::Packet::UnsubscribeAck(read) = as_v5(&mut out) else { panic!() };
+        assert_eq!(read.status[1], v5::UnsubscribeAckReason::NoSubscriptionExisted);
+        encode::disconnect(0x8B, "going", 100, &mut out);
+        let v5::Packet::Disconnect(read) = as_v5(&mut out) else { panic!() };
+        assert_eq!(read.reason_string.as_deref(), Some("going"));
+        encode::disconnect(0x8B, "going", 11, &mut out);
+        let v5::Packet::Disconnect(read) = as_v5(&mut out) else { panic!() };
+        assert_eq!(read.reason_string, None, "it would not fit");
+    }
+
+    fn any_message() -> impl Strategy<Value = Message> {
+        let text = "[^\0]{0,40}";
+        let options = (any::<Option<u32>>(), any::<bool>(), proptest::option::of(text));
+        let properties = proptest::collection::vec((text, text), 0..4);
+        (proptest::collection::vec(any::<u8>(), 0..300), properties, options, 0_u8..3).prop_map(
+            |(payload, properties, (expiry, utf8, content_type), qos)| Message {
+                content_type: content_type.map(Arc::from),
+                correlation_data: expiry.map(|e| Bytes::copy_from_slice(&e.to_be_bytes())),
+                user_properties: properties.into_iter().map(|(n, v)| (n.into(), v.into())).collect(),
+                message_expiry: expiry,
+                payload_is_utf8: utf8,
+                ..Message::new("a/topic", payload, QoS::from_level(qos).unwrap())
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_publish_reads_back(
+            message in any_message(),
+            dup: bool,
+            ids in proptest::collection::vec(1_u32..268_435_455, 0..4),
+        ) {
+            let (qos, mut out) = (message.qos, BytesMut::new());
+            let packet_id = if qos == QoS::AtMostOnce { 0 } else { 77 };
+            let dup = dup && packet_id != 0;
+            for version in [Version::V5, Version::V311] {
+                let how = Sending { version, qos, packet_id, dup, limit: u32::MAX };
+                let list = || ids.iter().filter_map(|id| NonZeroU32::new(*id));
+                prop_assert!(encode::publish(&message, how, list, &mut out));
+                let size = u32::try_from(out.len()).unwrap();
+                let mut nothing = BytesMut::new();
+                let smaller = Sending { limit: size - 1, ..how };
+                prop_assert!(!encode::publish(&message, smaller, list, &mut nothing));
+                prop_assert!(nothing.is_empty());
+                let packet = match version {
+                    Version::V5 => packet_v5(as_v5(&mut out), &None).unwrap(),
+                    Version::V311 => packet_v3(as_v3(&mut out), &None).unwrap(),
+                };
+                let packet::Packet::Publish(read) = packet else { panic!() };
+                prop_assert_eq!((read.packet_id, read.message.dup, read.message.qos), (packet_id, dup, qos));
+                prop_assert_eq!(&read.message.payload, &message.payload);
+                prop_assert_eq!(&read.message.topic, &message.topic);
+                if version == Version::V5 {
+                    prop_assert_eq!(&read.message.user_properties, &message.user_properties);
+                    prop_assert_eq!(read.message.message_expiry, message.message_expiry.map(|e| e.max(1)));
+                    prop_assert_eq!(&read.message.content_type, &message.content_type);
+                    prop_assert_eq!(&read.message.correlation_data, &message.correlation_data);
+                    prop_assert_eq!(read.message.payload_is_utf8, message.payload_is_utf8);
+                }
+            }
+        }
+    }
+}

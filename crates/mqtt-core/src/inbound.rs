@@ -126,6 +126,11 @@ impl Receiver {
             Fresh::Known => return Ok(None),
         };
         self.take_share(version, limits)?;
+        if outcome == Outcome::Waiting
+            && let Ok(at) = self.find(publish.packet_id)
+        {
+            self.received.remove(at);
+        }
         publish.message.token = self.push(publish.packet_id, publish.message.qos, outcome);
         if outcome == Outcome::Waiting {
             return Ok(Some(publish.message));
@@ -161,10 +166,9 @@ impl Receiver {
 
     fn first_time_qos1(&mut self, publish: &Publish, version: Version) -> Result<Fresh, Broken> {
         let id = publish.packet_id;
-        self.forget_resumed(id);
         match self.pending.iter().find(|p| p.packet_id == id) {
             Some(same) if same.qos == QoS::AtLeastOnce && publish.message.dup => Ok(Fresh::Known),
-            None if self.find(id).is_err() => Ok(Fresh::New),
+            None if self.find(id).is_err() || self.is_stale(id) => Ok(Fresh::New),
             _ => in_use(version),
         }
     }
@@ -176,11 +180,7 @@ impl Receiver {
         limits: &Limits,
     ) -> Result<Fresh, Broken> {
         let id = publish.packet_id;
-        if !publish.message.dup {
-            // A client that has the message unacknowledged sends it with DUP [MQTT-3.3.1-1]: it has released this id.
-            self.forget_resumed(id);
-        }
-        if self.find(id).is_ok() {
+        if self.find(id).is_ok() && (publish.message.dup || !self.is_stale(id)) {
             return Ok(Fresh::Again);
         }
         match self.pending.iter().find(|p| p.packet_id == id) {
@@ -305,13 +305,10 @@ impl Receiver {
         self.received.binary_search_by_key(&id, |r| r.packet_id)
     }
 
-    /// Drops a packet id that only the resumed state knows: the client has begun something new with it.
-    fn forget_resumed(&mut self, id: u16) {
-        if let Ok(at) = self.find(id)
-            && self.received.get(at).is_some_and(|r| r.resumed && !r.counted)
-        {
-            self.received.remove(at);
-        }
+    /// A packet id that only the resumed state knows. A client that still has the message sends it with DUP
+    /// [MQTT-3.3.1-1]; if it sends another, it has released the id and our state is behind.
+    fn is_stale(&self, id: u16) -> bool {
+        self.find(id).ok().and_then(|at| self.received.get(at)).is_some_and(|r| r.resumed && !r.counted)
     }
 }
 

@@ -18,6 +18,9 @@ mod connect;
 mod connection;
 mod encode;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod inbound;
 mod limits;
