@@ -27,6 +27,7 @@ mod hostile;
 mod metadata;
 mod outage;
 mod persistent;
+mod readme;
 mod slow;
 mod supply;
 mod takeover;

@@ -1,0 +1,148 @@
+//! The README's first screen, as somebody would type it: the commands run, and they print what the page shows.
+//!
+//! Times, ports, ids and durations differ from run to run and are compared by their kind.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use landfall_testkit::paths::{self, repository};
+use landfall_testkit::process::{Process, Signal};
+
+/// The whole demonstration on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A block of the transcript: the command, if it begins with one, and the lines that it shows.
+struct Block {
+    command: Option<String>,
+    lines: Vec<String>,
+}
+
+#[tokio::test]
+async fn the_first_screen_is_true() {
+    let [run, publish, rest] = transcript().try_into().unwrap_or_else(|_| panic!("three blocks"));
+    assert_eq!(run.command.as_deref(), Some("make run"));
+
+    let store = tempfile::tempdir().unwrap();
+    let bin = paths::binary("landfall").parent().unwrap().to_owned();
+    let mut make = Command::new("sh");
+    // One pipe for both outputs keeps the order of the lines.
+    make.args(["-c", "exec make --no-print-directory run 2>&1"]).current_dir(repository());
+    for (variable, value) in [
+        ("LANDFALL_BIN", bin.to_str().unwrap()),
+        ("LANDFALL_MQTT__LISTEN", "tcp://127.0.0.1:0"),
+        ("LANDFALL_ADMIN__LISTEN", "127.0.0.1:0"),
+        ("LANDFALL_NATS__STORE_DIR", store.path().to_str().unwrap()),
+    ] {
+        make.env(variable, value);
+    }
+    let make = Demonstration(Process::spawn("make run", make));
+    let make = &make.0;
+    let listens = make.logged("landfall listens on tcp://127.0.0.1:", PATIENCE).await;
+    make.logged("mosquitto_pub", PATIENCE).await;
+    // The programs are built already, so nothing is.
+    assert_shown(&make.log(), &run.lines[1..]);
+    assert_eq!(run.lines[0], "building");
+
+    let command = publish.command.expect("a command");
+    let mut words = shell_words(&command).into_iter();
+    let program = words.next().unwrap();
+    if let Some(path) = paths::interop(&program, paths::program(&program)) {
+        let port = listens.split("tcp://127.0.0.1:").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+        let mut client = Command::new(path);
+        client.args(words).args(["-h", "127.0.0.1", "-p", port]);
+        let client = Process::spawn("mosquitto_pub", client);
+        assert!(client.exited(PATIENCE).await.success(), "{}", client.log());
+        assert!(publish.lines.is_empty() && client.log().is_empty(), "it prints nothing");
+        make.logged("disconnected  pump-17", PATIENCE).await;
+        let log = make.log();
+        let (_, later) = log.split_once("landfall sessions").expect("what to try next");
+        assert_shown(later, &rest.lines);
+    }
+
+    make.signal(Signal::TERM);
+    make.exited(PATIENCE).await;
+}
+
+/// It has children, which only an orderly end takes along: also when the test fails.
+struct Demonstration(Process);
+
+impl Drop for Demonstration {
+    fn drop(&mut self) {
+        self.0.signal(Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.0.is_running() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Every line of the page is among those of the log, in order.
+fn assert_shown(log: &str, page: &[String]) {
+    let mut printed = log.lines().map(plain);
+    for line in page.iter().filter(|line| !line.trim().is_empty()) {
+        let wanted = plain(line);
+        assert!(
+            printed.any(|line| line == wanted),
+            "README.md shows\n  {wanted}\nwhich is not printed there:\n{log}"
+        );
+    }
+}
+
+/// A line without what differs from run to run.
+fn plain(line: &str) -> String {
+    line.split_whitespace().map(plain_word).collect::<Vec<_>>().join(" ")
+}
+
+fn plain_word(word: &str) -> String {
+    let core = word.trim_end_matches([',', ';', ':']);
+    let tail = &word[core.len()..];
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if core.len() == 13 && core.ends_with('Z') && core.matches(':').count() == 2 {
+        return format!("TIME{tail}");
+    }
+    if core.len() == 32 && core.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return format!("ID{tail}");
+    }
+    // A duration, unless it is one that was agreed: those are whole seconds.
+    if let Some(number) = core.strip_suffix("ms").or_else(|| core.strip_suffix('s'))
+        && digits(&number.replacen('.', "", 1))
+        && (core.ends_with("ms") || number.contains('.'))
+    {
+        return format!("DURATION{tail}");
+    }
+    match core.rsplit_once(':') {
+        Some((host, port)) if host.ends_with("127.0.0.1") && digits(port) => format!("{host}:PORT{tail}"),
+        _ => word.to_owned(),
+    }
+}
+
+/// The blocks of code between the README's markers.
+fn transcript() -> Vec<Block> {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("<!-- transcript").expect("the beginning of the transcript");
+    let (text, _) = rest.split_once("<!-- /transcript -->").expect("the end of the transcript");
+    let blocks = text.split("```").skip(1).step_by(2);
+    let read = |block: &str| {
+        let mut lines: Vec<String> = block.lines().skip(1).map(str::to_owned).collect();
+        let command = lines.first().and_then(|line| line.strip_prefix("$ ")).map(str::to_owned);
+        if command.is_some() {
+            lines.remove(0);
+        }
+        Block { command, lines }
+    };
+    blocks.map(read).collect()
+}
+
+/// Words as a shell makes them of a line that has single quotes only.
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('\'').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
