@@ -156,3 +156,17 @@ async fn starting_and_ending_from_many_tasks_keeps_the_count() {
     assert_eq!(ran.load(Ordering::Relaxed), 8000);
     assert!(scope.drain(LONG).await.is_clean());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_without_a_last_step_is_dropped_where_it_stands() {
+    let scope = Scope::new();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let mark = Dropped(Arc::clone(&dropped));
+    assert!(scope.spawn_until_cancelled(async move {
+        let _mark = mark;
+        pending::<()>().await;
+    }));
+    assert_eq!(scope.drain(LONG).await, Drained::default());
+    assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    assert!(!scope.spawn_until_cancelled(pending()));
+}

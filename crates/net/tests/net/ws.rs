@@ -1,7 +1,9 @@
 //! The WebSocket upgrade and frames, with a client of other making, and by hand where it would not misbehave.
 
+use bytes::BytesMut;
 use futures_util::{SinkExt as _, StreamExt as _};
-use landfall_net::{Limits, Refusal, Stream, StreamKind};
+use landfall_net::ws::upgrade;
+use landfall_net::{Exchanged, Limits, Refusal, Stream, StreamKind, exchange};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -264,4 +266,49 @@ async fn a_flood_of_pings_from_a_client_that_does_not_read_keeps_nothing() {
     }
     assert!(tail.len() <= many.len());
     house.end().await;
+}
+
+#[tokio::test]
+async fn a_narrow_pipe_changes_nothing() {
+    // No narrower: the client takes an answer in crumbs for an attack.
+    for width in [200, 1000] {
+        let (near, far) = tokio::io::duplex(width);
+        let (server, client) =
+            within(async { tokio::join!(upgrade(near, None), dial(far, "/mqtt", Some("mqtt"))) }).await;
+        let (mut server, client) = (server.unwrap(), client.unwrap());
+        let (mut sink, mut source) = client.split();
+        let bytes: Vec<u8> = (0..70_000_u32).map(|n| n as u8).collect();
+        let echo = async {
+            let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+            while let Exchanged::Read(_) | Exchanged::Wrote =
+                exchange(&mut server, Some(&mut input), &mut output).await.unwrap()
+            {
+                output.unsplit(std::mem::take(&mut input));
+            }
+            server.shutdown().await.unwrap();
+        };
+        let send = async {
+            for part in bytes.chunks(9_999) {
+                sink.send(Message::Binary(part.to_vec().into())).await.unwrap();
+                sink.send(Message::Ping(b"?".to_vec().into())).await.unwrap();
+            }
+            sink
+        };
+        let collect = async {
+            let mut back = Vec::new();
+            while back.len() < bytes.len() {
+                match source.next().await.unwrap().unwrap() {
+                    Message::Binary(more) => back.extend_from_slice(&more),
+                    Message::Pong(pong) => assert_eq!(pong, &b"?"[..]),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(back == bytes);
+        };
+        let client = async {
+            let (mut sink, ()) = tokio::join!(send, collect);
+            sink.send(Message::Close(None)).await.unwrap();
+        };
+        within(async { tokio::join!(echo, client) }).await;
+    }
 }
