@@ -79,6 +79,11 @@ impl Acl {
     pub fn may_subscribe(&self, filter: &TopicFilter) -> bool {
         self.subscribe.iter().any(|f| f.covers(filter))
     }
+
+    /// May a message of `topic` go to the device? A subscription that was allowed once may outlive the right to it.
+    pub fn may_receive(&self, topic: &str) -> bool {
+        self.subscribe.iter().any(|f| f.matches(topic))
+    }
 }
 
 /// Who a device turned out to be.

@@ -213,7 +213,9 @@ impl<S: Stream> Conn<S> {
     }
 
     fn send(&mut self, command: Arc<Command>) {
-        let topic = command_topic(&command, |topic| self.core.granted(topic).is_some());
+        let acl = &self.handle.principal().acl;
+        let topic =
+            command_topic(&command, |topic| self.core.granted(topic).is_some() && acl.may_receive(topic));
         let Some(topic) = topic else {
             self.handle.settled(&command.id, Outcome::Rejected, "not-subscribed");
             return;

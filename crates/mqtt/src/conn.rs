@@ -105,6 +105,8 @@ pub(crate) struct Conn<S> {
     held: bool,
     /// A layer above TCP may still hold bytes.
     flushing: bool,
+    /// Writing has failed.
+    deaf: bool,
 }
 
 impl<S: Stream> Conn<S> {
@@ -128,6 +130,7 @@ impl<S: Stream> Conn<S> {
             busy,
             held: false,
             flushing: false,
+            deaf: false,
             kept: None,
         })
     }
@@ -201,17 +204,12 @@ impl<S: Stream> Conn<S> {
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         let waits_for_room =
             self.busy.as_ref().is_some_and(|busy| busy.stuck.is_some() || !busy.queue.is_empty());
-        let takes_commands = !waits_for_room && self.out.len() < WRITE_HIGH;
+        let takes_commands = !waits_for_room && !self.deaf && self.out.len() < WRITE_HIGH;
         if let Poll::Ready(mail) = self.handle.poll_mail(cx, takes_commands) {
             return Poll::Ready(Wake::Mail(mail));
         }
-        if !self.out.is_empty() || self.flushing {
-            match self.poll_out(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready(Wake::Wrote),
-                Poll::Ready(Err(error)) => return Poll::Ready(Wake::Broken(error)),
-                Poll::Pending if self.poll_stall(cx).is_ready() => return Poll::Ready(Wake::Stalled),
-                Poll::Pending => {}
-            }
+        if let Poll::Ready(wake) = self.poll_output(cx) {
+            return Poll::Ready(wake);
         }
         if let Some(admission) = self.busy.as_mut().and_then(|busy| busy.admission.as_mut())
             && let Poll::Ready(permit) = admission.as_mut().poll(cx)
@@ -223,6 +221,21 @@ impl<S: Stream> Conn<S> {
             return Poll::Pending;
         }
         self.poll_in(cx).map(|read| read.map_or_else(Wake::Broken, Wake::Read))
+    }
+
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if !self.deaf && (!self.out.is_empty() || self.flushing) {
+            match self.poll_out(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Wake::Wrote),
+                // The client does not hear any more, but what it said before may still lie there: a DISCONNECT, perhaps.
+                Poll::Ready(Err(_)) => self.deaf = true,
+                Poll::Pending => return self.poll_stall(cx).map(|()| Wake::Stalled),
+            }
+        }
+        if self.deaf {
+            self.out.clear();
+        }
+        Poll::Pending
     }
 
     /// Reads what has come; `input` gets memory only then.
