@@ -41,7 +41,7 @@ struct ServerError {
 const MENDABLE: [u32; 3] = [10002, 10060, 10109];
 
 impl Answer {
-    fn stored(sequence: u64) -> Self {
+    pub(crate) fn stored(sequence: u64) -> Self {
         Self { verdict: Verdict::Stored, sequence, why: String::new() }
     }
 

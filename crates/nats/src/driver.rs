@@ -1,12 +1,16 @@
 //! The publisher's task: from the queue through the window onto one connection after another.
 //!
-//! Owns: when to connect, send, send again and give up. Does not own: the order of sending ([`crate::window`]).
+//! Owns: when to connect, send, send again and give up; and, after an outage that a stream's duplicate window does not
+//! reach across, asking the stream what it holds before anything is sent a second time. Does not own: the order of sending
+//! ([`crate::window`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use landfall_event::{Stream, subject};
 use landfall_hub::{Publication, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -33,12 +37,37 @@ enum End {
     Finished,
 }
 
+/// A publication in the window.
+#[derive(Debug)]
+struct Item {
+    publication: Publication,
+    /// The newest place in its stream that was known before it was first sent: it can only lie behind.
+    behind: u64,
+}
+
+/// The newest place that is known of each stream.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    connectivity: u64,
+    messages: u64,
+}
+
+impl Newest {
+    fn of(&mut self, stream: Stream) -> &mut u64 {
+        match stream {
+            Stream::Connectivity => &mut self.connectivity,
+            Stream::Messages => &mut self.messages,
+        }
+    }
+}
+
 /// The state of the task.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     target: Target,
     bounds: Bounds,
-    window: Window<Publication>,
+    window: Window<Item>,
+    newest: Option<Newest>,
     /// Publications on their way from the queue into the window; empty between two steps.
     taken: Vec<Publication>,
     origin: Instant,
@@ -59,6 +88,7 @@ impl Driver {
             target,
             bounds,
             window: Window::new(bounds),
+            newest: None,
             taken: Vec::with_capacity(BATCH),
             origin: Instant::now(),
             attempts: 0,
@@ -86,7 +116,7 @@ impl Driver {
                 Err(End::Lost(why)) => {
                     tracing::warn!(
                         why,
-                        unsettled = self.window.unsettled(),
+                        unsettled = self.window.unsettled().count(),
                         "the publishing connection is lost"
                     );
                 }
@@ -123,6 +153,15 @@ impl Driver {
 
     /// Publishes over one connection until it breaks or everything is done.
     async fn serve(&mut self, link: &mut Link) -> Result<(), End> {
+        let shared = Arc::clone(&self.shared);
+        let stock = tokio::select! {
+            stock = self.take_stock(link) => stock,
+            () = given_up(&shared) => return Err(End::Finished),
+        };
+        if let Err(error) = stock {
+            self.complain(error.to_string());
+            return Err(End::Lost("JetStream does not answer"));
+        }
         let mut watch = interval(WATCH_INTERVAL);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -156,24 +195,70 @@ impl Driver {
         }
     }
 
+    /// Before anything is sent: where the streams end now, if that is not known yet; and, when messages were under way on
+    /// a lost connection for so long that a stream may have forgotten their ids, which of them it holds.
+    async fn take_stock(&mut self, link: &Link) -> Result<(), async_nats::Error> {
+        let since = self.window.doubtful_since();
+        if self.newest.is_some() && since.is_none() {
+            return Ok(());
+        }
+        let mut newest = Newest { connectivity: 0, messages: 0 };
+        let mut all_asked = true;
+        for stream in [Stream::Connectivity, Stream::Messages] {
+            let Some(end) = link.end_of(stream).await? else { continue };
+            *newest.of(stream) = end.newest;
+            let reach = Tick::try_from(end.remembers.as_millis() / 2).unwrap_or(Tick::MAX);
+            match since {
+                Some(since) if self.now().saturating_sub(since) >= reach => {
+                    self.recall(link, stream, end.newest).await?;
+                }
+                _ => all_asked = false,
+            }
+        }
+        self.newest.get_or_insert(newest);
+        if all_asked {
+            self.window.no_doubt();
+        }
+        Ok(())
+    }
+
+    /// Settles the unsettled messages that the stream holds already.
+    async fn recall(&mut self, link: &Link, stream: Stream, newest: u64) -> Result<(), async_nats::Error> {
+        let mut unsettled = HashMap::new();
+        let mut behind = newest;
+        for (number, item) in self.window.unsettled().filter(|(_, item)| item.publication.stream == stream) {
+            // A stream that was made anew begins at 1 again.
+            behind = behind.min(if item.behind > newest { 0 } else { item.behind });
+            unsettled.insert(item.publication.id, number);
+        }
+        let mut stored = Vec::new();
+        link.ids_behind(stream, behind, |id| stored.extend(unsettled.get(&id))).await?;
+        let (name, found) = (subject::stream_name(stream), stored.len());
+        tracing::info!(stream = name, found, "asked what was stored before the connection was lost");
+        for number in stored {
+            self.settle(number, &ack::Answer::stored(0));
+        }
+        Ok(())
+    }
+
     /// Sends what the window lets through, at most a batch; returns how many.
     async fn send_batch(&mut self, link: &mut Link) -> Result<usize, End> {
         self.admit();
         let now = self.now();
         let mut sent = 0;
         while sent < BATCH {
-            let Some((number, publication)) = self.window.next(now) else { break };
+            let Some((number, item)) = self.window.next(now) else { break };
             sent += 1;
             if number < self.sent_to {
                 self.shared.counters.retried.fetch_add(1, Ordering::Relaxed);
             }
             self.sent_to = self.sent_to.max(number + 1);
-            match link.send(number, publication).await {
+            match link.send(number, &item.publication).await {
                 Ok(()) => {}
                 Err(SendError::Lost) => return Err(End::Lost("it broke")),
                 Err(SendError::Refused(error)) => {
-                    if let Settled::Done(publication) = self.window.settle(number, Verdict::Final, now) {
-                        self.shared.refuse(publication, error);
+                    if let Settled::Done(item) = self.window.settle(number, Verdict::Final, now) {
+                        self.shared.refuse(item.publication, error);
                     }
                 }
             }
@@ -187,7 +272,8 @@ impl Driver {
         if room > 0 {
             self.shared.take(room, &mut self.taken);
             for publication in self.taken.drain(..) {
-                self.window.admit(publication);
+                let behind = self.newest.as_mut().map_or(0, |newest| *newest.of(publication.stream));
+                self.window.admit(Item { publication, behind });
             }
         }
     }
@@ -204,12 +290,16 @@ impl Driver {
 
     fn settle(&mut self, number: u64, answer: &ack::Answer) {
         match self.window.settle(number, answer.verdict, self.now()) {
-            Settled::Done(publication) if answer.verdict == Verdict::Stored => {
+            Settled::Done(Item { publication, .. }) if answer.verdict == Verdict::Stored => {
                 self.failures = 0;
+                if let Some(newest) = &mut self.newest {
+                    let newest = newest.of(publication.stream);
+                    *newest = (*newest).max(answer.sequence);
+                }
                 self.shared.counters.stored.fetch_add(1, Ordering::Relaxed);
                 publication.receipt.stored();
             }
-            Settled::Done(publication) => {
+            Settled::Done(Item { publication, .. }) => {
                 tracing::warn!(id = %publication.id, why = ?answer.why, "refused for good");
                 self.shared.refuse(publication, StoreError::Refused(answer.why.clone()));
             }
@@ -251,12 +341,23 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.ready.store(false, Ordering::Relaxed);
-        let rest: Vec<Publication> = self.window.drain().chain(self.taken.drain(..)).collect();
+        let rest: Vec<Publication> =
+            self.window.drain().map(|item| item.publication).chain(self.taken.drain(..)).collect();
         self.count_in_flight();
         for publication in rest.into_iter().chain(self.shared.end()) {
             self.shared.refuse(publication, StoreError::Closed);
         }
         self.end.send_replace(true);
+    }
+}
+
+/// Waits until the deadline of the end has passed, also of one that is set only while this waits.
+async fn given_up(shared: &Shared) {
+    loop {
+        tokio::select! {
+            () = until(shared.deadline()) => return,
+            () = shared.closing.notified() => {}
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod embedded;
 mod health;
 mod link;
 mod publisher;
+mod reading;
 mod store;
 pub mod streams;
 pub mod window;

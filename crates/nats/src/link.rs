@@ -15,15 +15,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{
     Client, HeaderMap, HeaderValue, Message, PublishErrorKind, ReconnectToServer, ServerAddr, Subject,
     Subscriber,
 };
 use futures_util::StreamExt;
-use landfall_event::{Stream, subject};
+use landfall_event::{EventId, Stream, subject};
 use landfall_hub::{Publication, StoreError};
 
 use crate::connect::{Complaints, ConnectError, Target};
+use crate::reading;
 
 /// Nothing can listen on port 0 (RFC 6335, section 6), so a connection to it is refused at once.
 const NOWHERE: &str = "nats://127.0.0.1:0";
@@ -39,6 +43,15 @@ pub(crate) enum SendError {
     Refused(StoreError),
     /// The connection is gone.
     Lost,
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamEnd {
+    /// The place of the newest message; 0 when there never was one.
+    pub(crate) newest: u64,
+    /// How long it knows the ids that it has stored.
+    pub(crate) remembers: Duration,
 }
 
 /// One publishing connection.
@@ -120,6 +133,46 @@ impl Link {
         }
     }
 
+    /// Where the stream ends now; `None` when there is no such stream.
+    pub(crate) async fn end_of(&self, stream: Stream) -> Result<Option<StreamEnd>, async_nats::Error> {
+        let context = jetstream::new(self.client.clone());
+        match context.get_stream(subject::stream_name(stream)).await {
+            Ok(stream) => {
+                let info = stream.cached_info();
+                Ok(Some(StreamEnd {
+                    newest: info.state.last_sequence,
+                    remembers: info.config.duplicate_window,
+                }))
+            }
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(None)
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Hands the ids of the messages behind `place` in the stream to `each`.
+    pub(crate) async fn ids_behind(
+        &self,
+        stream: Stream,
+        place: u64,
+        mut each: impl FnMut(EventId),
+    ) -> Result<(), async_nats::Error> {
+        let context = jetstream::new(self.client.clone());
+        let stream = context.get_stream_no_info(subject::stream_name(stream)).await?;
+        let from = DeliverPolicy::ByStartSequence { start_sequence: place + 1 };
+        let take = |_, message: Message| {
+            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
+            // Another program's id is none of ours.
+            if let Some(id) = id.and_then(|id| id.as_str().parse().ok()) {
+                each(id);
+            }
+        };
+        reading::read(&stream, from, true, take).await
+    }
+
     /// The subject in the library's form, which is cheap to clone.
     fn subject(&mut self, subject: &Arc<str>) -> Subject {
         if let Some((_, kept)) = self.subjects.iter().find(|(known, _)| Arc::ptr_eq(known, subject)) {
@@ -136,17 +189,13 @@ impl Link {
 fn headers(publication: &Publication) -> Result<HeaderMap, StoreError> {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, publication.id.to_string());
-    headers.insert(NATS_EXPECTED_STREAM, stream_name(publication.stream));
+    headers.insert(NATS_EXPECTED_STREAM, subject::stream_name(publication.stream));
     for (name, value) in &publication.headers {
         let value: HeaderValue =
             value.parse().map_err(|_| StoreError::Refused(format!("a line break in the header {name}")))?;
         headers.insert(*name, value);
     }
     Ok(headers)
-}
-
-fn stream_name(stream: Stream) -> &'static str {
-    subject::stream_name(stream)
 }
 
 /// Bytes of the headers as NATS counts them: `NATS/1.0`, one line for each, an empty line.

@@ -32,7 +32,7 @@ const REPLIES_WAITING: usize = 4096;
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// How a [`Publisher`] works.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublisherSettings {
     /// The bounds of the window. `in_flight` is held to [`LARGEST_WINDOW`].
     pub bounds: Bounds,

@@ -10,13 +10,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::AckPolicy;
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
-use async_nats::{Client, HeaderMap, Request, header};
+use async_nats::{Client, HeaderMap, Message, Request, header};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use landfall_event::subject::{self, QUEUE_STREAM};
 use landfall_event::{DeviceId, TenantId};
 use landfall_hub::{BoxFuture, SessionStore, StoreError, StoredQueue, StoredSession};
@@ -24,13 +22,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ack;
 use crate::connect::reconnect_delay;
+use crate::reading;
 use crate::streams::sessions_stream;
 use crate::window::Verdict;
 
 /// How long a call tries before it gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Messages read at once when everything is read.
-const PAGE: usize = 256;
 /// The headers that key-value clients put on a deletion.
 const KV_OPERATION: &str = "KV-Operation";
 
@@ -87,43 +84,18 @@ impl JetStreamStore {
         self.context.get_stream_no_info(name).await.map_err(Failure::passing)
     }
 
-    /// Reads everything that the stream holds now, in order: subject, place, headers, body.
+    /// Everything that the stream holds now, in order: subject, place, body.
     async fn read_all(&self, name: &str) -> Result<Vec<(String, u64, Bytes)>, Failure> {
         let stream = self.stream(name).await?;
-        let config = pull::Config {
-            ack_policy: AckPolicy::None,
-            inactive_threshold: Duration::from_secs(30),
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        };
-        let consumer = stream.create_consumer(config).await.map_err(Failure::passing)?;
         let mut entries = Vec::new();
-        let mut read = 0;
-        loop {
-            let mut page = consumer.fetch().max_messages(PAGE).messages().await.map_err(Failure::passing)?;
-            let before = read;
-            while let Some(message) = page.next().await {
-                let message = message.map_err(Failure::passing)?;
-                let info = message.info().map_err(Failure::passing)?;
-                read += 1;
-                if info.consumer_sequence != read {
-                    return Err(Failure::passing("an entry was lost on the way"));
-                }
-                let place = info.stream_sequence;
-                let message = message.message;
-                let deletion =
-                    message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some());
-                if !deletion {
-                    entries.push((message.subject.to_string(), place, message.payload));
-                }
+        let take = |place, message: Message| {
+            let deletion =
+                message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some());
+            if !deletion {
+                entries.push((message.subject.to_string(), place, message.payload));
             }
-            if read == before {
-                break;
-            }
-        }
-        // It would go by itself.
-        let _ = stream.delete_consumer(&consumer.cached_info().name).await;
+        };
+        reading::read(&stream, DeliverPolicy::All, false, take).await.map_err(Failure::passing)?;
         Ok(entries)
     }
 

@@ -13,7 +13,8 @@
 //! settled is sent again from the oldest on, before anything new. As long as each connection carries an unbroken run that
 //! begins at the oldest unsettled message, the first appearance of each message in the stream is in order, even if an
 //! older connection's bytes still arrive beside the newer one's: each run is in order, and what a run skips was stored
-//! before it began. The second appearance is dropped by the stream's duplicate window.
+//! before it began. The second appearance is dropped by the stream's duplicate window; for a message that was sent longer
+//! ago than that window reaches, [`Window::doubtful_since`] says that the stream must be asked first.
 //!
 //! A single message that the server refuses for a passing reason ([`Verdict::Passing`]) while its successors are already
 //! on their way breaks that rule, and nothing on this side can call them back. Two things keep that from happening in
@@ -34,7 +35,7 @@ pub struct Bounds {
     /// The most messages from the oldest unsettled to the newest sent; at least 1.
     pub in_flight: usize,
     /// With something in flight and nothing settled for this long, the connection counts as dead. A single message may
-    /// wait four times as long while others settle.
+    /// wait twelve times as long while others settle.
     pub ack_timeout_ms: u64,
     /// The pause after the first refusal that will pass; it doubles with each further one.
     pub first_pause_ms: u64,
@@ -70,8 +71,9 @@ pub enum Settled<T> {
     Unknown,
 }
 
-/// How often a message may go unanswered, in units of `ack_timeout_ms`, while others are answered.
-const PATIENCE: u64 = 4;
+/// How long a single message may go unanswered while others are answered, in units of `ack_timeout_ms`: a slow disk takes
+/// its time over a full window, a lost acknowledgement is rare.
+const PATIENCE: u64 = 12;
 
 #[derive(Debug)]
 enum Entry<T> {
@@ -110,6 +112,16 @@ pub struct Window<T> {
     refusals: u32,
     /// When a message last settled.
     progress: Tick,
+    doubt: Option<Doubt>,
+}
+
+/// Messages whose connection was lost before they were answered: they may be in the stream.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// When the first of them was sent.
+    since: Tick,
+    /// All of them have numbers below this one.
+    below: u64,
 }
 
 impl<T> Window<T> {
@@ -124,6 +136,7 @@ impl<T> Window<T> {
             phase: Phase::Probing,
             refusals: 0,
             progress: 0,
+            doubt: None,
         }
     }
 
@@ -204,11 +217,16 @@ impl<T> Window<T> {
             self.first += 1;
         }
         self.cursor = self.cursor.max(self.first);
+        self.doubt = self.doubt.filter(|doubt| self.first < doubt.below);
         Settled::Done(item)
     }
 
     /// The connection is gone: whatever is not settled waits again, in order. A pause goes on.
     pub fn reset(&mut self, now: Tick) {
+        if let Some(oldest) = self.oldest_sent() {
+            let since = self.doubt.map_or(oldest, |doubt| doubt.since.min(oldest));
+            self.doubt = Some(Doubt { since, below: self.end() });
+        }
         for entry in &mut self.entries {
             entry.mark_waiting();
         }
@@ -227,9 +245,19 @@ impl<T> Window<T> {
         if self.in_flight == 0 {
             return false;
         }
-        let oldest = self.entries.iter().filter_map(Entry::sent_at).min().unwrap_or(now);
+        let oldest = self.oldest_sent().unwrap_or(now);
         now.saturating_sub(self.progress) >= self.bounds.ack_timeout_ms
             || now.saturating_sub(oldest) >= self.bounds.ack_timeout_ms.saturating_mul(PATIENCE)
+    }
+
+    /// Since when there are messages that were sent on a connection that was lost, so that they may be in the stream already.
+    pub fn doubtful_since(&self) -> Option<Tick> {
+        self.doubt.map(|doubt| doubt.since)
+    }
+
+    /// The stream has been asked: whatever it holds has been settled.
+    pub fn no_doubt(&mut self) {
+        self.doubt = None;
     }
 
     /// When the present pause ends, if there is one.
@@ -255,9 +283,9 @@ impl<T> Window<T> {
         self.entries.is_empty()
     }
 
-    /// Messages in the window that are not settled.
-    pub fn unsettled(&self) -> usize {
-        self.entries.iter().filter(|e| !matches!(e, Entry::Done)).count()
+    /// The messages in the window that are not settled, in order.
+    pub fn unsettled(&self) -> impl Iterator<Item = (u64, &T)> {
+        (self.first..).zip(&self.entries).filter_map(|(number, entry)| Some((number, entry.item()?)))
     }
 
     /// Empties the window: everything that is not settled, in order.
@@ -265,6 +293,7 @@ impl<T> Window<T> {
         self.first = self.end();
         self.cursor = self.first;
         self.in_flight = 0;
+        self.doubt = None;
         std::mem::take(&mut self.entries).into_iter().filter_map(|entry| match entry {
             Entry::Waiting(item) | Entry::Sent(item, _) => Some(item),
             Entry::Done => None,
@@ -273,6 +302,10 @@ impl<T> Window<T> {
 
     fn end(&self) -> u64 {
         self.first + self.entries.len() as u64
+    }
+
+    fn oldest_sent(&self) -> Option<Tick> {
+        self.entries.iter().filter_map(Entry::sent_at).min()
     }
 
     fn index(&self, number: u64) -> Option<usize> {

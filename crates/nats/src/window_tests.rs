@@ -48,7 +48,7 @@ fn the_window_spans_from_the_oldest_unsettled_message() {
     assert!(window.room() > 0);
     assert_eq!(window.settle(2, Verdict::Stored, 1), Settled::Done(2));
     assert_eq!(window.in_flight(), 1);
-    assert_eq!(window.unsettled(), 1);
+    assert_eq!(window.unsettled().count(), 1);
 }
 
 #[test]
@@ -108,24 +108,56 @@ fn acknowledgements_that_nobody_waits_for_change_nothing() {
     window.reset(1);
     assert_eq!(window.settle(1, Verdict::Passing, 1), Settled::Unknown, "not in flight");
     assert_eq!(window.settle(1, Verdict::Stored, 1), Settled::Done(1), "stored is stored");
-    assert_eq!((window.in_flight(), window.unsettled()), (0, 1));
+    assert_eq!((window.in_flight(), window.unsettled().count()), (0, 1));
 }
 
 #[test]
 fn silence_is_told_from_slow_answers() {
-    let mut window = opened(8, 3);
+    let mut window = opened(32, 1);
     assert!(!window.is_stalled(999));
     assert!(window.is_stalled(1_000), "nothing settled for the whole time");
-    for step in 1..=3 {
-        assert!(!window.is_stalled(step * 900));
-        window.admit(3 + step);
-        sent(&mut window, step * 900);
-        assert_eq!(window.settle(1 + step, Verdict::Stored, step * 900), Settled::Done(1 + step));
+    for item in 2..=14 {
+        let now = (item - 1) * 900;
+        window.admit(item);
+        assert_eq!(sent(&mut window, now), [item]);
+        assert_eq!(window.settle(item, Verdict::Stored, now), Settled::Done(item));
+        assert!(!window.is_stalled(now + 99));
     }
-    assert!(!window.is_stalled(3_600));
-    assert!(window.is_stalled(4_000), "one message has waited four times as long");
+    assert!(!window.is_stalled(11_799));
+    assert!(window.is_stalled(12_000), "one message has waited twelve times as long");
     window.drain().for_each(drop);
     assert!(!window.is_stalled(90_000));
+}
+
+#[test]
+fn a_message_whose_connection_was_lost_is_in_doubt_until_it_settles() {
+    let mut window = opened(8, 0);
+    for (at, item) in [(100, 1), (200, 2)] {
+        window.admit(item);
+        sent(&mut window, at);
+    }
+    assert_eq!(window.doubtful_since(), None);
+    window.reset(300);
+    assert_eq!(window.doubtful_since(), Some(100));
+    window.admit(3);
+    sent(&mut window, 400);
+    window.reset(500);
+    assert_eq!(window.doubtful_since(), Some(100), "the earliest counts");
+    window.settle(1, Verdict::Stored, 600);
+    assert_eq!(window.doubtful_since(), Some(100), "2 is still in doubt");
+    window.settle(2, Verdict::Stored, 600);
+    window.settle(3, Verdict::Stored, 600);
+    assert_eq!(window.doubtful_since(), None);
+    window.admit(4);
+    sent(&mut window, 700);
+    window.settle(4, Verdict::Passing, 700);
+    window.reset(700);
+    assert_eq!(window.doubtful_since(), None, "what was refused is not in the stream");
+    sent(&mut window, 800);
+    window.reset(900);
+    assert_eq!(window.doubtful_since(), Some(800));
+    window.no_doubt();
+    assert_eq!(window.doubtful_since(), None);
 }
 
 #[test]

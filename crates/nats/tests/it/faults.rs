@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use landfall_hub::Bus;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::support::{Fleet, all_stored, assert_whole, make_streams};
+use crate::support::{Fleet, all_stored, assert_whole, make_streams, make_streams_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_and_started_again() {
@@ -61,6 +62,33 @@ async fn a_server_that_is_frozen_and_thawed() {
     let (news, ()) = tokio::join!(publishing, freezing);
     all_stored(news).await;
     assert_whole(&server.url(), 8, 1_500).await;
+}
+
+/// What was stored without an answer is not stored a second time, even when the stream has forgotten its id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_for_longer_than_the_duplicate_window() {
+    const WINDOW: Duration = Duration::from_secs(2);
+    let mut server = NatsServer::start().await;
+    make_streams_with(&server.url(), WINDOW).await;
+    let fleet = Arc::new(Fleet::start(&server.url()).await);
+    let publishing = {
+        let fleet = Arc::clone(&fleet);
+        async move { fleet.publish(8, 2_500, 450).await }
+    };
+    let killing = async {
+        for stored in [4_000, 9_000] {
+            fleet.reaches(stored).await;
+            server.kill();
+            // The window is real time in the server: nothing else tells when it is over.
+            tokio::time::sleep(WINDOW + Duration::from_millis(500)).await;
+            server.restart().await;
+        }
+    };
+    let (news, ()) = tokio::join!(publishing, killing);
+    all_stored(news).await;
+    assert_whole(&server.url(), 8, 2_500).await;
+    let stats = fleet.publisher.stats();
+    assert_eq!((stats.stored, stats.refused), (20_000, 0));
 }
 
 /// The old connection's bytes arrive beside the new one's.

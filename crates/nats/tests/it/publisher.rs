@@ -153,8 +153,8 @@ async fn an_aborted_publisher_leaves_nobody_waiting() {
 async fn a_small_window_bounds_what_is_in_flight() {
     let server = NatsServer::start().await;
     make_streams(&server.url()).await;
-    let fleet =
-        Arc::new(Fleet::start_with(&server.url(), Bounds { in_flight: 3, ..Bounds::default() }).await);
+    let bounds = Bounds { in_flight: 3, ..Bounds::default() };
+    let fleet = Arc::new(Fleet::start_with(&server.url(), bounds).await);
     let news = fleet.publish(2, 200, 10).await;
     all_stored(news).await;
     assert_whole(&server.url(), 2, 200).await;

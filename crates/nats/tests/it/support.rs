@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use landfall_event::subject::{stream_name, stream_subjects};
 use landfall_event::{EventId, SessionId, Stream};
 use landfall_hub::{Bus, Publication, Receipt, StoreError};
+use landfall_nats::streams::StreamSettings;
 use landfall_nats::window::Bounds;
 use landfall_nats::{ConnectSettings, Publisher, PublisherSettings, Target, streams};
 use landfall_net::Scope;
@@ -157,8 +158,14 @@ pub(crate) async fn assert_whole(url: &str, sessions: u8, each: u64) {
 
 /// Makes the streams.
 pub(crate) async fn make_streams(url: &str) {
+    make_streams_with(url, StreamSettings::default().duplicate_window).await;
+}
+
+/// Makes the streams with this duplicate window.
+pub(crate) async fn make_streams_with(url: &str, duplicate_window: Duration) {
     let context = jetstream::new(landfall_testkit::nats::client(url).await);
-    streams::ensure(&context, &streams::StreamSettings::default()).await.expect("streams");
+    let settings = StreamSettings { duplicate_window, ..StreamSettings::default() };
+    streams::ensure(&context, &settings).await.expect("streams");
 }
 
 /// A short while, for what must *not* happen.
