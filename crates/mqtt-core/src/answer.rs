@@ -11,7 +11,7 @@ use crate::QoS;
 pub struct Accept {
     /// The client id made for a client that sent none, at most 64 bytes; told to a 5.0 client [MQTT-3.1.3-7].
     pub assigned_client_id: Option<Arc<str>>,
-    /// Seconds; the operator's keep-alive in place of the client's. 0: none.
+    /// Seconds; the operator's keep-alive in place of the client's, whatever the limits say. 0: none.
     pub keep_alive: Option<u16>,
     /// Seconds; the most that the session may outlive the connection. `None`: what the limits say.
     pub session_expiry: Option<u32>,

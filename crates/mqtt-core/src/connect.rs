@@ -169,7 +169,7 @@ impl Offer {
             version: self.version,
             problem_information: self.problem_information,
             session_present: state.is_some(),
-            keep_alive: bounded(accept.keep_alive.unwrap_or(self.keep_alive), limits.max_keep_alive),
+            keep_alive: accept.keep_alive.unwrap_or_else(|| bounded(self.keep_alive, limits.max_keep_alive)),
             session_expiry,
             asked_no_expiry: self.session_expiry == 0,
             receive_maximum: self.receive_maximum,

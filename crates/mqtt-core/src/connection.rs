@@ -205,6 +205,12 @@ impl Connection {
         self.session().map(Session::state).unwrap_or_default()
     }
 
+    /// How many QoS 2 messages of the client are neither stored nor failed yet. While there are any, a client that resumes
+    /// the session would have them stored twice: settle them before the state goes to its next connection.
+    pub fn unsettled(&self) -> usize {
+        self.session().map_or(0, |s| s.receiver.unsettled())
+    }
+
     /// Changes whenever [`Self::session_state`] does: the sign to keep it anew. Exactly once holds over a crash of the
     /// gateway too if the state is kept before `out` is written.
     pub fn state_revision(&self) -> u32 {

@@ -94,6 +94,11 @@ impl Receiver {
         self.pending.len()
     }
 
+    /// How many QoS 2 messages are in the shell's hands.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.pending.iter().filter(|p| p.qos == QoS::ExactlyOnce && p.outcome == Outcome::Waiting).count()
+    }
+
     /// The QoS 2 packet ids whose messages are stored: those acknowledged, and those behind an earlier message.
     pub(crate) fn stored_ids(&self) -> Vec<u16> {
         let behind =

@@ -248,3 +248,14 @@ impl Session {
         self.subscriptions.granted(topic)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection holds, beside the texts of its subscriptions.
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    }
+}

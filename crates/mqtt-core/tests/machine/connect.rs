@@ -272,7 +272,8 @@ fn the_keep_alive_in_force_is_the_operators_or_within_the_bound() {
         (60, None, 300, Some(60)),
         (60, Some(10), 300, Some(10)),
         (60, Some(0), 0, None),
-        (60, Some(0), 300, Some(300)),
+        (60, Some(0), 300, None),
+        (60, Some(400), 300, Some(400)),
     ] {
         for version in BOTH {
             let limits = Limits { max_keep_alive: max, ..Limits::default() };

@@ -186,8 +186,10 @@ fn a_message_stored_after_the_end_is_known_to_the_state() {
         let third = peer.publish(&qos2(version, 6));
         peer.send(&[0xE0, 0]);
         let revision = peer.conn.state_revision();
+        assert_eq!(peer.conn.unsettled(), 2);
         assert!(peer.stored(&second).is_empty(), "nothing is sent after the end");
         assert_ne!(peer.conn.state_revision(), revision);
+        assert_eq!(peer.conn.unsettled(), 1);
         let (mut next, _) = again(&peer, version, &[]);
         assert_eq!(next.ask(&publish(version, 0x3C, "t", 5, &[], b"x")), [0x50, 2, 0, 5]);
         next.publish(&publish(version, 0x3C, "t", 6, &[], b"x"));
