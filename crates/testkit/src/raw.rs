@@ -200,6 +200,8 @@ impl RawClient {
     /// When it is refused.
     pub async fn open_abrupt(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+        // An abrupt close throws away what has not left, so nothing may wait for an acknowledgement (Nagle).
+        stream.set_nodelay(true).expect("a TCP socket");
         stream.set_zero_linger().expect("a TCP socket");
         Self::over(stream, Version::V5)
     }
