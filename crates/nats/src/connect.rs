@@ -142,7 +142,7 @@ impl Target {
     /// subscriptions, never for events, because such a client loses what it had not written yet without a word.
     ///
     /// # Errors
-    /// When a credentials file cannot be read. A server that is away is no error.
+    /// When a credentials or certificate file cannot be read. A server that is away is no error.
     pub async fn client(&self) -> Result<Client, ConnectError> {
         let options = self
             .options(Complaints::default())
@@ -175,6 +175,7 @@ impl Target {
             Some(User::Token(token)) => options.token(token.clone()),
             None => options,
         };
+        self.check_files()?;
         if let Some(ca) = &self.settings.ca {
             options = options.add_root_certificates(ca.clone());
         }
@@ -186,6 +187,16 @@ impl Target {
             options = read.map_err(|source| ConnectError::File { path: path.clone(), source })?;
         }
         Ok(options)
+    }
+
+    /// The library reads certificates only when a server asks for TLS, and then says no more than that it failed.
+    fn check_files(&self) -> Result<(), ConnectError> {
+        let own = self.settings.certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        for path in self.settings.ca.iter().chain(own) {
+            let opened = std::fs::File::open(path);
+            opened.map_err(|source| ConnectError::File { path: path.clone(), source })?;
+        }
+        Ok(())
     }
 }
 

@@ -47,7 +47,11 @@ impl Fleet {
     pub(crate) async fn start_with(url: &str, bounds: Bounds) -> Self {
         let scope = Scope::new();
         let client = target(url).client().await.expect("a client");
-        let publisher = Publisher::start(&scope, target(url), client, PublisherSettings { bounds });
+        Self::of(Publisher::start(&scope, target(url), client, PublisherSettings { bounds }), scope)
+    }
+
+    /// With a publisher that runs in this scope.
+    pub(crate) fn of(publisher: Publisher, scope: Scope) -> Self {
         let subject = stream_subjects(Stream::Messages)[0].replace('*', "test").replace('>', "upstream");
         Self { publisher: Arc::new(publisher), scope, subject: subject.into() }
     }
