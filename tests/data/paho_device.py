@@ -51,6 +51,7 @@ def main():
     subscribed = threading.Event()
     published = {}
     answered = threading.Semaphore(0)
+    answers = []
     failures = []
 
     def on_connect(client, userdata, flags, reason, properties):
@@ -70,7 +71,7 @@ def main():
         tell("message", topic=message.topic, qos=message.qos, payload=message.payload.decode())
         # command///req/{id}/{name} is answered on command///res/{id}/{status}
         command = message.topic.split("/")[4]
-        client.publish(f"command///res/{command}/200", b'{"echo":' + message.payload + b"}", qos=1)
+        answers.append(client.publish(f"command///res/{command}/200", b'{"echo":' + message.payload + b"}", qos=1))
         answered.release()
 
     client.on_connect = on_connect
@@ -98,6 +99,9 @@ def main():
         if not answered.acquire(timeout=PATIENCE):
             tell("failed", step="command")
             return 1
+    # A socket that is closed with an acknowledgement unread is reset, and a DISCONNECT that has not left goes with it.
+    for answer in answers:
+        answer.wait_for_publish(PATIENCE)
     client.disconnect()
     client.loop_stop()
     tell("done")
