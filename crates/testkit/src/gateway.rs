@@ -352,7 +352,7 @@ impl Gateway {
 
     /// Freezes it (SIGSTOP).
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
     }
 
     /// Lets it go on (SIGCONT).

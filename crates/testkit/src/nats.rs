@@ -100,7 +100,7 @@ impl NatsServer {
 
     /// Freezes it: its connections stay open and nothing answers (SIGSTOP).
     pub fn freeze(&self) {
-        self.running().signal(Signal::STOP);
+        self.running().freeze();
     }
 
     /// Lets a frozen one go on (SIGCONT).

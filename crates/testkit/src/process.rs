@@ -72,6 +72,20 @@ impl Process {
         self.ended.borrow().is_none()
     }
 
+    /// Stops it (SIGSTOP) and waits until every thread of it stands still: the signal alone lets one that is running go on
+    /// for a moment.
+    ///
+    /// # Panics
+    /// When it still runs after some seconds.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while !stands_still(self.pid()) {
+            assert!(std::time::Instant::now() < deadline, "process {} does not stop", self.pid());
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends a signal; nothing happens when it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.is_running() {
@@ -227,4 +241,13 @@ pub fn kill(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+/// Is every thread of the process stopped? The state is the first word behind the name in parentheses.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('T'))
+    })
 }
