@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::mailbox::Mail;
 use crate::router::Verdict;
 use crate::session::{Session, Uplink};
-use crate::{BoxFuture, Command, Hub, Principal, Receipt};
+use crate::{BoxFuture, Command, Hub, Principal, Receipt, StoreError};
 
 /// What a message costs of the publish window beside its payload: about the size of its event's head.
 const HEAD_BYTES: usize = 512;
@@ -189,8 +189,13 @@ impl SessionHandle {
         }
     }
 
+    /// Waits for news of stored messages only; goes on after the session's end.
+    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Vec<(u64, Result<(), StoreError>)>> {
+        self.session.mailbox.poll_settled(cx)
+    }
+
     /// Ends the session, unless it has ended.
-    pub fn close(self, reason: Reason) {
+    pub fn close(&self, reason: Reason) {
         self.hub.close(&self.session, self.slot, reason);
     }
 }

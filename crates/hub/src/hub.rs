@@ -401,7 +401,7 @@ impl Hub {
         let times = (self.clock.tick(), self.clock.unix());
         let told = {
             let mut refusals = self.refusals.lock();
-            let told = refusals.note(cause, transport, remote, device, times);
+            let told = refusals.note(cause, transport, remote, device, times, self.bus.is_ready());
             self.metrics.refusal_sources.set(i64::try_from(refusals.sources()).unwrap_or(i64::MAX));
             told
         };
@@ -424,9 +424,12 @@ impl Hub {
         self.expire_commands();
         let wills = self.wills.lock().due(now);
         wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));
-        let mut refused = Vec::new();
-        self.refusals.lock().due(now, &mut refused);
-        refused.into_iter().for_each(|event| self.submit_refused(event));
+        // While the bus is away they are counted on, so that what waits for it stays bounded.
+        if self.bus.is_ready() {
+            let mut refused = Vec::new();
+            self.refusals.lock().due(now, &mut refused);
+            refused.into_iter().for_each(|event| self.submit_refused(event));
+        }
     }
 
     /// Ends the sessions for which `ends` says so, and returns how many there were.

@@ -88,6 +88,16 @@ impl Mailbox {
         Poll::Ready(mail)
     }
 
+    /// Waits until a message is stored, or never will be.
+    pub(crate) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Vec<(u64, Result<(), StoreError>)>> {
+        let mut inside = self.0.lock();
+        if inside.settled.is_empty() {
+            inside.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut inside.settled))
+    }
+
     /// A message is stored, or never will be.
     pub(crate) fn settled(&self, token: u64, result: Result<(), StoreError>) {
         self.put(|inside| inside.settled.push((token, result)));

@@ -16,7 +16,8 @@ struct Source {
 }
 
 /// The first refusal of a source is told at once; the next ones within `interval` are told together at its end. When
-/// `limit` sources are told apart already, further ones are counted together, by cause and transport.
+/// `limit` sources are told apart already, further ones are counted together, by cause and transport. While nobody can be
+/// told (`tell` is false), all are counted, and told when somebody can.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     interval_ms: u64,
@@ -50,6 +51,7 @@ impl Refusals {
         remote: SocketAddr,
         device: Option<(TenantId, DeviceId)>,
         (now, at): (u64, UnixMs),
+        tell: bool,
     ) -> Option<Refused> {
         let one = Refused {
             cause,
@@ -70,8 +72,9 @@ impl Refusals {
             add(self.rest.entry((cause, transport)).or_insert(none), &one);
             return None;
         }
-        self.open.insert(source, Entry { since: now, waiting: None });
-        Some(one)
+        let (told, waiting) = if tell { (Some(one), None) } else { (None, Some(one)) };
+        self.open.insert(source, Entry { since: now, waiting });
+        told
     }
 
     /// The events whose interval is over.
@@ -114,7 +117,7 @@ mod tests {
 
     fn note(r: &mut Refusals, host: u8, now: u64) -> Option<Refused> {
         let remote = SocketAddr::from(([127, 0, 0, host], 4000));
-        r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, 1000 + now))
+        r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, 1000 + now), true)
     }
 
     #[test]
@@ -145,6 +148,21 @@ mod tests {
         let mut out = Vec::new();
         r.due(10_000, &mut out);
         assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 252);
+    }
+
+    #[test]
+    fn while_nobody_can_be_told_all_are_counted() {
+        let mut r = Refusals::new(10_000, 4);
+        let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
+        for now in 0..3 {
+            assert_eq!(
+                r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, now), false),
+                None
+            );
+        }
+        let mut out = Vec::new();
+        r.due(10_000, &mut out);
+        assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! A command under way stands in its session's lane; taking it out of there is the one act that entitles to settle it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub enum NotKept {
 #[derive(Debug, Default)]
 pub(crate) struct Router {
     expiries: Mutex<Expiries>,
+    /// Outcomes of commands that belong to no session, on their way to the store.
+    alone: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +77,27 @@ impl Verdict {
 /// Tells the requester, and the connection whose answer it was, once the outcome's event is stored.
 #[derive(Debug)]
 struct Outcomes {
+    _waiting: Option<Waiting>,
     bus: Arc<dyn Bus>,
     reply: Option<(Arc<str>, Bytes)>,
     answerer: Option<Arc<Session>>,
+}
+
+/// Counts for as long as it lives.
+#[derive(Debug)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn count(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Listener for Outcomes {
@@ -246,10 +267,19 @@ impl Hub {
         self.publish_outcome((id, at), &flight.command, &event, answerer);
     }
 
-    /// Settles a command that belongs to no session.
+    /// Settles a command that belongs to no session. When too many such outcomes wait for the store already, the requester
+    /// alone is told: memory is bounded, and it may ask again.
     fn settle_alone(&self, command: &Command, verdict: Verdict) {
         let (event, at) = self.outcome_event(command, 0, None, verdict);
-        self.publish_outcome((self.gateway_event_id(), at), command, &event, None);
+        let id = self.gateway_event_id();
+        if self.router.alone.load(Ordering::Relaxed) >= self.config.max_commands {
+            if let Some(to) = &command.reply {
+                let occasion = Occasion { origin: &self.config.origin, id, at };
+                self.bus.reply(to, encode(Format::Json, &occasion, &event).body);
+            }
+            return;
+        }
+        self.publish_outcome((id, at), command, &event, None);
     }
 
     /// Settles a command that an [`Offline`] kept.
@@ -298,7 +328,8 @@ impl Hub {
             Some((_, (None, permit))) => (None, 0, permit),
             None => (None, 0, None),
         };
-        let outcomes = Outcomes { bus: Arc::clone(&self.bus), reply, answerer };
+        let waiting = matches!(id, EventId::Gateway(..)).then(|| Waiting::count(&self.router.alone));
+        let outcomes = Outcomes { _waiting: waiting, bus: Arc::clone(&self.bus), reply, answerer };
         self.submit(id, at, event, Receipt::token(Arc::new(outcomes), token, permit));
     }
 }

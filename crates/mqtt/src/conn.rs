@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use landfall_event::{CommandId, Reason};
 use landfall_hub::{BoxFuture, Command, Mail, Permit, SessionHandle};
-use landfall_mqtt_core::{Connection, DeliveryToken, DisconnectWhy, Fault, Goodbye, Inbound};
+use landfall_mqtt_core::{Connection, DeliveryToken, DisconnectWhy, Fault, Goodbye, Inbound, Token};
 use landfall_net::{Permit as Place, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Sleep;
@@ -30,6 +30,8 @@ pub(crate) const WRITE_HIGH: usize = 64 * 1024;
 const PARKED_BYTES: usize = 64 * 1024;
 /// How long a farewell may take to get out.
 pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the next connection of a device waits for what this one has on its way to the store.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Why the connection ends.
 #[derive(Debug)]
@@ -288,6 +290,21 @@ impl<S: Stream> Conn<S> {
         if self.handle.transport().is_secure() { Reason::SecureChannelClosed } else { Reason::ConnectionLost }
     }
 
+    /// What is on its way to the store must be known to a session that goes on: a message that the client sends again is
+    /// then known for what it is.
+    async fn settle_the_rest(&mut self) {
+        let settling = async {
+            while self.core.unsettled() > 0 {
+                let mail = std::future::poll_fn(|cx| self.handle.poll_settled(cx)).await;
+                for (token, _) in mail.into_iter().filter(|(_, result)| result.is_ok()) {
+                    self.core.stored(Token(token), &mut self.out);
+                }
+            }
+        };
+        // The store may be away: the next connection of the device waits for this one.
+        let _ = tokio::time::timeout(SETTLING, settling).await;
+    }
+
     /// Publishes the session's end first, then says farewell, then puts the MQTT session down for the next connection.
     async fn finish(mut self, end: End) {
         self.submit_the_rest();
@@ -322,16 +339,19 @@ impl<S: Stream> Conn<S> {
         if let Some(reason) = told {
             self.core.disconnect(DisconnectWhy::from(reason), &mut self.out);
         }
+        // The client may be gone or not read: its session has ended either way.
+        let listens = !matches!(end, End::Lost(_))
+            && matches!(tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await, Ok(Ok(())));
         let queue = self.busy.take().map(|busy| busy.queue).unwrap_or_default();
+        if self.hold.is_some() && expiry > 0 {
+            self.settle_the_rest().await;
+        }
         match self.hold {
             Some(hold) => self.server.sessions().put_down(hold, self.core.session_state(), expiry, queue),
             None => self.server.sessions().abandon(&queue, "session-discarded"),
         }
-        if !matches!(end, End::Lost(_)) {
-            // The client may be gone or not read: its session has ended either way.
-            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await {
-                landfall_net::close(self.stream, FAREWELL).await;
-            }
+        if listens {
+            landfall_net::close(self.stream, FAREWELL).await;
         }
     }
 }

@@ -33,6 +33,7 @@ const SWEEP: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 struct Parked {
     state: SessionState,
+    left_at: UnixMs,
     expires_at: UnixMs,
     queue: VecDeque<Queued>,
     /// Where it stands in the calendar.
@@ -127,9 +128,8 @@ impl Sessions {
             let key = (session.tenant, session.device);
             match SessionRecord::decode(&session.state) {
                 Ok(record) => {
-                    let expires_at = record.expires_at(now);
                     let place = sessions.place(&key);
-                    sessions.park(&key, &place, (record.state, expires_at, VecDeque::new()));
+                    sessions.park(&key, &place, (record, now), VecDeque::new());
                     sessions.set_kept(&place, true);
                 }
                 Err(error) => {
@@ -192,10 +192,13 @@ impl Sessions {
         &self,
         key: &DeviceKey,
         place: &Place,
-        (state, expires_at, queue): (SessionState, UnixMs, VecDeque<Queued>),
+        (record, now): (SessionRecord, UnixMs),
+        queue: VecDeque<Queued>,
     ) {
         let mut parked = place.parked.lock();
-        let session = parked.insert(Box::new(Parked { state, expires_at, queue, due: 0 }));
+        let (left_at, expires_at) = (record.left_at.unwrap_or(now), record.expires_at(now));
+        let session =
+            parked.insert(Box::new(Parked { state: record.state, left_at, expires_at, queue, due: 0 }));
         self.reschedule(key, session);
     }
 
@@ -245,8 +248,11 @@ impl Sessions {
     /// the end of it.
     pub(crate) fn take(&self, hold: &Hold, discard: bool) -> Option<(SessionState, VecDeque<Queued>)> {
         let parked = self.unpark(&hold.key, &mut hold.place.parked.lock())?;
-        if !discard && parked.expires_at > unix_now() {
-            return Some((parked.state, parked.queue));
+        let now = unix_now();
+        if !discard && parked.expires_at > now {
+            let mut state = parked.state;
+            state.wait(u32::try_from(now.saturating_sub(parked.left_at) / 1000).unwrap_or(u32::MAX));
+            return Some((state, parked.queue));
         }
         let status = if discard { "session-discarded" } else { "session-expired" };
         self.abandon(&parked.queue, status);
@@ -302,12 +308,11 @@ impl Sessions {
         }
         let now = unix_now();
         let record = SessionRecord::new(state, expiry_s, Some(now));
-        let expires_at = record.expires_at(now);
         if let Some(bytes) = record.encode() {
             self.set_kept(&hold.place, true);
             drop(self.shelf.write(&hold.key, Some(bytes)));
         }
-        self.park(&hold.key, &hold.place, (record.state, expires_at, queue));
+        self.park(&hold.key, &hold.place, (record, now), queue);
         drop(hold);
     }
 

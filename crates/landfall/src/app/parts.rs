@@ -26,6 +26,10 @@ fn whole_seconds<T: TryFrom<u64>>(duration: Duration, most: T) -> T {
     T::try_from(duration.as_secs()).unwrap_or(most)
 }
 
+fn bytes_of(size: u32) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX >> 1)
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -44,6 +48,8 @@ pub(super) async fn embedded(settings: &Settings) -> Result<Option<Embedded>, Fa
         port: settings.nats.port,
         server: settings.nats.server.clone(),
         sync_always: settings.nats.sync_always,
+        // A payload grows by a third as base64, and its event has a head.
+        max_payload: (2 * bytes_of(settings.mqtt.max_packet_size)).max(1 << 20),
         launcher: std::env::current_exe().ok(),
         ..EmbeddedSettings::default()
     };
