@@ -1,7 +1,7 @@
 # Landfall's commands. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run check test
+.PHONY: help tools build run check test figures
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,3 +21,6 @@ check: ## formatting, lints, documentation, licences: everything but the tests
 test: tools ## everything: the checks, then every test against a real nats-server
 	@scripts/check.sh
 	@scripts/test.sh
+
+figures: tools ## the figures of docs/performance.md, measured beside mosquitto on this machine (about three minutes)
+	@scripts/figures.sh

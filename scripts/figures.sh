@@ -72,4 +72,7 @@ row("latency p50, ms", [v / 1000 for v in median("latency_p50_us")], 1)
 row("latency p99, ms", [v / 1000 for v in median("latency_p99_us")], 1)
 ratios = sorted(a["acknowledged_per_second"] / b["acknowledged_per_second"] for a, b in zip(*runs))
 print("\nratio of each round:", ", ".join(f"{r:.2f}" for r in ratios))
+most, each = 2048, idle[0]["bytes_per_connection"]
+if each > most:
+    sys.exit(f"\nmissed: {each} bytes per idle connection, the mark is {most}")
 PY

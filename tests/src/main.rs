@@ -24,6 +24,7 @@ mod examples;
 mod fields;
 mod formats;
 mod hostile;
+mod load;
 mod metadata;
 mod outage;
 mod persistent;

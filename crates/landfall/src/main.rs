@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use landfall::settings::Environment;
 
-/// Many connections allocate and free small things on many threads.
+/// glibc's allocator leaves an idle connection the smallest (docs/performance.md); musl's is too slow for a server.
+#[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

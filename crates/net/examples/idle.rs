@@ -22,9 +22,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, version};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Anything<T> = Result<T, Box<dyn Error>>;
 
 /// Echoes, with both buffers dropped while nothing moves.
