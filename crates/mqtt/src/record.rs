@@ -43,7 +43,8 @@ impl SessionRecord {
 
     /// The stored bytes; `None` when the state cannot be written, which no state is known to be.
     pub(crate) fn encode(&self) -> Option<Bytes> {
-        serde_json::to_vec(self).ok().map(Bytes::from)
+        // Boxed: a connection remembers the bytes for as long as it lives.
+        serde_json::to_vec(self).ok().map(|bytes| Bytes::from(bytes.into_boxed_slice()))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RecordError> {

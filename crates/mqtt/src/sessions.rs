@@ -4,16 +4,17 @@
 //! Does not own: the state's content (`landfall-mqtt-core`), the outcome of a command (`landfall-hub`).
 //!
 //! A device has one [`Place`]. A connection holds the place's gate for its life, so a second connection of the device
-//! gets the session when the first has put it down, and never before.
+//! gets the session when the first has put it down, and never before. What comes for the device meanwhile waits there.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::RandomState;
+use bytes::Bytes;
 use landfall_event::{DeviceId, Outcome, TenantId, UnixMs};
-use landfall_hub::{Command, Hub, NotKept, Offline, SessionStore, StoreError};
+use landfall_hub::{Command, Hub, NotKept, Offline, SessionStore, StoreError, StoredQueue, StoredSession};
 use landfall_mqtt_core::SessionState;
 use landfall_net::Scope;
 use parking_lot::Mutex;
@@ -29,47 +30,127 @@ pub(crate) type DeviceKey = (TenantId, DeviceId);
 /// How often parked sessions and their queues are looked at for what has expired.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// A session that no connection holds.
+/// The largest payload in bytes of a command that waits: its entry in the store, written as Base64, stays below the
+/// megabyte that a NATS server takes unless it is told otherwise.
+const MAX_PAYLOAD: usize = 512 * 1024;
+/// What a waiting command counts beside its payload, in bytes.
+const ENTRY_BYTES: usize = 512;
+
+/// A session that no connection has.
 #[derive(Debug)]
-struct Parked {
+struct Left {
     state: SessionState,
     left_at: UnixMs,
     expires_at: UnixMs,
+}
+
+/// What lies at a place.
+#[derive(Debug, Default)]
+struct Lying {
+    /// None while a connection has it.
+    session: Option<Left>,
+    /// With a session, commands that it has a subscription for. Without one they came while its connection, whose session
+    /// in the hub has ended, still had it: whether it has a subscription for them is seen when it is put down.
     queue: VecDeque<Queued>,
     /// Where it stands in the calendar.
     due: UnixMs,
 }
 
-impl Parked {
+impl Lying {
     /// When something of it expires next.
     fn next_due(&self) -> UnixMs {
-        self.queue.iter().map(|queued| queued.command.expires_at).fold(self.expires_at, UnixMs::min)
+        let session = self.session.as_ref().map_or(UnixMs::MAX, |left| left.expires_at);
+        self.queue.iter().map(|queued| queued.command.expires_at).fold(session, UnixMs::min)
+    }
+}
+
+/// Payload bytes of everything that waits.
+#[derive(Debug)]
+struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+/// A waiting command's share of the budget, given back when it leaves.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A share for the command; None when that would be more than there is, unless it is `due` in any case.
+    fn share(self: &Arc<Self>, command: &Command, due: bool) -> Option<Share> {
+        let bytes = command.payload.len().saturating_add(ENTRY_BYTES);
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| due || *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Share { budget: Arc::clone(self), bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 /// A command that waits for its device, and its place in the store.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) command: Arc<Command>,
     cell: EntryCell,
+    _share: Share,
 }
 
 /// Where a device's session lies.
 #[derive(Debug, Default)]
 struct Place {
     gate: Arc<tokio::sync::Mutex<()>>,
-    /// Boxed: nearly always a connection holds the session, and nothing is parked.
-    parked: Mutex<Option<Box<Parked>>>,
+    spot: Mutex<Spot>,
     /// A record of it is in the store.
     kept: AtomicBool,
 }
 
-/// A connection's hold on its device's place.
+#[derive(Debug, Default)]
+struct Spot {
+    /// A connection holds the place, and will look at what lies there before it leaves.
+    held: bool,
+    /// Boxed: nearly always a connection has the session, and nothing lies there.
+    lying: Option<Box<Lying>>,
+}
+
+/// A connection's hold on its device's place. One that is dropped, by a panic or by a task that is aborted, lets the
+/// session lie as it was last kept ([`Sessions::cut`]).
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct Hold(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
     key: DeviceKey,
     place: Arc<Place>,
-    _gate: OwnedMutexGuard<()>,
+    gate: OwnedMutexGuard<()>,
+    /// The record that was last kept.
+    last: Mutex<Option<Bytes>>,
+    sessions: Weak<Sessions>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take()
+            && let Some(sessions) = held.sessions.upgrade()
+        {
+            sessions.cut(held);
+        }
+    }
+}
+
+/// Clears the place away when whoever was there is the last to leave; made before the place is looked up.
+struct LastOut<'a>(&'a Sessions, &'a DeviceKey);
+
+impl Drop for LastOut<'_> {
+    fn drop(&mut self) {
+        self.0.drop_empty(self.1);
+    }
 }
 
 /// The bounds of what waits for devices that are away.
@@ -79,11 +160,14 @@ pub struct OfflineLimits {
     pub max_sessions: usize,
     /// Commands that wait for one device.
     pub queue_per_device: usize,
+    /// Bytes of all waiting commands: their payloads and 512 for each. A command whose payload is larger than 512 KiB
+    /// never waits.
+    pub queue_bytes: usize,
 }
 
 impl Default for OfflineLimits {
     fn default() -> Self {
-        Self { max_sessions: 100_000, queue_per_device: 100 }
+        Self { max_sessions: 100_000, queue_per_device: 100, queue_bytes: 64 << 20 }
     }
 }
 
@@ -91,12 +175,15 @@ impl Default for OfflineLimits {
 #[derive(Debug)]
 pub struct Sessions {
     places: Mutex<HashMap<DeviceKey, Arc<Place>, RandomState>>,
-    /// Every parked session, by when something of it expires. Taken after a place's `parked`, never before.
+    /// Everything that lies anywhere, by when something of it expires. Taken after a place's `spot`, never before.
     calendar: Mutex<BTreeSet<(UnixMs, DeviceKey)>>,
     kept: AtomicUsize,
     limits: OfflineLimits,
+    budget: Arc<Budget>,
     hub: Arc<Hub>,
     shelf: Shelf,
+    /// For those who hold a place. Known from `start` on.
+    me: OnceLock<Weak<Self>>,
 }
 
 pub(crate) fn unix_now() -> UnixMs {
@@ -120,44 +207,70 @@ impl Sessions {
             calendar: Mutex::default(),
             kept: AtomicUsize::new(0),
             limits,
+            budget: Arc::new(Budget { used: AtomicUsize::new(0), limit: limits.queue_bytes }),
             hub,
             shelf: Shelf::new(store),
+            me: OnceLock::new(),
         };
+        sessions.load_sessions(stored);
+        sessions.load_queues(queued);
+        Ok(sessions)
+    }
+
+    fn load_sessions(&self, stored: Vec<StoredSession>) {
         let now = unix_now();
         for session in stored {
             let key = (session.tenant, session.device);
             match SessionRecord::decode(&session.state) {
                 Ok(record) => {
-                    let place = sessions.place(&key);
-                    sessions.park(&key, &place, (record, now), VecDeque::new());
-                    sessions.set_kept(&place, true);
+                    let place = self.place(&key);
+                    self.park(&key, &mut place.spot.lock(), (record, now), VecDeque::new());
+                    self.set_kept(&place, true);
                 }
                 Err(error) => {
                     tracing::error!(tenant = ?key.0, device = ?key.1, %error, "a stored session cannot be read, dropped");
-                    drop(sessions.shelf.write(&key, None));
+                    drop(self.shelf.write(&key, None));
                 }
             }
         }
-        for entry in queued {
-            let cell = Arc::new(Mutex::new(Entry::Stored(entry.number)));
-            match QueuedCommand::decode(&entry) {
-                Ok(command) => sessions.requeue(Queued { command: Arc::new(command), cell }),
-                Err(error) => {
-                    tracing::error!(tenant = ?entry.tenant, device = ?entry.device, %error, "a queued command cannot be read, dropped");
-                    sessions.shelf.dequeue(&cell);
-                }
-            }
-        }
-        Ok(sessions)
     }
 
-    fn requeue(&self, queued: Queued) {
-        let key = (queued.command.tenant.clone(), queued.command.device.clone());
+    /// A command whose storing was not acknowledged may have been stored twice: its double is removed.
+    fn load_queues(&self, stored: Vec<StoredQueue>) {
+        let mut known: HashSet<_, RandomState> = HashSet::default();
+        for entry in stored {
+            let cell = Arc::new(Mutex::new(Entry::Stored(entry.number)));
+            match QueuedCommand::decode(&entry) {
+                Ok(command) => {
+                    if known.insert((
+                        command.tenant.clone(),
+                        command.device.clone(),
+                        command.id.clone(),
+                        command.received_at,
+                    )) {
+                        self.requeue(Arc::new(command), cell);
+                    } else {
+                        self.shelf.dequeue(&cell);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(tenant = ?entry.tenant, device = ?entry.device, %error, "a queued command cannot be read, dropped");
+                    self.shelf.dequeue(&cell);
+                }
+            }
+        }
+    }
+
+    /// What was taken before the restart counts, and stays also where there is no room for it.
+    fn requeue(&self, command: Arc<Command>, cell: EntryCell) {
+        let Some(share) = self.budget.share(&command, true) else { return };
+        let key = (command.tenant.clone(), command.device.clone());
+        let queued = Queued { command, cell, _share: share };
         let place = self.places.lock().get(&key).cloned();
-        match place.as_ref().map(|place| place.parked.lock()).as_deref_mut() {
-            Some(Some(parked)) => {
-                parked.queue.push_back(queued);
-                self.reschedule(&key, parked);
+        match place.as_ref().map(|place| place.spot.lock()).as_deref_mut() {
+            Some(Spot { lying: Some(lying), .. }) => {
+                lying.queue.push_back(queued);
+                self.reschedule(&key, lying);
             }
             _ => self.settle(&queued, Outcome::Failed, "session-discarded"),
         }
@@ -165,6 +278,7 @@ impl Sessions {
 
     /// Starts the writer and the sweep of expired sessions in `scope`.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
+        let _ = self.me.set(Arc::downgrade(self));
         let writer = Arc::clone(self);
         scope.spawn_until_cancelled(async move { writer.shelf.run().await });
         let sweeper = Arc::clone(self);
@@ -191,31 +305,30 @@ impl Sessions {
     fn park(
         &self,
         key: &DeviceKey,
-        place: &Place,
+        spot: &mut Spot,
         (record, now): (SessionRecord, UnixMs),
         queue: VecDeque<Queued>,
     ) {
-        let mut parked = place.parked.lock();
         let (left_at, expires_at) = (record.left_at.unwrap_or(now), record.expires_at(now));
-        let session =
-            parked.insert(Box::new(Parked { state: record.state, left_at, expires_at, queue, due: 0 }));
-        self.reschedule(key, session);
+        let session = Some(Left { state: record.state, left_at, expires_at });
+        let lying = spot.lying.insert(Box::new(Lying { session, queue, due: 0 }));
+        self.reschedule(key, lying);
     }
 
-    fn reschedule(&self, key: &DeviceKey, parked: &mut Parked) {
-        let due = parked.next_due();
-        if due != parked.due {
+    fn reschedule(&self, key: &DeviceKey, lying: &mut Lying) {
+        let due = lying.next_due();
+        if due != lying.due {
             let mut calendar = self.calendar.lock();
-            calendar.remove(&(parked.due, key.clone()));
+            calendar.remove(&(lying.due, key.clone()));
             calendar.insert((due, key.clone()));
-            parked.due = due;
+            lying.due = due;
         }
     }
 
-    fn unpark(&self, key: &DeviceKey, parked: &mut Option<Box<Parked>>) -> Option<Box<Parked>> {
-        let session = parked.take()?;
-        self.calendar.lock().remove(&(session.due, key.clone()));
-        Some(session)
+    fn pick_up(&self, key: &DeviceKey, spot: &mut Spot) -> Option<Box<Lying>> {
+        let lying = spot.lying.take()?;
+        self.calendar.lock().remove(&(lying.due, key.clone()));
+        Some(lying)
     }
 
     fn place(&self, key: &DeviceKey) -> Arc<Place> {
@@ -233,31 +346,45 @@ impl Sessions {
     /// Waits for the device's place: until the connection that holds it has put its session down. A session that ends with
     /// its connection (not `lasting`) needs a place only for what an earlier one left there.
     pub(crate) async fn hold(&self, key: DeviceKey, lasting: bool) -> Option<Box<Hold>> {
+        let _last_out = LastOut(self, &key);
         let place = if lasting { self.place(&key) } else { self.places.lock().get(&key).cloned()? };
         let gate = Arc::clone(&place.gate).lock_owned().await;
-        Some(Box::new(Hold { key, place, _gate: gate }))
+        place.spot.lock().held = true;
+        let sessions = self.me.get().cloned().unwrap_or_default();
+        Some(Box::new(Hold(Some(Held { key: key.clone(), place, gate, last: Mutex::default(), sessions }))))
     }
 
     /// May one more session be kept, or this one still?
     pub(crate) fn has_room(&self, hold: &Hold) -> bool {
-        hold.place.kept.load(Ordering::Relaxed)
+        hold.0.as_ref().is_some_and(|held| held.place.kept.load(Ordering::Relaxed))
             || self.kept.load(Ordering::Relaxed) < self.limits.max_sessions
     }
 
     /// What the device's session left behind: its state and the commands that wait. With `discard`, nothing, and that is
     /// the end of it.
     pub(crate) fn take(&self, hold: &Hold, discard: bool) -> Option<(SessionState, VecDeque<Queued>)> {
-        let parked = self.unpark(&hold.key, &mut hold.place.parked.lock())?;
+        let Held { key, place, .. } = hold.0.as_ref()?;
+        let lying = {
+            let mut spot = place.spot.lock();
+            if !discard && spot.lying.as_ref()?.session.is_none() {
+                // Commands for the session that begins here: they are seen to when it is put down.
+                return None;
+            }
+            *self.pick_up(key, &mut spot)?
+        };
         let now = unix_now();
-        if !discard && parked.expires_at > now {
-            let mut state = parked.state;
-            state.wait(u32::try_from(now.saturating_sub(parked.left_at) / 1000).unwrap_or(u32::MAX));
-            return Some((state, parked.queue));
+        match lying.session {
+            Some(Left { mut state, left_at, expires_at }) if !discard && expires_at > now => {
+                state.wait(u32::try_from(now.saturating_sub(left_at) / 1000).unwrap_or(u32::MAX));
+                Some((state, lying.queue))
+            }
+            _ => {
+                let status = if discard { "session-discarded" } else { "session-expired" };
+                self.abandon(&lying.queue, status);
+                self.forget(key, place);
+                None
+            }
         }
-        let status = if discard { "session-discarded" } else { "session-expired" };
-        self.abandon(&parked.queue, status);
-        self.forget(&hold.key, &hold.place);
-        None
     }
 
     /// The commands of a session that has ended.
@@ -289,45 +416,102 @@ impl Sessions {
         state: SessionState,
         expiry_s: u32,
     ) -> Option<oneshot::Receiver<()>> {
+        let held = hold.0.as_ref()?;
         let record = SessionRecord::new(state, expiry_s, None).encode()?;
-        self.set_kept(&hold.place, true);
-        Some(self.shelf.write(&hold.key, Some(record)))
+        *held.last.lock() = Some(record.clone());
+        self.set_kept(&held.place, true);
+        Some(self.shelf.write(&held.key, Some(record)))
     }
 
     /// The connection is over: puts the session down for `expiry_s` seconds, with the commands that did not go out.
     pub(crate) fn put_down(
         &self,
-        hold: Box<Hold>,
+        mut hold: Box<Hold>,
         state: SessionState,
         expiry_s: u32,
         queue: VecDeque<Queued>,
     ) {
-        if expiry_s == 0 {
-            self.abandon(&queue, "session-discarded");
-            return self.let_go(hold);
+        let held = hold.0.take();
+        drop(hold);
+        match held {
+            Some(held) if expiry_s > 0 => {
+                self.lay_down(&held, (state, expiry_s), queue);
+                self.leave(held);
+            }
+            held => {
+                self.abandon(&queue, "session-discarded");
+                held.into_iter().for_each(|held| self.clear(held));
+            }
         }
+    }
+
+    fn lay_down(&self, held: &Held, (state, expiry_s): (SessionState, u32), mut queue: VecDeque<Queued>) {
         let now = unix_now();
         let record = SessionRecord::new(state, expiry_s, Some(now));
         if let Some(bytes) = record.encode() {
-            self.set_kept(&hold.place, true);
-            drop(self.shelf.write(&hold.key, Some(bytes)));
+            self.set_kept(&held.place, true);
+            drop(self.shelf.write(&held.key, Some(bytes)));
         }
-        self.park(&hold.key, &hold.place, (record, now), queue);
-        drop(hold);
+        let strange = {
+            let mut spot = held.place.spot.lock();
+            let arrived = self.pick_up(&held.key, &mut spot).map(|lying| lying.queue).unwrap_or_default();
+            let (wanted, strange): (VecDeque<_>, VecDeque<_>) =
+                arrived.into_iter().partition(|queued| is_subscribed(&record.state, &queued.command));
+            queue.extend(wanted);
+            spot.held = false;
+            self.park(&held.key, &mut spot, (record, now), queue);
+            strange
+        };
+        strange.iter().for_each(|queued| self.settle(queued, Outcome::Rejected, "not-subscribed"));
     }
 
     /// The session ends here, or with its connection: nothing of it is kept.
-    pub(crate) fn let_go(&self, hold: Box<Hold>) {
-        self.forget(&hold.key, &hold.place);
-        let key = hold.key.clone();
+    pub(crate) fn let_go(&self, mut hold: Box<Hold>) {
+        let held = hold.0.take();
         drop(hold);
-        self.drop_empty(&key);
+        held.into_iter().for_each(|held| self.clear(held));
+    }
+
+    fn clear(&self, held: Held) {
+        let lying = {
+            let mut spot = held.place.spot.lock();
+            spot.held = false;
+            self.pick_up(&held.key, &mut spot)
+        };
+        if let Some(lying) = lying {
+            self.abandon(&lying.queue, "session-discarded");
+        }
+        self.forget(&held.key, &held.place);
+        self.leave(held);
+    }
+
+    fn leave(&self, held: Held) {
+        let Held { key, place, gate, .. } = held;
+        let _last_out = LastOut(self, &key);
+        drop((gate, place));
+    }
+
+    /// The connection is gone without a word of its own. Its session lies where it was, as it was last kept, which is what
+    /// a restart would find; one of which nothing was kept has ended. What it had not taken yet stays.
+    fn cut(&self, held: Held) {
+        let last = held.last.lock().take().and_then(|record| SessionRecord::decode(&record).ok());
+        if let Some(record) = last {
+            self.lay_down(&held, (record.state, record.expiry_s), VecDeque::new());
+            return self.leave(held);
+        }
+        let untaken = {
+            let mut spot = held.place.spot.lock();
+            let untaken = spot.lying.as_ref().is_some_and(|lying| lying.session.is_some());
+            spot.held &= !untaken;
+            untaken
+        };
+        if untaken { self.leave(held) } else { self.clear(held) }
     }
 
     /// A place with nobody at it and nothing on it is no place.
     fn drop_empty(&self, key: &DeviceKey) {
         let mut places = self.places.lock();
-        let empty = |place: &Arc<Place>| Arc::strong_count(place) == 1 && place.parked.lock().is_none();
+        let empty = |place: &Arc<Place>| Arc::strong_count(place) == 1 && place.spot.lock().lying.is_none();
         if places.get(key).is_some_and(empty) {
             places.remove(key);
         }
@@ -339,48 +523,62 @@ impl Sessions {
             calendar.iter().take_while(|(due, _)| *due <= now).map(|(_, key)| key.clone()).collect()
         };
         for key in due {
-            let Some(place) = self.places.lock().get(&key).cloned() else { continue };
-            self.sweep_place(&key, &place, now);
-            drop(place);
-            self.drop_empty(&key);
+            let _last_out = LastOut(self, &key);
+            let place = self.places.lock().get(&key).cloned();
+            if let Some(place) = place {
+                self.sweep_place(&key, &place, now);
+            }
         }
     }
 
     fn sweep_place(&self, key: &DeviceKey, place: &Place, now: UnixMs) {
-        let mut parked = place.parked.lock();
-        let Some(session) = parked.as_mut() else { return };
+        let mut spot = place.spot.lock();
+        let Some(lying) = spot.lying.as_mut() else { return };
         let (due, waiting) =
-            session.queue.drain(..).partition::<VecDeque<_>, _>(|q| q.command.expires_at <= now);
-        session.queue = waiting;
+            lying.queue.drain(..).partition::<VecDeque<_>, _>(|q| q.command.expires_at <= now);
+        lying.queue = waiting;
         due.iter().for_each(|queued| self.settle(queued, Outcome::Expired, "not-connected"));
-        if session.expires_at > now {
-            self.reschedule(key, session);
-        } else if let Some(session) = self.unpark(key, &mut parked) {
-            self.abandon(&session.queue, "session-expired");
+        let stays = match &lying.session {
+            Some(left) => left.expires_at > now,
+            None => !lying.queue.is_empty(),
+        };
+        if stays {
+            self.reschedule(key, lying);
+        } else if let Some(lying) = self.pick_up(key, &mut spot)
+            && lying.session.is_some()
+        {
+            self.abandon(&lying.queue, "session-expired");
             self.forget(key, place);
         }
     }
 }
 
+fn is_subscribed(state: &SessionState, command: &Command) -> bool {
+    command_topic(command, |topic| state.granted(topic).is_some()).is_some()
+}
+
 impl Offline for Sessions {
     fn offer(&self, command: &Arc<Command>) -> Result<(), NotKept> {
         let key = (command.tenant.clone(), command.device.clone());
+        let _last_out = LastOut(self, &key);
         let place = self.places.lock().get(&key).cloned().ok_or(NotKept::Absent)?;
-        let mut parked = place.parked.lock();
-        let alive = |session: &&mut Box<Parked>| session.expires_at > command.received_at;
-        let session = parked.as_mut().filter(alive).ok_or(NotKept::Absent)?;
-        if command_topic(command, |topic| session.state.granted(topic).is_some()).is_none() {
-            return Err(NotKept::NotSubscribed);
+        let mut spot = place.spot.lock();
+        match spot.lying.as_ref().and_then(|lying| lying.session.as_ref()) {
+            Some(left) if left.expires_at <= command.received_at => return Err(NotKept::Absent),
+            Some(left) if !is_subscribed(&left.state, command) => return Err(NotKept::NotSubscribed),
+            None if !spot.held => return Err(NotKept::Absent),
+            _ => {}
         }
-        if session.queue.len() >= self.limits.queue_per_device {
+        let waiting = spot.lying.as_ref().map_or(0, |lying| lying.queue.len());
+        if waiting >= self.limits.queue_per_device || command.payload.len() > MAX_PAYLOAD {
             return Err(NotKept::Full);
         }
-        let queued = Queued { command: Arc::clone(command), cell: EntryCell::default() };
-        if let Some(entry) = QueuedCommand::new(command).encode() {
-            self.shelf.enqueue(&key, entry, &queued.cell);
-        }
-        session.queue.push_back(queued);
-        self.reschedule(&key, session);
+        let share = self.budget.share(command, false).ok_or(NotKept::Full)?;
+        let cell = Arc::new(Mutex::new(Entry::Pending(Arc::clone(command))));
+        self.shelf.enqueue(&cell);
+        let lying = spot.lying.get_or_insert_default();
+        lying.queue.push_back(Queued { command: Arc::clone(command), cell, _share: share });
+        self.reschedule(&key, lying);
         Ok(())
     }
 }

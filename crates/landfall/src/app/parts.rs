@@ -95,7 +95,8 @@ pub(super) fn stream_settings(settings: &Settings) -> StreamSettings {
 }
 
 pub(super) fn offline_limits(settings: &Settings) -> OfflineLimits {
-    OfflineLimits { max_sessions: settings.mqtt.max_sessions, queue_per_device: settings.mqtt.offline_queue }
+    let (max_sessions, queue_per_device) = (settings.mqtt.max_sessions, settings.mqtt.offline_queue);
+    OfflineLimits { max_sessions, queue_per_device, ..OfflineLimits::default() }
 }
 
 pub(super) fn mqtt_config(settings: &Settings) -> MqttConfig {
