@@ -13,7 +13,7 @@ use landfall_session::{Slot, Vitals};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::mailbox::Mail;
-use crate::router::Verdict;
+use crate::router::{Adopted, Verdict};
 use crate::session::{Session, Uplink};
 use crate::{BoxFuture, Command, Hub, Principal, Receipt, StoreError};
 
@@ -80,6 +80,11 @@ impl SessionHandle {
         self.vitals.touch(self.hub.clock.tick());
     }
 
+    /// The session's `connected` will never be stored: it ends without an event, as it began.
+    pub(crate) fn never_began(&self) {
+        self.session.lane.lock().never_began = true;
+    }
+
     /// While the gateway itself does not read from the device, its silence does not count.
     pub fn hold(&self, held: bool) {
         if held { self.vitals.hold() } else { self.vitals.release(self.hub.clock.tick()) }
@@ -140,9 +145,14 @@ impl SessionHandle {
         self.session.mailbox.poll(cx, take_commands)
     }
 
-    /// Puts a command under way that was kept for the device. False when there is nothing to send.
-    pub fn adopt(&self, command: &Arc<Command>) -> bool {
+    /// Puts a command under way that was kept for the device.
+    pub fn adopt(&self, command: &Arc<Command>) -> Adopted {
         self.hub.adopt(&self.session, command)
+    }
+
+    /// Is the command still to be sent? It may have expired while it waited for room.
+    pub fn is_under_way(&self, command: &CommandId) -> bool {
+        self.hub.is_under_way(&self.session, command)
     }
 
     /// The command was written to the device's transport, which can acknowledge it or not.

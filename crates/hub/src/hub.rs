@@ -98,6 +98,8 @@ pub struct Hub {
     epoch: AtomicU64,
     gateway_events: AtomicU64,
     draining: AtomicBool,
+    /// `join` has been said, so `leave` is due.
+    pub(crate) announced: AtomicBool,
 }
 
 impl Hub {
@@ -122,6 +124,7 @@ impl Hub {
             epoch: AtomicU64::new(0),
             gateway_events: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
             config,
             clock,
             metrics,
@@ -151,12 +154,13 @@ impl Hub {
         });
     }
 
-    /// Begins a session. Returns when its `connected` is stored; an earlier session of the device and family has ended
+    /// Begins a session, held ([`SessionHandle::hold`]): release it when the protocol's own welcome is done. Returns when
+    /// its `connected` is stored; an earlier session of the device and family has ended
     /// before, its `disconnected` (`taken-over`) stored first. Waits while the bus is away: bound it with a deadline.
     /// A caller that gives up leaves no open session behind.
     ///
     /// # Errors
-    /// [`OpenError`], in which case no event has been published, except for `NotStored`.
+    /// [`OpenError`], in which case no event of it is published.
     pub async fn open(self: &Arc<Self>, hello: Hello) -> Result<SessionHandle, OpenError> {
         while !self.bus.is_ready() {
             if self.draining.load(Ordering::Acquire) {
@@ -166,9 +170,14 @@ impl Hub {
         }
         let (receipt, stored) = Receipt::once();
         let handle = self.begin(hello, receipt)?;
+        // Until the protocol's own welcome is done, the device cannot be heard.
+        handle.hold(true);
         match stored.await {
             Ok(Ok(())) => Ok(handle),
-            _ => Err(OpenError::NotStored),
+            _ => {
+                handle.never_began();
+                Err(OpenError::NotStored)
+            }
         }
     }
 
@@ -268,7 +277,7 @@ impl Hub {
         }
         let mut later = None;
         match lane.will.take() {
-            Some(_) if ending.reason == Reason::CredentialsRevoked => {}
+            Some(_) if ending.reason == Reason::CredentialsRevoked || lane.never_began => {}
             Some(will) if will.delay_ms == 0 || will_now || self.is_draining() => {
                 self.submit_upstream(session, &mut lane, will.uplink, true, Receipt::unheard(None));
             }
@@ -291,8 +300,10 @@ impl Hub {
                 counters: Some(ending.vitals.counters()),
             }],
         });
-        let id = EventId::Session(session.info.session, Stream::Connectivity, 2);
-        self.submit(id, now, &event, Receipt::unheard(None));
+        if !lane.never_began {
+            let id = EventId::Session(session.info.session, Stream::Connectivity, 2);
+            self.submit(id, now, &event, Receipt::unheard(None));
+        }
         drop(lane);
         self.metrics.ended(ending.reason);
         session.mailbox.end(ending.reason);
@@ -450,7 +461,12 @@ impl Hub {
 
     /// Ends every session of a device (`kicked`); returns how many there were.
     pub fn kick(&self, tenant: &TenantId, device: &DeviceId) -> usize {
-        self.end_where(Reason::Kicked, |s| s.info.tenant == *tenant && s.info.device == *device)
+        let mut shard = self.shard(tenant, device).lock();
+        let key = |family| Key { tenant: tenant.clone(), device: device.clone(), family };
+        let slots: Vec<_> =
+            Family::ALL.iter().filter_map(|family| shard.get(&key(*family)).map(|(slot, _)| slot)).collect();
+        let ended = slots.into_iter().filter_map(|slot| shard.close(slot, Reason::Kicked, self.clock.tick()));
+        ended.collect::<Vec<_>>().iter().map(|ending| self.finish(ending, false)).count()
     }
 
     /// Ends the sessions of principals that no longer hold (`credentials-revoked`); returns how many there were.
@@ -504,6 +520,9 @@ impl Hub {
         let mut refused = Vec::new();
         self.refusals.lock().flush(&mut refused);
         refused.into_iter().for_each(|event| self.submit_refused(event));
+        if !self.announced.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let stored = self.say(landfall_event::ServiceKind::Leave);
         stored.await.unwrap_or(Err(StoreError::Closed))
     }

@@ -29,7 +29,7 @@ pub use config::{HubConfig, UpstreamBody};
 pub use handle::{Permit, SessionHandle};
 pub use hub::{Hello, Hub, OpenError};
 pub use mailbox::Mail;
-pub use router::{NotKept, Offline};
+pub use router::{Adopted, NotKept, Offline};
 pub use session::{Uplink, Will};
 pub use view::SessionView;
 

@@ -28,6 +28,7 @@ pub struct Stored {
 #[derive(Debug, Default)]
 struct Inside {
     away: bool,
+    refusing: bool,
     waiting: VecDeque<Publication>,
     stored: Vec<Stored>,
     replies: Vec<(String, Bytes)>,
@@ -48,8 +49,16 @@ impl MemoryBus {
         waiting.into_iter().for_each(|publication| self.store(publication));
     }
 
+    /// The next publication is refused for good.
+    pub fn refuse_next(&self) {
+        self.0.lock().refusing = true;
+    }
+
     fn store(&self, publication: Publication) {
         let Publication { stream, subject, id, headers, body, receipt } = publication;
+        if std::mem::take(&mut self.0.lock().refusing) {
+            return receipt.refused(StoreError::Refused("asked to".to_owned()));
+        }
         self.0.lock().stored.push(Stored { stream, subject: subject.to_string(), id, headers, body });
         receipt.stored();
     }

@@ -31,6 +31,17 @@ pub trait Offline: Send + Sync + std::fmt::Debug {
     fn offer(&self, command: &Arc<Command>) -> Result<(), NotKept>;
 }
 
+/// What became of a command that waited for its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// It is under way: send it.
+    UnderWay,
+    /// One of the same id is under way.
+    Duplicate,
+    /// The session has ended: let the command wait on.
+    Ended,
+}
+
 /// Why a command was not kept for an absent device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
@@ -139,12 +150,11 @@ impl Hub {
             drop(lane);
             return self.offer_offline(command);
         }
-        if !lane.take_off(Arc::clone(command)) {
+        if lane.is_under_way(&command.id) {
             drop(lane);
             return self.settle_alone(command, Verdict::because(Outcome::Rejected, "duplicate-id"));
         }
-        self.metrics.commands_under_way.inc();
-        self.watch_expiry(session, command);
+        self.take_off(session, &mut lane, command);
         if !session.mailbox.command(Arc::clone(command), self.config.commands_per_session)
             && let Some(flight) = lane.land(&command.id)
         {
@@ -162,23 +172,36 @@ impl Hub {
         self.settle_alone(command, verdict);
     }
 
-    /// Puts a command under way that waited for the session's device, without a place in the mailbox. False when one of
-    /// the same id is under way already: the caller then has nothing to send.
-    pub(crate) fn adopt(&self, session: &Arc<Session>, command: &Arc<Command>) -> bool {
+    /// Puts a command under way that waited for the session's device, without a place in the mailbox.
+    pub(crate) fn adopt(&self, session: &Arc<Session>, command: &Arc<Command>) -> Adopted {
         let mut lane = session.lane.lock();
-        if lane.ended.is_some() || !lane.take_off(Arc::clone(command)) {
-            return false;
+        if lane.ended.is_some() {
+            return Adopted::Ended;
         }
-        self.metrics.commands_under_way.inc();
-        self.watch_expiry(session, command);
-        true
+        if lane.is_under_way(&command.id) {
+            return Adopted::Duplicate;
+        }
+        self.take_off(session, &mut lane, command);
+        Adopted::UnderWay
     }
 
-    fn watch_expiry(&self, session: &Arc<Session>, command: &Command) {
-        let mut expiries = self.router.expiries.lock();
-        expiries.made += 1;
-        let at = (command.expires_at, expiries.made);
-        expiries.by_time.insert(at, (Arc::downgrade(session), command.id.clone()));
+    fn take_off(&self, session: &Arc<Session>, lane: &mut Lane, command: &Arc<Command>) {
+        let expiry = {
+            let mut expiries = self.router.expiries.lock();
+            expiries.made += 1;
+            let number = expiries.made;
+            expiries
+                .by_time
+                .insert((command.expires_at, number), (Arc::downgrade(session), command.id.clone()));
+            number
+        };
+        lane.take_off(Arc::clone(command), expiry);
+        self.metrics.commands_under_way.inc();
+    }
+
+    /// Is the command still without an outcome? One that has expired meanwhile is not to be sent.
+    pub(crate) fn is_under_way(&self, session: &Session, id: &CommandId) -> bool {
+        session.lane.lock().is_under_way(id)
     }
 
     pub(crate) fn expire_commands(&self) {
@@ -188,11 +211,11 @@ impl Hub {
             let later = expiries.by_time.split_off(&(now.saturating_add(1), 0));
             std::mem::replace(&mut expiries.by_time, later)
         };
-        for ((at, _), (session, id)) in due {
+        for ((_, number), (session, id)) in due {
             let Some(session) = session.upgrade() else { continue };
             let mut lane = session.lane.lock();
-            // A later command may have taken the id of one that was settled in time.
-            if lane.flight(&id).is_some_and(|flight| flight.command.expires_at == at)
+            // It may be settled at this moment, and a later command may have taken its id.
+            if lane.flight(&id).is_some_and(|flight| flight.expiry == number)
                 && let Some(flight) = lane.land(&id)
             {
                 session.mailbox.withdraw(&flight.command);
@@ -260,6 +283,7 @@ impl Hub {
         answerer: Option<(Arc<Session>, Told)>,
     ) {
         self.metrics.commands_under_way.dec();
+        self.router.expiries.lock().by_time.remove(&(flight.command.expires_at, flight.expiry));
         let seq = lane.next_message();
         let id = EventId::Session(session.info.session, Stream::Messages, seq);
         let place = Some((Arc::clone(&session.info), seq));

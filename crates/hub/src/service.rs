@@ -1,6 +1,7 @@
 //! What the gateway says of itself on `service.lifecycle.*`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use landfall_event::{Event, Service, ServiceKind, UnixMs};
 use landfall_net::Scope;
@@ -32,6 +33,7 @@ impl Hub {
     /// # Errors
     /// When the bus will not store it.
     pub async fn announce(self: &Arc<Self>, scope: &Scope) -> Result<(), StoreError> {
+        self.announced.store(true, Ordering::Release);
         let joined = self.say(ServiceKind::Join).await.unwrap_or(Err(StoreError::Closed));
         let hub = Arc::clone(self);
         scope.spawn_until_cancelled(async move {

@@ -46,6 +46,8 @@ pub struct Will {
 pub(crate) struct Flight {
     pub(crate) command: Arc<Command>,
     pub(crate) attempts: u32,
+    /// Its number in the router's list of expiries.
+    pub(crate) expiry: u64,
 }
 
 /// The order of one session's events: whoever holds its lock numbers and submits.
@@ -55,6 +57,8 @@ pub(crate) struct Lane {
     pub(crate) messages: u64,
     /// Set when `disconnected` has been submitted: nothing of this session follows it.
     pub(crate) ended: Option<Reason>,
+    /// Its `connected` was refused for good, so it has no end to tell either.
+    pub(crate) never_began: bool,
     pub(crate) will: Option<Box<Will>>,
     #[expect(
         clippy::box_collection,
@@ -69,14 +73,15 @@ impl Lane {
         self.messages
     }
 
-    /// Puts a command under way; false when one of the same id is.
-    pub(crate) fn take_off(&mut self, command: Arc<Command>) -> bool {
+    /// Is a command of this id under way?
+    pub(crate) fn is_under_way(&self, id: &CommandId) -> bool {
+        self.flights.as_ref().is_some_and(|flights| flights.contains_key(id))
+    }
+
+    /// Puts a command under way; none of its id is.
+    pub(crate) fn take_off(&mut self, command: Arc<Command>, expiry: u64) {
         let flights = self.flights.get_or_insert_default();
-        if flights.contains_key(&command.id) {
-            return false;
-        }
-        flights.insert(command.id.clone(), Flight { command, attempts: 0 });
-        true
+        flights.insert(command.id.clone(), Flight { command, attempts: 0, expiry });
     }
 
     /// The one place where a command stops being under way: whoever gets it settles it.

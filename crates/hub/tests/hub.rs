@@ -8,7 +8,8 @@ use bytes::Bytes;
 use landfall_event::{Epoch, IdentifiedBy, Incarnation, Origin, Reason, RefusedCause, Transport};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
-    Acl, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, SessionHandle, Uplink, Will,
+    Acl, Adopted, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, SessionHandle, Uplink,
+    Will,
 };
 use landfall_net::Scope;
 use prometheus_client::registry::Registry;
@@ -201,6 +202,7 @@ async fn silence_ends_a_session_and_a_held_one_is_not_silent() {
     w.hub.start(&scope);
     let silent = Hello { keep_alive_ms: Some(1_500), ..hello("silent") };
     let silent = w.hub.open(silent).await.unwrap();
+    silent.hold(false);
     let held = w.hub.open(Hello { keep_alive_ms: Some(1_500), ..hello("held") }).await.unwrap();
     held.hold(true);
     let from = tokio::time::Instant::now();
@@ -327,6 +329,8 @@ async fn draining_ends_every_session_and_lets_nobody_in() {
     for n in 0..20 {
         handles.push(w.hub.open(hello(&format!("d{n}"))).await.unwrap());
     }
+    let scope = Scope::new();
+    w.hub.announce(&scope).await.unwrap();
     w.hub.drain().await.unwrap();
     let story = w.story();
     assert_eq!(story.iter().filter(|word| *word == "disconnected gateway-draining").count(), 20);
@@ -335,6 +339,50 @@ async fn draining_ends_every_session_and_lets_nobody_in() {
     assert_eq!(w.hub.open(hello("late")).await.err(), Some(OpenError::Draining));
     drop(handles);
     assert_eq!(w.story().len(), story.len());
+    scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connected_that_is_refused_for_good_leaves_no_disconnected() {
+    let w = world(|_| {});
+    w.bus.refuse_next();
+    let will = Some(Will { uplink: uplink("gone"), delay_ms: 0 });
+    assert_eq!(w.hub.open(Hello { will, ..hello("pump") }).await.err(), Some(OpenError::NotStored));
+    assert!(w.events().is_empty());
+    assert_eq!(w.hub.session_count(), 0);
+    assert!(w.hub.open(hello("pump")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settled_command_leaves_nothing_behind_and_its_id_may_come_again() {
+    let w = world(|_| {});
+    let scope = Scope::new();
+    w.hub.start(&scope);
+    let handle = w.hub.open(hello("pump")).await.unwrap();
+    for _ in 0..3 {
+        w.hub.command(CommandRequest { ttl: Some("500".into()), ..request("pump") });
+        let command = mail(&handle).await.command.unwrap();
+        assert!(handle.is_under_way(&command.id));
+        handle.sent(&command.id, 3, true);
+        assert!(!handle.is_under_way(&command.id));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(w.story()[1..], ["downstream delivered"; 3]);
+    scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_waited_is_adopted_once_and_never_by_an_ended_session() {
+    let w = world(|_| {});
+    let handle = w.hub.open(hello("pump")).await.unwrap();
+    w.hub.command(request("pump"));
+    let command = mail(&handle).await.command.unwrap();
+    assert_eq!(handle.adopt(&command), Adopted::Duplicate);
+    handle.sent(&command.id, 3, true);
+    assert_eq!(handle.adopt(&command), Adopted::UnderWay);
+    handle.close(Reason::ClientClosed);
+    assert_eq!(handle.adopt(&command), Adopted::Ended);
+    assert_eq!(w.story()[1..], ["downstream delivered", "downstream failed", "disconnected client-closed"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -282,7 +282,7 @@ impl Connection {
 
 fn is_blocked(session: &Session, limits: &Limits) -> bool {
     session.terms.version == Version::V311
-        && session.receiver.waiting() >= usize::from(limits.receive_maximum.max(1))
+        && session.receiver.waiting() >= usize::from(limits.unacknowledged_v311.max(1))
 }
 
 /// Packets of an accepted connection, until one means something.

@@ -10,8 +10,11 @@ pub struct Limits {
     /// Bytes of the longest topic name or filter. 1,024.
     pub max_topic_length: usize,
     /// QoS 1 and 2 messages of the client that may wait for their acknowledgement at once, 1..; told as Receive Maximum.
-    /// A 3.1.1 client is not told: beyond it, reading from it pauses. 32.
+    /// 32.
     pub receive_maximum: u16,
+    /// The same for a 3.1.1 client, which cannot be told and would not keep to it: beyond it, reading from it pauses, so
+    /// that it waits for its PINGRESP too. 1,024.
+    pub unacknowledged_v311: u16,
     /// Topic aliases that a client may hold, 0 for none; told as Topic Alias Maximum. 32.
     pub topic_alias_maximum: u16,
     /// Subscriptions of one session. 64.
@@ -37,6 +40,7 @@ impl Default for Limits {
             max_connect_size: 65_536,
             max_topic_length: 1_024,
             receive_maximum: 32,
+            unacknowledged_v311: 1_024,
             topic_alias_maximum: 32,
             max_subscriptions: 64,
             max_filters_per_packet: 128,

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use landfall_event::{Outcome, Reason, RefusedCause};
-use landfall_hub::{Command, Mail, Permit, StoreError, Uplink};
+use landfall_hub::{Adopted, Command, Mail, Permit, StoreError, Uplink};
 use landfall_mqtt_core::commands::parse_response;
 use landfall_mqtt_core::{
     Ack, Action, Delivery, DeliveryToken, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict,
@@ -20,6 +21,14 @@ use crate::sessions::unix_now;
 
 /// How long a persistent session's answers wait for the store.
 const KEEP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a message costs of the publish window: everything of it that a device may make large.
+fn weight(inbound: &Inbound) -> usize {
+    let texts = inbound.topic.len() + inbound.content_type.as_ref().map_or(0, |text| text.len());
+    let properties = inbound.user_properties.iter().map(|(name, value)| name.len() + value.len() + 32);
+    // Written as Base64, a payload grows by a third.
+    texts + properties.sum::<usize>() + inbound.payload.len() / 3 * 4
+}
 
 impl<S: Stream> Conn<S> {
     /// Acts on every complete packet in `input`, until the publish window stops it.
@@ -71,7 +80,7 @@ impl<S: Stream> Conn<S> {
             self.refuse_publish(RefusedCause::NotAuthorized);
             return self.fail(inbound.token, PublishFailure::NotAuthorized);
         }
-        let bytes = inbound.payload.len();
+        let bytes = weight(&inbound);
         let waits = self.busy.as_ref().is_some_and(|busy| !busy.parked.is_empty());
         match if waits { None } else { self.handle.try_admit(bytes) } {
             Some(permit) => self.submit(inbound, permit),
@@ -80,7 +89,9 @@ impl<S: Stream> Conn<S> {
                 let busy = self.busy();
                 busy.admission = busy.admission.take().or(admission);
                 busy.parked_bytes += bytes;
-                busy.parked.push_back(inbound);
+                // A slice would keep the whole read buffer alive.
+                let payload = Bytes::copy_from_slice(&inbound.payload);
+                busy.parked.push_back(Inbound { payload, ..inbound });
                 Ok(())
             }
         }
@@ -122,7 +133,7 @@ impl<S: Stream> Conn<S> {
     pub(crate) fn on_admitted(&mut self, permit: Permit) -> Result<(), End> {
         let mut permit = Some(permit);
         while let Some(busy) = self.busy.as_mut() {
-            let Some(bytes) = busy.parked.front().map(|inbound| inbound.payload.len()) else { break };
+            let Some(bytes) = busy.parked.front().map(weight) else { break };
             match permit.take().or_else(|| self.handle.try_admit(bytes)) {
                 Some(permit) => {
                     let busy = self.busy();
@@ -199,20 +210,39 @@ impl<S: Stream> Conn<S> {
 
     /// Commands that waited for the device, in order, as far as there is room.
     pub(crate) fn send_queued(&mut self) {
-        while self.busy.as_ref().is_some_and(|busy| busy.stuck.is_none()) && self.out.len() < WRITE_HIGH {
+        while !self.deaf
+            && self.busy.as_ref().is_some_and(|busy| busy.stuck.is_none())
+            && self.out.len() < WRITE_HIGH
+        {
             let Some(queued) = self.busy.as_mut().and_then(|busy| busy.queue.pop_front()) else { break };
-            self.server.sessions().gone_out(&queued);
+            let (sessions, hub) = (self.server.sessions(), self.server.hub());
             if queued.command.expires_at <= unix_now() {
-                self.server.hub().settle_offline(&queued.command, Outcome::Expired, Some("not-connected"));
-            } else if self.handle.adopt(&queued.command) {
-                self.send(queued.command);
-            } else {
-                self.server.hub().settle_offline(&queued.command, Outcome::Failed, Some("duplicate-id"));
+                sessions.gone_out(&queued);
+                hub.settle_offline(&queued.command, Outcome::Expired, Some("not-connected"));
+                continue;
+            }
+            match self.handle.adopt(&queued.command) {
+                Adopted::UnderWay => {
+                    sessions.gone_out(&queued);
+                    self.send(Arc::clone(&queued.command));
+                }
+                Adopted::Duplicate => {
+                    sessions.gone_out(&queued);
+                    hub.settle_offline(&queued.command, Outcome::Rejected, Some("duplicate-id"));
+                }
+                Adopted::Ended => {
+                    self.busy().queue.push_front(queued);
+                    break;
+                }
             }
         }
     }
 
     fn send(&mut self, command: Arc<Command>) {
+        if command.expires_at <= unix_now() || !self.handle.is_under_way(&command.id) {
+            // Its outcome is told, or will be at the next tick: a command that is said to have expired is never sent.
+            return;
+        }
         let acl = &self.handle.principal().acl;
         let topic =
             command_topic(&command, |topic| self.core.granted(topic).is_some() && acl.may_receive(topic));

@@ -31,7 +31,7 @@ const PARKED_BYTES: usize = 64 * 1024;
 /// How long a farewell may take to get out.
 pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the next connection of a device waits for what this one has on its way to the store.
-const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Why the connection ends.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ pub(crate) struct Conn<S> {
     /// A layer above TCP may still hold bytes.
     flushing: bool,
     /// Writing has failed.
-    deaf: bool,
+    pub(crate) deaf: bool,
 }
 
 impl<S: Stream> Conn<S> {
@@ -119,6 +119,7 @@ impl<S: Stream> Conn<S> {
         (handle, hold): (SessionHandle, Option<Box<Hold>>),
         queue: VecDeque<Queued>,
     ) -> Box<Self> {
+        handle.hold(false);
         let busy = (!queue.is_empty()).then(|| Box::new(Busy { queue, ..Busy::default() }));
         Box::new(Self {
             server,
@@ -296,8 +297,12 @@ impl<S: Stream> Conn<S> {
         let settling = async {
             while self.core.unsettled() > 0 {
                 let mail = std::future::poll_fn(|cx| self.handle.poll_settled(cx)).await;
-                for (token, _) in mail.into_iter().filter(|(_, result)| result.is_ok()) {
-                    self.core.stored(Token(token), &mut self.out);
+                for (token, result) in mail {
+                    match result {
+                        Ok(()) => self.core.stored(Token(token), &mut self.out),
+                        // It never will be: the client may send it again.
+                        Err(_) => return,
+                    }
                 }
             }
         };

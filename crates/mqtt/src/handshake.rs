@@ -20,6 +20,9 @@ use crate::conn::{Conn, FAREWELL};
 use crate::listener::{MqttServer, transport};
 use crate::sessions::Hold;
 
+/// The longest client id in bytes: it stands in every `connected` and in memory for as long as the session.
+const MAX_CLIENT_ID: usize = 256;
+
 /// A client on its way in.
 pub(crate) struct Newcomer<S> {
     caller: Caller,
@@ -161,6 +164,9 @@ impl<S: Stream> Newcomer<S> {
 
 impl Caller {
     async fn admit(&self, request: &ConnectRequest) -> Result<(SessionHandle, Option<Box<Hold>>), Turned> {
+        if request.client_id.len() > MAX_CLIENT_ID || request.client_id.chars().any(char::is_control) {
+            return Err(Turned::because(RefusedCause::Malformed));
+        }
         let credentials = Credentials {
             transport: self.transport,
             remote_address: self.remote,
@@ -178,6 +184,11 @@ impl Caller {
             return Err(Turned::because(RefusedCause::NotAuthorized));
         }
         let key = (principal.tenant.clone(), principal.device.clone());
+        let lasting = request.session_expiry.min(self.server.config().limits.max_session_expiry) > 0;
+        // Asked before anything has happened: a client that is turned away must not take over the session that it has.
+        if lasting && !self.server.sessions().may_keep(&key) {
+            return Err(Turned::because(RefusedCause::LimitReached));
+        }
         let handle = match self.server.hub().open(self.hello(request, principal, credentials.client_id)).await
         {
             Ok(handle) => handle,
@@ -190,16 +201,8 @@ impl Caller {
             handle.close(Reason::CredentialsRevoked);
             return Err(Turned::because(RefusedCause::BadCredentials));
         }
-        let lasting = request.session_expiry > 0;
         let hold = self.server.sessions().hold(key, lasting).await;
-        let sessions = self.server.sessions();
-        match hold {
-            Some(hold) if lasting && !sessions.has_room(&hold) => {
-                sessions.let_go(hold);
-                Err(Turned::because(RefusedCause::LimitReached))
-            }
-            hold => Ok((handle, hold)),
-        }
+        Ok((handle, hold))
     }
 
     /// The name of a client that gives none is made of the connection's session; 5.0 clients are told.

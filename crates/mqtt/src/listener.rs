@@ -73,9 +73,9 @@ impl MqttServer {
     }
 
     /// Messages that wait for the publish window, per connection: as many as a client may have unacknowledged, so that one
-    /// that keeps to that is read from, and its PINGREQ answered, all the while.
+    /// that keeps to that is read from, and its PINGREQ answered, all the while. Their bytes have a bound of their own.
     pub(crate) fn parked_limit(&self) -> usize {
-        usize::from(self.config.limits.receive_maximum).max(1)
+        usize::from(self.config.limits.receive_maximum.max(self.config.limits.unacknowledged_v311)).max(1)
     }
 
     /// The keep-alive in seconds that holds: the operator's for the device, else the client's within the limit.

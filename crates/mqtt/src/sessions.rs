@@ -354,10 +354,10 @@ impl Sessions {
         Some(Box::new(Hold(Some(Held { key: key.clone(), place, gate, last: Mutex::default(), sessions }))))
     }
 
-    /// May one more session be kept, or this one still?
-    pub(crate) fn has_room(&self, hold: &Hold) -> bool {
-        hold.0.as_ref().is_some_and(|held| held.place.kept.load(Ordering::Relaxed))
-            || self.kept.load(Ordering::Relaxed) < self.limits.max_sessions
+    /// May the device's session be kept: is it, or is there room for one more?
+    pub(crate) fn may_keep(&self, key: &DeviceKey) -> bool {
+        self.kept.load(Ordering::Relaxed) < self.limits.max_sessions
+            || self.places.lock().get(key).is_some_and(|place| place.kept.load(Ordering::Relaxed))
     }
 
     /// What the device's session left behind: its state and the commands that wait. With `discard`, nothing, and that is

@@ -67,7 +67,7 @@ async fn world_with(store: Arc<MemoryStore>, change: impl FnOnce(&mut HubConfig)
     sessions.start(&scope);
     hub.set_offline(Arc::clone(&sessions) as _);
     let config = MqttConfig {
-        limits: Arc::new(Limits { receive_maximum: 4, ..Limits::default() }),
+        limits: Arc::new(Limits { receive_maximum: 4, unacknowledged_v311: 4, ..Limits::default() }),
         write_timeout: Duration::from_secs(5),
         ..MqttConfig::default()
     };

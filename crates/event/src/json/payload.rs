@@ -14,6 +14,10 @@ pub const MAX_DEPTH: usize = 64;
 /// The most bytes of a payload that is embedded as JSON; a larger one is told as text or Base64.
 pub const MAX_JSON_PAYLOAD: usize = 1 << 20;
 
+/// The most bytes of a text that is told as text whatever it holds. A larger one that is more than a fifth control
+/// characters would grow up to sixfold as a JSON string, and past what the bus takes: it is told as Base64.
+const MAX_ESCAPED: usize = 4096;
+
 /// Digits from which a number without an exponent may exceed a double.
 const LONG_NUMBER: usize = 300;
 
@@ -53,11 +57,20 @@ pub(super) fn embed(out: &mut Vec<u8>, payload: &[u8]) -> PayloadEncoding {
             out.extend_from_slice(value.as_bytes());
             PayloadEncoding::Json
         }
+        None if text.len() > MAX_ESCAPED && escapes(text) * 5 > text.len() => {
+            base64(out, payload);
+            PayloadEncoding::Base64
+        }
         None => {
             write::string(out, text);
             PayloadEncoding::Utf8
         }
     }
+}
+
+/// Control characters, each of which a JSON string writes as six.
+fn escapes(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte < 0x20).count()
 }
 
 fn base64(out: &mut Vec<u8>, payload: &[u8]) {

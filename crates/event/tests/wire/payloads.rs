@@ -80,6 +80,14 @@ const TEXT: &[&str] = &[
 ];
 
 #[test]
+fn text_of_control_characters_does_not_grow_sixfold() {
+    let seen = through(&[1; 200_000]);
+    assert_eq!((seen.encoding, seen.bytes.len()), (PayloadEncoding::Base64, 200_000));
+    let lines = "one line of a log\n".repeat(10_000);
+    assert_eq!(through(lines.as_bytes()).encoding, PayloadEncoding::Utf8);
+}
+
+#[test]
 fn each_payload_is_embedded_as_what_it_is() {
     let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     let long = |length: usize| format!("\"{}\"", "x".repeat(length - 2));

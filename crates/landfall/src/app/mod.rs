@@ -49,7 +49,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
         () = signals.end() => return Ok(()),
     };
     let target = parts::target(&settings, embedded.as_ref())?;
-    let scopes = Scopes { parts: Scope::new(), doors: Scope::new() };
+    let scopes = Scopes { parts: Scope::new(), inside: Scope::new(), doors: Scope::new() };
     if let Some(tls) = &tls {
         tls.watch(&scopes.parts, TLS_WATCH);
     }
@@ -60,18 +60,27 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     };
     if matches!(started, Ok(Some(_))) {
         signals.end().await;
+        tracing::info!("draining");
     }
-    tracing::info!("draining");
-    gateway.end().await;
+    let deadline = Instant::now() + gateway.settings.drain_timeout;
+    tokio::select! {
+        () = gateway.end(deadline) => {}
+        () = signals.end() => tracing::warn!("told to stop a second time: what has not been stored is not waited for"),
+    }
     if let Some(embedded) = embedded {
-        embedded.stop(gateway.settings.drain_timeout).await;
+        // It has acknowledged what it has; how it ends makes no difference to that.
+        embedded.stop(deadline.saturating_duration_since(Instant::now()).max(LAST_EVENTS)).await;
     }
     started.map(drop)
 }
 
-/// Two sets of tasks: the doors close first, the parts that serve those who are inside end last.
+/// Sets of tasks, in the order in which they end: nobody comes in, nothing more happens, what happened is published.
 struct Scopes {
+    /// The bus and the operator's interface.
     parts: Scope,
+    /// Whatever makes events by itself: timers, requests.
+    inside: Scope,
+    /// Listeners and connections.
     doors: Scope,
 }
 
@@ -128,11 +137,11 @@ impl Gateway {
             self.standing.hub().raise_epoch(epoch);
         }
         let hub = Arc::clone(self.standing.hub());
-        hub.start(&self.scopes.parts);
+        hub.start(&self.scopes.inside);
         let server = self.mqtt_server().await?;
         self.follow_auth();
         self.serve_requests().await?;
-        hub.announce(&self.scopes.parts).await.map_err(Failure::runtime)?;
+        hub.announce(&self.scopes.inside).await.map_err(Failure::runtime)?;
         let mut told = Vec::new();
         for listener in listeners {
             told.push(listener.endpoint().to_string());
@@ -149,7 +158,7 @@ impl Gateway {
         let limits = parts::offline_limits(&self.settings);
         let sessions = Sessions::load(Arc::clone(&hub), store, limits).await.map_err(Failure::runtime)?;
         let sessions = Arc::new(sessions);
-        sessions.start(&self.scopes.parts);
+        sessions.start(&self.scopes.inside);
         hub.set_offline(Arc::clone(&sessions) as _);
         self.standing.set_sessions(Arc::clone(&sessions));
         self.sessions = Some(Arc::clone(&sessions));
@@ -160,12 +169,12 @@ impl Gateway {
     /// Ends the sessions of devices whose entry is gone or has changed.
     fn follow_auth(&self) {
         let auth = Arc::clone(&self.auth);
-        let stop = self.scopes.parts.token();
-        self.scopes.parts.spawn(async move { auth.run(stop).await });
+        let stop = self.scopes.inside.token();
+        self.scopes.inside.spawn(async move { auth.run(stop).await });
         let (auth, hub) = (Arc::clone(&self.auth), Arc::clone(self.standing.hub()));
-        let scope = self.scopes.parts.clone();
+        let scope = self.scopes.inside.clone();
         let mut changes = self.auth.changes();
-        self.scopes.parts.spawn(async move {
+        self.scopes.inside.spawn(async move {
             loop {
                 tokio::select! {
                     () = scope.cancelled() => return,
@@ -181,14 +190,14 @@ impl Gateway {
         let instance = &self.settings.instance.name;
         let hub = Arc::clone(self.standing.hub());
         let commands = Arc::new(move |request: CommandRequest| hub.command(request));
-        let (standing, scope) = (Arc::clone(&self.standing), self.scopes.parts.clone());
+        let (standing, scope) = (Arc::clone(&self.standing), self.scopes.inside.clone());
         let calls = Arc::new(move |request: AdminRequest| {
             let body = admin::answer(&request.call, standing.replica(), &standing);
             if let Some(answer) = request.answer {
                 scope.spawn(answer.send(body));
             }
         });
-        Requests::serve(&self.scopes.parts, &self.client, instance, commands, calls)
+        Requests::serve(&self.scopes.inside, &self.client, instance, commands, calls)
             .await
             .map_err(Failure::runtime)?;
         Ok(())
@@ -216,27 +225,28 @@ impl Gateway {
         })
     }
 
-    /// Lets nobody in any more, tells those who are inside, publishes how it all ended; within `drain_timeout`.
-    async fn end(&mut self) {
-        let deadline = Instant::now() + self.settings.drain_timeout;
-        let left = || deadline.saturating_duration_since(Instant::now());
+    /// Lets nobody in any more, tells those who are inside, publishes how it all ended. Each step has what is left until
+    /// the deadline, and the last ones a moment of their own in any case.
+    async fn end(&mut self, deadline: Instant) {
+        let left =
+            |reserve: Duration| deadline.saturating_duration_since(Instant::now()).saturating_sub(reserve);
         self.standing.set_draining();
         self.scopes.doors.cancel();
-        let for_devices = left().saturating_sub(LAST_EVENTS);
-        match tokio::time::timeout(for_devices, self.standing.hub().drain()).await {
+        match tokio::time::timeout(left(2 * LAST_EVENTS), self.standing.hub().drain()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "not every event was stored"),
             Err(_) => tracing::error!("not every event was stored in time"),
         }
-        let drained = self.scopes.doors.drain(left().saturating_sub(LAST_EVENTS)).await;
+        let drained = self.scopes.doors.drain(left(2 * LAST_EVENTS)).await;
         if !drained.is_clean() {
             tracing::warn!(connections = drained.aborted, "connections were cut at the end of drain_timeout");
         }
         if let Some(sessions) = &self.sessions {
             // What is not stored by then is what a crash would have lost.
-            let _ = tokio::time::timeout(left(), sessions.flushed()).await;
+            let _ = tokio::time::timeout(left(LAST_EVENTS), sessions.flushed()).await;
         }
-        self.bus.close(left().max(LAST_EVENTS)).await;
-        self.scopes.parts.drain(LAST_EVENTS).await;
+        self.scopes.inside.drain(left(LAST_EVENTS)).await;
+        self.bus.close(left(Duration::ZERO).max(LAST_EVENTS / 2)).await;
+        self.scopes.parts.drain(LAST_EVENTS / 2).await;
     }
 }

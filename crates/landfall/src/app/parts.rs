@@ -48,8 +48,8 @@ pub(super) async fn embedded(settings: &Settings) -> Result<Option<Embedded>, Fa
         port: settings.nats.port,
         server: settings.nats.server.clone(),
         sync_always: settings.nats.sync_always,
-        // A payload grows by a third as base64, and its event has a head.
-        max_payload: (2 * bytes_of(settings.mqtt.max_packet_size)).max(1 << 20),
+        // The largest packet as an event: texts and properties may grow sixfold in JSON, and the event has a head.
+        max_payload: (8 * bytes_of(settings.mqtt.max_packet_size)).max(1 << 20),
         launcher: std::env::current_exe().ok(),
         ..EmbeddedSettings::default()
     };

@@ -191,8 +191,8 @@ fn peer_length(_: &Peer) -> u8 {
 }
 
 #[test]
-fn reading_from_a_3_1_1_client_pauses_at_the_receive_maximum() {
-    let limits = Limits { receive_maximum: 2, ..Limits::default() };
+fn reading_from_a_3_1_1_client_pauses_at_its_bound() {
+    let limits = Limits { unacknowledged_v311: 2, ..Limits::default() };
     let mut peer = Peer::with(Version::V311, limits, &connect(Version::V311).bytes(), None);
     let burst: Vec<u8> = (1..=5).flat_map(|id| qos1(Version::V311, id)).chain([0xC0, 0]).collect();
     let mut held: Vec<Inbound> = messages(peer.send(&burst));
