@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::BoxFuture;
 
-/// Why something was not stored, for good: a passing failure is retried by the bus and never seen.
+/// Why something was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The body is larger than the bus takes.
@@ -24,6 +24,10 @@ pub enum StoreError {
     /// The bus refuses it and would again.
     #[error("refused by the bus: {0}")]
     Refused(String),
+    /// The store does not answer, and was given up on for now; what was asked may have happened. Only a [`SessionStore`]
+    /// says so: a bus goes on trying.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
     /// The bus has been closed.
     #[error("the bus is closed")]
     Closed,

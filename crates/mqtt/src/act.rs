@@ -193,7 +193,9 @@ impl<S: Stream> Conn<S> {
                 Err(error) => {
                     let failure = match error {
                         StoreError::TooLarge { .. } => PublishFailure::QuotaExceeded,
-                        StoreError::Refused(_) | StoreError::Closed => PublishFailure::NotStored,
+                        StoreError::Refused(_) | StoreError::Unavailable(_) | StoreError::Closed => {
+                            PublishFailure::NotStored
+                        }
                     };
                     self.fail(Token(token), failure)?;
                 }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use landfall_hub::{Command, SessionStore, StoreError, StoredSession};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 
 use crate::record::QueuedCommand;
 use crate::sessions::DeviceKey;
@@ -21,8 +20,6 @@ use crate::sessions::DeviceKey;
 const AT_ONCE: usize = 64;
 /// Between two attempts while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A refusal that took longer is no answer: it is what a store says that has given up on one.
-const PROMPT: Duration = Duration::from_secs(10);
 /// So many entries that nobody wants any more may stand in the list before it is looked through.
 const STALE: usize = 64;
 
@@ -95,11 +92,10 @@ pub(crate) struct Shelf {
 }
 
 /// Would the store say the same again?
-fn is_final(error: &StoreError, began: Instant) -> bool {
+fn is_final(error: &StoreError) -> bool {
     match error {
-        StoreError::TooLarge { .. } => true,
-        StoreError::Refused(_) => began.elapsed() < PROMPT,
-        StoreError::Closed => false,
+        StoreError::TooLarge { .. } | StoreError::Refused(_) => true,
+        StoreError::Unavailable(_) | StoreError::Closed => false,
     }
 }
 
@@ -195,7 +191,6 @@ impl Shelf {
 
     /// Returns what is to be tried again.
     async fn save(&self, key: DeviceKey, dirty: Dirty) -> Option<(DeviceKey, Dirty)> {
-        let began = Instant::now();
         let written = match &dirty.state {
             Some(state) => {
                 let (tenant, device) = key.clone();
@@ -204,7 +199,7 @@ impl Shelf {
             None => self.store.forget(&key.0, &key.1).await,
         };
         match written {
-            Err(error) if !is_final(&error, began) => {
+            Err(error) if !is_final(&error) => {
                 tracing::warn!(%error, "a session could not be stored, trying again");
                 return Some((key, dirty));
             }
@@ -238,14 +233,13 @@ impl Shelf {
                 self.to_queue.notified().await;
                 continue;
             };
-            let began = Instant::now();
             let written = match &next {
                 QueueWork::Remove(number) => self.store.dequeue(*number).await,
                 QueueWork::Add(cell) => self.add(cell).await,
             };
             match written {
                 Ok(()) => {}
-                Err(error) if is_final(&error, began) => give_up(&next, &error),
+                Err(error) if is_final(&error) => give_up(&next, &error),
                 Err(error) => {
                     tracing::warn!(%error, "an offline queue could not be stored, trying again");
                     self.work.lock().queue.push_front(next);

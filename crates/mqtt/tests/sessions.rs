@@ -62,7 +62,7 @@ impl Mood {
             Self::TooLarge => Err(StoreError::TooLarge { size: 2, limit: 1 }),
             Self::Away => {
                 tokio::time::sleep(Duration::from_secs(30)).await;
-                Err(StoreError::Refused("no answer".to_owned()))
+                Err(StoreError::Unavailable("no answer".to_owned()))
             }
             Self::Never => std::future::pending().await,
         }

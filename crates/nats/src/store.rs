@@ -171,7 +171,7 @@ where
             break;
         }
     }
-    Err(StoreError::Refused(format!("{what}: {why}, for {} s", PATIENCE.as_secs())))
+    Err(StoreError::Unavailable(format!("{what}: {why}, for {} s", PATIENCE.as_secs())))
 }
 
 impl SessionStore for JetStreamStore {
