@@ -35,6 +35,8 @@ use crate::wills::{Waiting, Wills};
 use crate::{Bus, HubConfig, Principal, Publication, Receipt, StoreError, UpstreamBody};
 
 const SHARDS: usize = 16;
+/// Between two ticks; longer, and the process stood still.
+const STANDSTILL_MS: u64 = 2_000;
 /// While the bus is away, a connecting device asks again this often.
 const BUS_POLL: Duration = Duration::from_millis(50);
 
@@ -97,6 +99,7 @@ pub struct Hub {
     offline: OnceLock<Arc<dyn Offline>>,
     epoch: AtomicU64,
     gateway_events: AtomicU64,
+    last_tick: AtomicU64,
     draining: AtomicBool,
     /// `join` has been said, so `leave` is due.
     pub(crate) announced: AtomicBool,
@@ -123,6 +126,7 @@ impl Hub {
             offline: OnceLock::new(),
             epoch: AtomicU64::new(0),
             gateway_events: AtomicU64::new(0),
+            last_tick: AtomicU64::new(clock.tick()),
             draining: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             config,
@@ -144,6 +148,7 @@ impl Hub {
     /// Starts the timer that detects silence and expiry, in `scope`.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
         let hub = Arc::clone(self);
+        hub.last_tick.store(hub.clock.tick(), Ordering::Release);
         scope.spawn_until_cancelled(async move {
             let mut ticks = tokio::time::interval(hub.config.tick);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -424,8 +429,25 @@ impl Hub {
         self.submit(self.gateway_event_id(), at, &Event::Refused(refused), Receipt::unheard(None));
     }
 
+    /// A process that stood still (SIGSTOP, a suspended machine) could hear nobody: the silence of that time is its own.
+    fn excuse_standstill(&self, now: Tick) {
+        let gap = now.saturating_sub(self.last_tick.swap(now, Ordering::AcqRel));
+        let tick = u64::try_from(self.config.tick.as_millis()).unwrap_or(u64::MAX);
+        if gap < STANDSTILL_MS.max(tick.saturating_mul(10)) {
+            return;
+        }
+        tracing::warn!(ms = gap, "the gateway stood still; nobody's silence of that time counts");
+        for shard in &self.shards {
+            for live in shard.lock().iter().filter(|live| !live.vitals.is_held()) {
+                live.vitals.hold();
+                live.vitals.release(now);
+            }
+        }
+    }
+
     fn on_tick(&self) {
         let now = self.clock.tick();
+        self.excuse_standstill(now);
         let mut silent = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();

@@ -217,6 +217,23 @@ async fn silence_ends_a_session_and_a_held_one_is_not_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_stood_still_blames_nobody_for_it() {
+    let w = world(|_| {});
+    let scope = Scope::new();
+    w.hub.start(&scope);
+    let device = w.hub.open(Hello { keep_alive_ms: Some(30_000), ..hello("pump") }).await.unwrap();
+    device.hold(false);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // No tick runs while the clock jumps.
+    tokio::time::advance(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(w.hub.session_count(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(mail(&device).await.ended, Some(Reason::KeepAliveTimeout));
+    scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_window_waits_for_the_store() {
     let w = world(|config| config.window_bytes = 2_000);
     let handle = w.hub.open(hello("pump")).await.unwrap();
