@@ -38,6 +38,7 @@ impl<'a> Play<'a> {
         let limits = Arc::new(Limits {
             max_packet_size: 1_024,
             receive_maximum: 4,
+            unacknowledged_v311: 6,
             topic_alias_maximum: 3,
             max_subscriptions: 3,
             max_qos2_pending: 6,
@@ -150,7 +151,11 @@ impl<'a> Play<'a> {
     fn check(&self) {
         assert!(self.conn.in_flight() <= usize::from(self.limits.outbound_in_flight));
         assert!(self.conn.subscriptions().len() <= self.limits.max_subscriptions);
-        assert!(self.waiting.len() <= usize::from(self.limits.receive_maximum));
+        let most = match self.version {
+            Version::V5 => self.limits.receive_maximum,
+            Version::V311 => self.limits.unacknowledged_v311,
+        };
+        assert!(self.waiting.len() <= usize::from(most));
     }
 
     fn step(&mut self) {
