@@ -6,6 +6,12 @@ use landfall_event::UnixMs;
 use landfall_session::Tick;
 use tokio::time::Instant;
 
+/// What the wall clock says, in Unix milliseconds. It may step, so no duration is computed from it.
+pub fn unix_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
+}
+
 /// Made once per process; the tracker's ticks count from its making.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -24,7 +30,6 @@ impl Clock {
 
     /// What the wall clock says. It may step, so no duration is computed from it.
     pub(crate) fn unix(&self) -> UnixMs {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
+        unix_now()
     }
 }

@@ -24,6 +24,7 @@ mod wills;
 
 pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret};
 pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
+pub use clock::unix_now;
 pub use command::{Command, CommandRequest, Wait};
 pub use config::{HubConfig, UpstreamBody};
 pub use handle::{Permit, SessionHandle};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use landfall_event::{Outcome, Reason, RefusedCause};
-use landfall_hub::{Adopted, Command, Mail, Permit, StoreError, Uplink};
+use landfall_hub::{Adopted, Command, Mail, Permit, StoreError, Uplink, unix_now};
 use landfall_mqtt_core::commands::parse_response;
 use landfall_mqtt_core::{
     Ack, Action, Delivery, DeliveryToken, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict,
@@ -17,7 +17,6 @@ use landfall_net::Stream;
 
 use crate::commands::{command_message, command_topic};
 use crate::conn::{Conn, End, WRITE_HIGH};
-use crate::sessions::unix_now;
 
 /// How long a persistent session's answers wait for the store.
 const KEEP_PATIENCE: Duration = Duration::from_secs(1);

@@ -9,12 +9,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ahash::RandomState;
 use bytes::Bytes;
 use landfall_event::{DeviceId, Outcome, TenantId, UnixMs};
-use landfall_hub::{Command, Hub, NotKept, Offline, SessionStore, StoreError, StoredQueue, StoredSession};
+use landfall_hub::{
+    Command, Hub, NotKept, Offline, SessionStore, StoreError, StoredQueue, StoredSession, unix_now,
+};
 use landfall_mqtt_core::SessionState;
 use landfall_net::Scope;
 use parking_lot::Mutex;
@@ -184,11 +186,6 @@ pub struct Sessions {
     shelf: Shelf,
     /// For those who hold a place. Known from `start` on.
     me: OnceLock<Weak<Self>>,
-}
-
-pub(crate) fn unix_now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }
 
 impl Sessions {

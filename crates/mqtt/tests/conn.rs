@@ -1,16 +1,15 @@
 //! One connection against a hub and a store in memory: what reaches the client, when, and what is published.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+mod common;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{IdentifiedBy, Incarnation, Origin};
 use landfall_hub::memory::{MemoryBus, MemoryStore};
-use landfall_hub::{
-    Acl, AuthError, Authenticator, BoxFuture, CommandRequest, Credentials, Hub, HubConfig, Principal,
-};
+use landfall_hub::{CommandRequest, Hub, HubConfig};
 use landfall_mqtt::{MqttConfig, MqttServer, OfflineLimits, Sessions};
 use landfall_mqtt_core::Limits;
 use landfall_net::{Accepted, Gate, Scope, Serve as _, StreamKind};
@@ -18,28 +17,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-#[derive(Debug)]
-struct Anybody;
-
-impl Authenticator for Anybody {
-    fn authenticate<'a>(&'a self, c: &'a Credentials) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        Box::pin(async move {
-            let all = || vec!["#".parse().unwrap()];
-            Ok(Principal {
-                tenant: "default".parse().unwrap(),
-                device: c.client_id.parse().unwrap(),
-                identified_by: IdentifiedBy::Anonymous,
-                app_version: "".into(),
-                acl: Arc::new(Acl { publish: all(), subscribe: all() }),
-                keep_alive: None,
-            })
-        })
-    }
-
-    fn still_holds(&self, _: &Principal) -> bool {
-        true
-    }
-}
+use common::{Anybody, origin};
 
 struct World {
     bus: Arc<MemoryBus>,
@@ -51,12 +29,7 @@ struct World {
 }
 
 async fn world_with(store: Arc<MemoryStore>, change: impl FnOnce(&mut HubConfig)) -> World {
-    let origin = Origin {
-        instance: "landfall".parse().unwrap(),
-        replica: "a1".parse().unwrap(),
-        incarnation: Incarnation::new(1, [7; 10]),
-    };
-    let mut config = HubConfig::new(origin);
+    let mut config = HubConfig::new(origin());
     change(&mut config);
     let bus = Arc::new(MemoryBus::default());
     let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());

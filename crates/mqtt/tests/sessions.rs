@@ -1,16 +1,17 @@
 //! What waits for a device that is away: what the store refuses, bounds, restarts, and connections that are just ending.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+mod common;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, TenantId};
+use landfall_event::{DeviceId, TenantId};
 use landfall_hub::memory::{MemoryBus, MemoryStore};
 use landfall_hub::{
-    Acl, AuthError, Authenticator, BoxFuture, CommandRequest, Credentials, Hub, HubConfig, Principal,
-    SessionStore, StoreError, StoredQueue, StoredSession,
+    BoxFuture, CommandRequest, Hub, HubConfig, SessionStore, StoreError, StoredQueue, StoredSession,
 };
 use landfall_mqtt::{MqttConfig, MqttServer, OfflineLimits, Sessions};
 use landfall_net::{Accepted, Gate, Scope, Serve as _, StreamKind};
@@ -19,30 +20,9 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
+use common::{Anybody, origin};
+
 const PATIENCE: Duration = Duration::from_secs(60);
-
-#[derive(Debug)]
-struct Anybody;
-
-impl Authenticator for Anybody {
-    fn authenticate<'a>(&'a self, c: &'a Credentials) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        Box::pin(async move {
-            let all = || vec!["#".parse().unwrap()];
-            Ok(Principal {
-                tenant: "default".parse().unwrap(),
-                device: c.client_id.parse().unwrap(),
-                identified_by: IdentifiedBy::Anonymous,
-                app_version: "".into(),
-                acl: Arc::new(Acl { publish: all(), subscribe: all() }),
-                keep_alive: None,
-            })
-        })
-    }
-
-    fn still_holds(&self, _: &Principal) -> bool {
-        true
-    }
-}
 
 /// What a store does with one kind of call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,13 +116,8 @@ struct World {
 }
 
 async fn world(store: Arc<Moody>, limits: OfflineLimits) -> World {
-    let origin = Origin {
-        instance: "landfall".parse().unwrap(),
-        replica: "a1".parse().unwrap(),
-        incarnation: Incarnation::new(1, [7; 10]),
-    };
     let bus = Arc::new(MemoryBus::default());
-    let hub = Hub::new(HubConfig::new(origin), Arc::clone(&bus) as _, &mut Registry::default());
+    let hub = Hub::new(HubConfig::new(origin()), Arc::clone(&bus) as _, &mut Registry::default());
     let (doors, inside) = (Scope::new(), Scope::new());
     hub.start(&inside);
     let sessions = Sessions::load(Arc::clone(&hub), Arc::clone(&store) as _, limits).await.unwrap();

@@ -5,11 +5,11 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_nats::Client;
 use landfall_event::{DeviceId, Incarnation, Origin, ReplicaId, TenantId};
-use landfall_hub::{Bus as _, Hub, HubConfig, SessionView};
+use landfall_hub::{Bus as _, Hub, HubConfig, SessionView, unix_now};
 use landfall_mqtt::{MqttConfig, OfflineLimits, Sessions};
 use landfall_nats::embedded::{Embedded, EmbeddedSettings};
 use landfall_nats::streams::{Keep, StreamSettings};
@@ -118,11 +118,10 @@ pub(super) fn mqtt_config(settings: &Settings) -> MqttConfig {
 }
 
 fn hub_config(settings: &Settings) -> HubConfig {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let origin = Origin {
         instance: settings.instance.name.clone(),
         replica: settings.instance.replica(),
-        incarnation: Incarnation::new(milliseconds(now), rand::random()),
+        incarnation: Incarnation::new(unix_now(), rand::random()),
     };
     HubConfig {
         format: settings.events.format,

@@ -1,11 +1,9 @@
 //! `landfall sessions` and `landfall kick`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::Args;
 use landfall_event::subject::AdminCall;
 use landfall_event::{DeviceId, TenantId};
-use landfall_hub::SessionView;
+use landfall_hub::{SessionView, unix_now};
 
 use super::ClientArgs;
 use super::client::{self, Connection};
@@ -52,8 +50,7 @@ pub(super) async fn sessions(
             }
         }
     } else {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        table(&replies, u64::try_from(now).unwrap_or(u64::MAX), out)?;
+        table(&replies, unix_now(), out)?;
     }
     for reply in &replies {
         let listed = u64::try_from(reply.sessions.len()).unwrap_or(u64::MAX);

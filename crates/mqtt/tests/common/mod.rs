@@ -1,0 +1,38 @@
+//! What the tests of this crate share: an authenticator that lets everybody in, and who publishes.
+
+use std::sync::Arc;
+
+use landfall_event::{IdentifiedBy, Incarnation, Origin};
+use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
+
+/// Believes what a device calls itself, and allows everything.
+#[derive(Debug)]
+pub(crate) struct Anybody;
+
+impl Authenticator for Anybody {
+    fn authenticate<'a>(&'a self, c: &'a Credentials) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        Box::pin(async move {
+            let all = || vec!["#".parse().unwrap()];
+            Ok(Principal {
+                tenant: "default".parse().unwrap(),
+                device: c.client_id.parse().unwrap(),
+                identified_by: IdentifiedBy::Anonymous,
+                app_version: "".into(),
+                acl: Arc::new(Acl { publish: all(), subscribe: all() }),
+                keep_alive: None,
+            })
+        })
+    }
+
+    fn still_holds(&self, _: &Principal) -> bool {
+        true
+    }
+}
+
+pub(crate) fn origin() -> Origin {
+    Origin {
+        instance: "landfall".parse().unwrap(),
+        replica: "a1".parse().unwrap(),
+        incarnation: Incarnation::new(1, [7; 10]),
+    }
+}
