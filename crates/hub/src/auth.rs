@@ -43,6 +43,21 @@ pub struct PeerCertificate {
     pub fingerprint: String,
 }
 
+/// A proof that the sender of a message knows the device's key without having told it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The bytes that were signed.
+    pub message: Bytes,
+    /// Their HMAC-SHA-256 under the device's key, as the device states it.
+    pub mac: [u8; 32],
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature(of {} bytes)", self.message.len())
+    }
+}
+
 /// What a device showed.
 #[derive(Clone, Debug)]
 pub struct Credentials {
@@ -50,12 +65,15 @@ pub struct Credentials {
     pub transport: Transport,
     /// Where from.
     pub remote_address: SocketAddr,
-    /// What it calls itself: the MQTT client id, `ep`, the name in the `LF1` line.
+    /// What it calls itself: the MQTT client id, `ep`, the name in the `LF1` line (without a tenant).
     pub client_id: Arc<str>,
-    /// MQTT user name.
+    /// Whose credential this is. Over MQTT the user name. Over CoAP and UDP what the device calls itself: `client_id`, or
+    /// `client_id@tenant` where it names a tenant; `None` where it names neither itself nor a tenant, as under DTLS.
     pub username: Option<Arc<str>>,
     /// MQTT password, CoAP or UDP key.
     pub password: Option<Secret>,
+    /// What it signed with its key.
+    pub signature: Option<Signature>,
     /// Its certificate, verified against `client_ca`.
     pub certificate: Option<PeerCertificate>,
 }
@@ -99,7 +117,8 @@ pub struct Principal {
     pub app_version: Arc<str>,
     /// What it may do.
     pub acl: Arc<Acl>,
-    /// The keep-alive that the operator set for it, over the device's own.
+    /// The silence that the operator allows it: an MQTT keep-alive in the place of the device's own, or how long a CoAP or UDP
+    /// device may be silent that announces nothing (no grace factor).
     pub keep_alive: Option<Duration>,
 }
 
@@ -114,7 +133,8 @@ pub enum AuthError {
 
 /// Decides who a device is.
 pub trait Authenticator: Send + Sync + fmt::Debug {
-    /// Looks at what the device showed. May take its time: only this device waits.
+    /// Looks at what the device showed. May take its time: only this device waits. A signature alone is found right or wrong
+    /// at the first poll, so that a listener without a task per device can ask for it in passing.
     fn authenticate<'a>(
         &'a self,
         credentials: &'a Credentials,

@@ -22,7 +22,7 @@ mod session;
 mod view;
 mod wills;
 
-pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret};
+pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret, Signature};
 pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 pub use clock::unix_now;
 pub use command::{Command, CommandRequest, Wait};

@@ -173,6 +173,7 @@ impl Caller {
             client_id: self.client_id(request),
             username: request.username.clone(),
             password: request.password.clone().map(Secret::new),
+            signature: None,
             certificate: self.certificate.clone(),
         };
         let principal = match self.server.auth().authenticate(&credentials).await {

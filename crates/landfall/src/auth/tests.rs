@@ -32,6 +32,7 @@ fn nobody() -> Credentials {
         client_id: "client-1".into(),
         username: None,
         password: None,
+        signature: None,
         certificate: None,
     }
 }
