@@ -1,6 +1,6 @@
 //! From a key to its session's place, without a copy of the key.
 //!
-//! Owns: the hash table. Does not own: the keys (they stand in the session table) or how they are hashed (the caller's
+//! Owns: the hash table. Does not own: the keys (they stand in the caller's values) or how they are hashed (the caller's
 //! hasher).
 
 use hashbrown::HashTable;

@@ -14,14 +14,34 @@ use crate::wheel::Wheel;
 use crate::{Tick, Vitals};
 
 /// What there is at most one session of at a time: a device of a tenant, in one protocol family.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyRef<'a> {
     /// The device's tenant.
-    pub tenant: TenantId,
+    pub tenant: &'a TenantId,
     /// The device.
-    pub device: DeviceId,
+    pub device: &'a DeviceId,
     /// The family; families live side by side.
     pub family: Family,
+}
+
+/// What the tracker asks of the caller's value for each session. It keeps neither of them itself: both stand once, in that
+/// value.
+pub trait Tracked {
+    /// Whose session it is. The same for as long as the tracker has the value: the index is sorted by it.
+    fn key(&self) -> KeyRef<'_>;
+
+    /// Its signs of life, made for this session and shared with no other.
+    fn vitals(&self) -> &Vitals;
+}
+
+impl<T: Tracked> Tracked for Arc<T> {
+    fn key(&self) -> KeyRef<'_> {
+        (**self).key()
+    }
+
+    fn vitals(&self) -> &Vitals {
+        (**self).vitals()
+    }
 }
 
 /// Names one session of a tracker for ever. Places are used again, serial numbers are not.
@@ -58,8 +78,6 @@ impl Terms {
 pub struct Opened<T> {
     /// Names the session.
     pub slot: Slot,
-    /// Its signs of life, to be touched for everything heard from the device.
-    pub vitals: Arc<Vitals>,
     /// The session that the key had until now. It ended first; tell its end before the new one's beginning.
     pub replaced: Option<Ended<T>>,
 }
@@ -67,14 +85,10 @@ pub struct Opened<T> {
 /// A session that has ended. There is exactly one of these for each session.
 #[derive(Debug)]
 pub struct Ended<T> {
-    /// Whose session it was.
-    pub key: Key,
     /// Which session it was.
     pub slot: Slot,
-    /// The caller's value.
+    /// The caller's value; its [`Vitals`] are from now on [over](Vitals::is_over).
     pub tag: T,
-    /// Its signs of life, from now on [over](Vitals::is_over).
-    pub vitals: Arc<Vitals>,
     /// Why it ended.
     pub reason: Reason,
     /// When the device was last heard.
@@ -90,12 +104,8 @@ pub struct Ended<T> {
 pub struct Live<'a, T> {
     /// Names the session.
     pub slot: Slot,
-    /// Whose session it is.
-    pub key: &'a Key,
     /// The caller's value.
     pub tag: &'a T,
-    /// Its signs of life.
-    pub vitals: &'a Arc<Vitals>,
     /// What silence does to it.
     pub terms: Terms,
 }
@@ -105,9 +115,7 @@ const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Session<T> {
-    key: Key,
     tag: T,
-    vitals: Arc<Vitals>,
     serial: u64,
     silence: u64,
     on_silence: Reason,
@@ -122,10 +130,12 @@ impl<T> Session<T> {
         self.silence = terms.silence_ms.map_or(NEVER, |ms| ms.max(1));
         self.on_silence = terms.on_silence;
     }
+}
 
+impl<T: Tracked> Session<T> {
     /// When silence ends the session, as things stand at `now`.
     fn due(&self, now: Tick) -> Tick {
-        self.vitals.quiet_since(now).saturating_add(self.silence)
+        self.tag.vitals().quiet_since(now).saturating_add(self.silence)
     }
 }
 
@@ -144,7 +154,7 @@ pub struct Tracker<T, S = RandomState> {
     now: Tick,
 }
 
-impl<T, S: BuildHasher> Tracker<T, S> {
+impl<T: Tracked, S: BuildHasher> Tracker<T, S> {
     /// An empty tracker that stands at `now`. Ends by silence are at most `tick_ms` late (0 is read as 1) when
     /// [`Tracker::expire`] is called as often. `hasher` brings its own random key: `RandomState::new()`.
     pub fn new(now: Tick, tick_ms: u64, hasher: S) -> Self {
@@ -153,20 +163,13 @@ impl<T, S: BuildHasher> Tracker<T, S> {
     }
 
     /// Begins a session, heard at `now`. One that the same key had ends first ([`Reason::TakenOver`]) and is handed out.
-    pub fn open(&mut self, key: Key, tag: T, terms: Terms, now: Tick) -> Opened<T> {
+    pub fn open(&mut self, tag: T, terms: Terms, now: Tick) -> Opened<T> {
         let now = self.at_least(now);
-        let hash = self.hash(&key);
-        let replaced = self.find(hash, &key).and_then(|place| self.end(place, Reason::TakenOver));
+        let hash = self.hash(tag.key());
+        let replaced = self.find(hash, tag.key()).and_then(|place| self.end(place, Reason::TakenOver));
         self.next_serial += 1;
-        let vitals = Arc::new(Vitals::new(now));
-        let mut session = Session {
-            key,
-            tag,
-            vitals: Arc::clone(&vitals),
-            serial: self.next_serial,
-            silence: 0,
-            on_silence: terms.on_silence,
-        };
+        tag.vitals().touch(now);
+        let mut session = Session { tag, serial: self.next_serial, silence: 0, on_silence: terms.on_silence };
         session.agree(terms);
         let due = (session.silence != NEVER).then(|| session.due(now));
         // 2^32 sessions would need most of a terabyte: places fit 32 bits.
@@ -175,7 +178,7 @@ impl<T, S: BuildHasher> Tracker<T, S> {
         if let Some(due) = due {
             self.wheel.arm(place, due);
         }
-        Opened { slot: Slot { place, serial: self.next_serial }, vitals, replaced }
+        Opened { slot: Slot { place, serial: self.next_serial }, replaced }
     }
 
     /// Ends a session. `None` if it has ended already, whoever has its place now.
@@ -238,7 +241,7 @@ impl<T, S: BuildHasher> Tracker<T, S> {
     }
 
     /// The key's session.
-    pub fn get(&self, key: &Key) -> Option<(Slot, &T)> {
+    pub fn get(&self, key: KeyRef<'_>) -> Option<(Slot, &T)> {
         let place = self.find(self.hash(key), key)?;
         let session = self.sessions.get(place as usize)?;
         Some((Slot { place, serial: session.serial }, &session.tag))
@@ -250,25 +253,26 @@ impl<T, S: BuildHasher> Tracker<T, S> {
         Drain { tracker: self, reason, place: 0 }
     }
 
-    fn hash(&self, key: &Key) -> u32 {
+    fn hash(&self, key: KeyRef<'_>) -> u32 {
         self.hasher.hash_one(key) as u32
     }
 
-    fn find(&self, hash: u32, key: &Key) -> Option<u32> {
-        self.index
-            .find(hash, |place| self.sessions.get(place as usize).is_some_and(|session| session.key == *key))
+    fn find(&self, hash: u32, key: KeyRef<'_>) -> Option<u32> {
+        let has_key =
+            |place| self.sessions.get(place as usize).is_some_and(|session| session.tag.key() == key);
+        self.index.find(hash, has_key)
     }
 
     /// The only way out of the table.
     fn end(&mut self, place: u32, reason: Reason) -> Option<Ended<T>> {
         let session = self.sessions.try_remove(place as usize)?;
         self.wheel.cancel(place);
-        self.index.remove(self.hash(&session.key), place);
-        session.vitals.end();
-        let (terms, last_seen) = (session.terms(), session.vitals.last_seen());
+        self.index.remove(self.hash(session.tag.key()), place);
+        let vitals = session.tag.vitals();
+        vitals.end();
+        let (terms, last_seen) = (session.terms(), vitals.last_seen());
         let slot = Slot { place, serial: session.serial };
-        let Session { key, tag, vitals, .. } = session;
-        Some(Ended { key, slot, tag, vitals, reason, last_seen, at: self.now.max(last_seen), terms })
+        Some(Ended { slot, tag: session.tag, reason, last_seen, at: self.now.max(last_seen), terms })
     }
 
     /// Time never runs backwards.
@@ -300,22 +304,16 @@ impl<T, S> Tracker<T, S> {
         self.sessions.is_empty()
     }
 
-    /// Bytes allocated for the table, the index, the wheel and the sessions' [`Vitals`]; not what keys and tags point
-    /// to. Room that was once needed is kept.
+    /// Bytes allocated for the table, the index and the wheel, with the tags themselves; not what they point to, which is
+    /// where the names and the [`Vitals`] stand. Room that was once needed is kept.
     pub fn footprint(&self) -> usize {
-        // An `Arc` puts two counts before its value.
-        let vitals = size_of::<Vitals>() + 2 * size_of::<usize>();
         // The slab says a vacant place by a value that a session never has, so a place is as large as a session.
-        self.sessions.capacity() * size_of::<Session<T>>()
-            + self.index.footprint()
-            + self.wheel.footprint()
-            + self.sessions.len() * vitals
+        self.sessions.capacity() * size_of::<Session<T>>() + self.index.footprint() + self.wheel.footprint()
     }
 }
 
 fn live<T>(place: u32, session: &Session<T>) -> Live<'_, T> {
-    let Session { key, tag, vitals, serial, .. } = session;
-    Live { slot: Slot { place, serial: *serial }, key, tag, vitals, terms: session.terms() }
+    Live { slot: Slot { place, serial: session.serial }, tag: &session.tag, terms: session.terms() }
 }
 
 /// Ends one session with each step; made by [`Tracker::drain`].
@@ -326,7 +324,7 @@ pub struct Drain<'a, T, S = RandomState> {
     place: u32,
 }
 
-impl<T, S: BuildHasher> Iterator for Drain<'_, T, S> {
+impl<T: Tracked, S: BuildHasher> Iterator for Drain<'_, T, S> {
     type Item = Ended<T>;
 
     fn next(&mut self) -> Option<Ended<T>> {

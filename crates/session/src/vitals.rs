@@ -16,12 +16,12 @@ const OVER: u64 = 0b10;
 /// The bits above the flags say when the last hold was released.
 const FLAG_BITS: u32 = 2;
 
-/// A session's signs of life, shared between its task and the tracker. All calls are safe from any thread and wait for
-/// nobody.
+/// A session's signs of life, shared between its task and the tracker: 48 bytes that stand in the caller's value
+/// ([`crate::Tracked`]). All calls are safe from any thread and wait for nobody.
 #[derive(Debug)]
 pub struct Vitals {
     last_seen: AtomicU64,
-    /// `released at << 2 | OVER | HELD`: one word, so that 64 bytes hold the whole of it with its reference counts.
+    /// `released at << 2 | OVER | HELD`: one word, so that they change together.
     state: AtomicU64,
     messages_in: AtomicU64,
     messages_out: AtomicU64,
@@ -30,7 +30,8 @@ pub struct Vitals {
 }
 
 impl Vitals {
-    pub(crate) fn new(now: Tick) -> Self {
+    /// The signs of life of a session that is about to begin, heard at `now`.
+    pub fn new(now: Tick) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             last_seen: AtomicU64::new(now),

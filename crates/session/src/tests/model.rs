@@ -6,8 +6,8 @@ use std::sync::Arc;
 use landfall_event::Reason;
 use proptest::prelude::*;
 
-use super::{key, tracker};
-use crate::{Ended, Slot, Terms, Tick, Tracker, Vitals};
+use super::{Known, Table, open, present, tracker};
+use crate::{Ended, Slot, Terms, Tick};
 
 const DEVICES: usize = 4;
 const TICK: u64 = 100;
@@ -62,7 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug)]
 struct Present {
     slot: Slot,
-    vitals: Arc<Vitals>,
+    known: Arc<Known>,
     heard: Tick,
     excused: Tick,
     held: bool,
@@ -84,7 +84,7 @@ enum Told {
 
 /// The tracker, the model, and what was told of each device.
 struct Bench {
-    tracker: Tracker<u32>,
+    tracker: Table,
     now: Tick,
     present: HashMap<usize, Present>,
     told: [Vec<Told>; DEVICES],
@@ -98,25 +98,25 @@ impl Bench {
     }
 
     /// An end that the tracker told must be the model's: the session that is there, with what it knows of it.
-    fn ended(&mut self, ended: &Ended<u32>) {
-        let device = ended.tag as usize;
+    fn ended(&mut self, ended: &Ended<Arc<Known>>) {
+        let device = ended.tag.number as usize;
         let known = self.present.remove(&device).expect("a disconnected without a connected");
-        assert_eq!((&ended.key, ended.slot), (&key(&device.to_string()), known.slot));
+        assert!(Arc::ptr_eq(&ended.tag, &known.known));
+        assert_eq!(ended.slot, known.slot);
         assert_eq!((ended.last_seen, ended.terms), (known.heard, known.terms));
-        assert!(ended.vitals.is_over());
+        assert!(ended.tag.vitals.is_over());
         self.told[device].push(Told::Disconnected(ended.slot, ended.reason));
     }
 
     fn open(&mut self, device: usize, terms: Terms) {
-        let opened = self.tracker.open(key(&device.to_string()), device as u32, terms, self.now);
+        let opened = open(&mut self.tracker, &device.to_string(), device as u32, terms, self.now);
         assert_eq!(opened.replaced.is_some(), self.present.contains_key(&device));
         if let Some(old) = &opened.replaced {
             assert_eq!(old.reason, Reason::TakenOver);
             self.ended(old);
         }
-        let (slot, vitals) = (opened.slot, opened.vitals);
-        self.present
-            .insert(device, Present { slot, vitals, heard: self.now, excused: 0, held: false, terms });
+        let (slot, known) = (opened.slot, opened.known);
+        self.present.insert(device, Present { slot, known, heard: self.now, excused: 0, held: false, terms });
         self.told[device].push(Told::Connected(slot));
         self.slots.push((device, slot));
     }
@@ -186,8 +186,7 @@ impl Bench {
         assert_eq!(self.tracker.iter().count(), self.present.len());
         for device in 0..DEVICES {
             let expected = self.present.get(&device).map(|present| (present.slot, device as u32));
-            let key = key(&device.to_string());
-            assert_eq!(self.tracker.get(&key).map(|(slot, tag)| (slot, *tag)), expected);
+            assert_eq!(present(&self.tracker, &device.to_string()), expected);
         }
         // Nobody is forgotten: whoever silence can end has a call that is due.
         let ends: Vec<Tick> =
@@ -215,18 +214,18 @@ impl Bench {
 }
 
 /// What happens to a session that is there.
-fn sign(tracker: &mut Tracker<u32>, present: &mut Present, now: Tick, step: &Step) {
+fn sign(tracker: &mut Table, present: &mut Present, now: Tick, step: &Step) {
     match step {
         Step::Seen(_) => {
-            present.vitals.touch(now);
+            present.known.vitals.touch(now);
             present.heard = now;
         }
         Step::Hold(_) => {
-            present.vitals.hold();
+            present.known.vitals.hold();
             present.held = true;
         }
         Step::Release(_) => {
-            present.vitals.release(now);
+            present.known.vitals.release(now);
             present.excused = if present.held { now } else { present.excused };
             present.held = false;
         }
@@ -258,22 +257,22 @@ fn cadence() -> impl Strategy<Value = (Vec<u64>, u64)> {
 }
 
 /// Plays cadences against a caller who waits as `next` says; gives the ends with their lateness checked.
-fn play(devices: &[(Vec<u64>, u64)], mut next: impl FnMut(&Tracker<u32>, Tick) -> Tick) -> usize {
+fn play(devices: &[(Vec<u64>, u64)], mut next: impl FnMut(&Table, Tick) -> Tick) -> usize {
     let mut tracker = tracker();
-    let mut words: Vec<(Tick, Arc<Vitals>)> = Vec::new();
+    let mut words: Vec<(Tick, Arc<Known>)> = Vec::new();
     for (n, (speaks, silence)) in devices.iter().enumerate() {
         let terms = Terms::after(*silence, Reason::IdleTimeout);
-        let vitals = tracker.open(key(&n.to_string()), n as u32, terms, 0).vitals;
-        words.extend(speaks.iter().map(|at| (*at, Arc::clone(&vitals))));
+        let known = open(&mut tracker, &n.to_string(), n as u32, terms, 0).known;
+        words.extend(speaks.iter().map(|at| (*at, Arc::clone(&known))));
     }
     words.sort_by_key(|(at, _)| *at);
     let (mut words, mut now, mut ends) = (words.into_iter().peekable(), 0, Vec::new());
     while !tracker.is_empty() {
         let wake = next(&tracker, now);
         assert!(wake > now, "a caller would spin");
-        while let Some((at, vitals)) = words.next_if(|(at, _)| *at <= wake) {
-            if !vitals.is_over() {
-                vitals.touch(at);
+        while let Some((at, known)) = words.next_if(|(at, _)| *at <= wake) {
+            if !known.vitals.is_over() {
+                known.vitals.touch(at);
             }
         }
         now = wake;

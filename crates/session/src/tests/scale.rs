@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use landfall_event::{DeviceId, Family, Reason, TenantId};
+use landfall_event::Reason;
 
-use super::idle;
-use crate::{Key, Terms, Tracker, Vitals};
+use super::{Known, Table, idle, known, tracker};
+use crate::{Terms, Vitals};
 
 const MILLION: u32 = 1_000_000;
 
@@ -17,14 +17,13 @@ fn stopwatch() -> impl Fn() -> Duration {
     move || start.elapsed()
 }
 
-fn fill(tracker: &mut Tracker<Arc<u32>>, terms: impl Fn(u32) -> Terms) -> Vec<Arc<Vitals>> {
-    let tenant: TenantId = "default".parse().unwrap();
+fn fill(tracker: &mut Table, terms: impl Fn(u32) -> Terms) -> Vec<Arc<Known>> {
+    let tenant = known("any", 0).tenant;
     let open = |n| {
-        let device: DeviceId = format!("meter-{n:09}").parse().unwrap();
-        let key = Key { tenant: tenant.clone(), device, family: Family::Udp };
-        let opened = tracker.open(key, Arc::new(n), terms(n), u64::from(n) / 1_000);
+        let known = Arc::new(Known { tenant: tenant.clone(), ..known(&format!("meter-{n:09}"), n) });
+        let opened = tracker.open(Arc::clone(&known), terms(n), u64::from(n) / 1_000);
         assert!(opened.replaced.is_none());
-        opened.vitals
+        known
     };
     (0..MILLION).map(open).collect()
 }
@@ -32,15 +31,15 @@ fn fill(tracker: &mut Tracker<Arc<u32>>, terms: impl Fn(u32) -> Terms) -> Vec<Ar
 #[test]
 fn a_million_sessions_are_opened_touched_and_expired() {
     let elapsed = stopwatch();
-    let mut tracker = Tracker::new(0, 100, std::hash::RandomState::new());
-    let vitals = fill(&mut tracker, |n| idle(300_000 + u64::from(n % 7) * 1_000));
+    let mut tracker = tracker();
+    let all = fill(&mut tracker, |n| idle(300_000 + u64::from(n % 7) * 1_000));
     assert_eq!(tracker.len(), MILLION as usize);
 
     // Every device speaks every 100 s for ten minutes; nobody goes.
     let mut ends = Vec::new();
     for now in (100_000..=600_000).step_by(100_000) {
-        for vitals in &vitals {
-            vitals.touch(now);
+        for known in &all {
+            known.vitals.touch(now);
         }
         for at in (now..now + 100_000).step_by(10_000) {
             tracker.expire(at, &mut ends);
@@ -55,7 +54,7 @@ fn a_million_sessions_are_opened_touched_and_expired() {
         for ended in ends.drain(..) {
             assert_eq!(now, 600_000 + ended.terms.silence_ms.unwrap(), "on its tick");
             assert_eq!(ended.reason, Reason::IdleTimeout);
-            assert!(!std::mem::replace(&mut gone[*ended.tag as usize], true), "ended twice");
+            assert!(!std::mem::replace(&mut gone[ended.tag.number as usize], true), "ended twice");
         }
     }
     assert!(gone.iter().all(|gone| *gone) && tracker.is_empty());
@@ -65,7 +64,7 @@ fn a_million_sessions_are_opened_touched_and_expired() {
 
 #[test]
 fn a_million_at_once_and_a_leap_of_a_year() {
-    let mut tracker = Tracker::new(0, 100, std::hash::RandomState::new());
+    let mut tracker = tracker();
     fill(&mut tracker, |n| idle(1_000 + u64::from(n)));
     let (mut out, mut ends) = (Vec::new(), 0);
     while tracker.expire_some(365 * 86_400_000, 4_096, &mut out) {
@@ -84,25 +83,27 @@ fn a_session_costs_what_the_documentation_says() {
         Vacant(usize),
         Taken(T),
     }
-    type Session = crate::tracker::Session<Arc<u32>>;
-    assert_eq!(size_of::<Session>(), 80);
-    assert_eq!(size_of::<Place<Session>>(), 80);
-    assert_eq!(size_of::<Vitals>() + 2 * size_of::<usize>(), 64);
+    type Session = crate::tracker::Session<Arc<Known>>;
+    assert_eq!(size_of::<Session>(), 32);
+    assert_eq!(size_of::<Place<Session>>(), 32);
+    assert_eq!(size_of::<Vitals>(), 48);
 
-    let mut tracker = Tracker::new(0, 100, std::hash::RandomState::new());
+    let mut tracker = tracker();
     let empty = tracker.footprint();
     assert!(empty <= 24 * 1024, "{empty} bytes for nobody");
-    let vitals = fill(&mut tracker, |_| idle(300_000));
+    let all = fill(&mut tracker, |_| idle(300_000));
     let each = tracker.footprint() as f64 / f64::from(MILLION);
     println!("{each:.1} bytes for each of {MILLION} sessions");
-    assert!(each < 200.0, "{each} bytes for each session");
+    assert!(each < 72.0, "{each} bytes for each session");
 
     // Coming and going, in any number, takes no more room than was needed at once.
     let full = tracker.footprint();
-    drop(vitals);
+    drop(all);
     let spent: Vec<_> = tracker.drain(Reason::GatewayDraining, 2_000).take(500_000).collect();
-    for (n, ended) in spent.into_iter().enumerate() {
-        tracker.open(ended.key, ended.tag, idle(n as u64 * 1_000), 3_000);
+    for ended in spent {
+        let number = ended.tag.number;
+        let again = known(ended.tag.device.as_str(), number);
+        tracker.open(Arc::new(again), idle(u64::from(number) * 1_000), 3_000);
     }
     assert_eq!(tracker.footprint(), full);
 }
