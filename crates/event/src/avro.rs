@@ -134,7 +134,13 @@ impl Record {
                 };
                 (correlation_id, endpoints)
             }
-            Event::Upstream(_) | Event::Downstream(_) | Event::Refused(_) | Event::Service(_) => return None,
+            Event::Moved(_)
+            | Event::Dormant(_)
+            | Event::Awake(_)
+            | Event::Upstream(_)
+            | Event::Downstream(_)
+            | Event::Refused(_)
+            | Event::Service(_) => return None,
         };
         Some(Self {
             correlation_id,

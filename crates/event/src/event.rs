@@ -119,6 +119,12 @@ pub enum Event {
     Connected(Connected),
     /// One session has ended, or several at once.
     Disconnected(Disconnected),
+    /// A session's device is heard from another address.
+    Moved(Moved),
+    /// A device went quiet as it had announced.
+    Dormant(Dormant),
+    /// A dormant device spoke again.
+    Awake(Awake),
     /// A device sent a message.
     Upstream(Upstream),
     /// A command reached its one final outcome.
@@ -163,6 +169,17 @@ pub struct Counters {
     pub bytes_out: u64,
 }
 
+/// What a silence was measured against, where a session was ended because of the device's own habit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// The device's usual interval, in ms: the mean that was learned.
+    pub interval_ms: u64,
+    /// How long it had been silent, in ms.
+    pub silent_ms: u64,
+    /// How improbable that was: minus the decimal logarithm of the probability. On the wire 0 to 1000, in thousandths.
+    pub phi: f64,
+}
+
 /// One session's end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
@@ -184,6 +201,8 @@ pub struct Ended {
     pub at: UnixMs,
     /// What passed through it.
     pub counters: Option<Counters>,
+    /// Why the silence counted as the end; `None` where neither device nor operator left it to the learned cadence.
+    pub evidence: Option<Evidence>,
 }
 
 /// `connectivity.disconnected`: never empty.
@@ -193,6 +212,43 @@ pub struct Disconnected {
     pub ended: Vec<Ended>,
 }
 
+/// `connectivity.moved`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moved {
+    /// The session, which goes on.
+    pub session: Arc<SessionInfo>,
+    /// Its number among the session's connectivity events.
+    pub seq: u64,
+    /// Where the device was heard before.
+    pub from: SocketAddr,
+    /// Where it is heard now.
+    pub to: SocketAddr,
+}
+
+/// `connectivity.dormant`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dormant {
+    /// The session, which goes on.
+    pub session: Arc<SessionInfo>,
+    /// Its number among the session's connectivity events.
+    pub seq: u64,
+    /// How long the device said that it would sleep, in ms.
+    pub sleep_ms: u64,
+    /// When the session ends unless the device is heard before: the sleep and then its usual silence.
+    pub wake_by: UnixMs,
+}
+
+/// `connectivity.awake`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Awake {
+    /// The session, which goes on.
+    pub session: Arc<SessionInfo>,
+    /// Its number among the session's connectivity events.
+    pub seq: u64,
+    /// How long the device was dormant, in ms.
+    pub dormant_ms: u64,
+}
+
 /// `message.upstream`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -200,7 +256,7 @@ pub struct Upstream {
     pub session: Arc<SessionInfo>,
     /// Its number among the session's messages.
     pub seq: u64,
-    /// MQTT topic or CoAP path.
+    /// MQTT topic or CoAP path (segments joined by "/"); "" where the protocol has none, and absent on the wire then.
     pub topic: Arc<str>,
     /// MQTT quality of service; `None` where the protocol has none.
     pub qos: Option<u8>,
@@ -289,9 +345,13 @@ impl Event {
     pub fn stream(&self) -> Stream {
         match self {
             Self::Upstream(_) | Self::Downstream(_) => Stream::Messages,
-            Self::Connected(_) | Self::Disconnected(_) | Self::Refused(_) | Self::Service(_) => {
-                Stream::Connectivity
-            }
+            Self::Connected(_)
+            | Self::Disconnected(_)
+            | Self::Moved(_)
+            | Self::Dormant(_)
+            | Self::Awake(_)
+            | Self::Refused(_)
+            | Self::Service(_) => Stream::Connectivity,
         }
     }
 }

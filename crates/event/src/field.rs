@@ -59,6 +59,7 @@ fields! {
     PROTOCOL = "protocol", "Protocol", Text;
     REMOTE_ID = "remoteId", "Remote-Id", Text;
     REMOTE_ADDRESS = "remoteAddress", "Remote-Address", Text;
+    PREVIOUS_ADDRESS = "previousAddress", "Previous-Address", Text;
     IDENTIFIED_BY = "identifiedBy", "Identified-By", Text;
     KEEP_ALIVE_MS = "keepAliveMs", "Keep-Alive-Ms", Number;
     INFERRED = "inferred", "Inferred", Flag;
@@ -73,6 +74,13 @@ fields! {
     MESSAGES_OUT = "messagesOut", "Messages-Out", Number;
     BYTES_IN = "bytesIn", "Bytes-In", Number;
     BYTES_OUT = "bytesOut", "Bytes-Out", Number;
+    EVIDENCE = "evidence", "Evidence", Json;
+    INTERVAL_MS = "intervalMs", "Interval-Ms", Number;
+    SILENT_MS = "silentMs", "Silent-Ms", Number;
+    PHI = "phi", "Phi", Number;
+    SLEEP_MS = "sleepMs", "Sleep-Ms", Number;
+    WAKE_BY = "wakeBy", "Wake-By", Number;
+    DORMANT_MS = "dormantMs", "Dormant-Ms", Number;
     SESSIONS = "sessions", "Sessions", Json;
     OPEN_SESSIONS = "sessions", "Open-Sessions", Number;
     MESSAGE_ID = "messageId", "Message-Id", Text;

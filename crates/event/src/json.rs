@@ -61,6 +61,11 @@ fn estimate(event: &Event) -> usize {
             Event::Upstream(upstream) => upstream.topic.len() + payload(&upstream.payload),
             Event::Downstream(downstream) => downstream.response.as_ref().map_or(0, payload),
             Event::Disconnected(disconnected) => disconnected.ended.len() * FIXED_FIELDS,
-            Event::Connected(_) | Event::Refused(_) | Event::Service(_) => 0,
+            Event::Connected(_)
+            | Event::Moved(_)
+            | Event::Dormant(_)
+            | Event::Awake(_)
+            | Event::Refused(_)
+            | Event::Service(_) => 0,
         }
 }

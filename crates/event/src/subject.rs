@@ -44,6 +44,9 @@ pub const fn stream_subjects(stream: Stream) -> &'static [&'static str] {
 pub struct Subjects {
     connected: Arc<str>,
     disconnected: Arc<str>,
+    moved: Arc<str>,
+    dormant: Arc<str>,
+    awake: Arc<str>,
     upstream: Arc<str>,
     downstream: Arc<str>,
     refused: Arc<str>,
@@ -59,6 +62,9 @@ impl Subjects {
         Self {
             connected: form("endpoint.connectivity.connected"),
             disconnected: form("endpoint.connectivity.disconnected"),
+            moved: form("endpoint.connectivity.moved"),
+            dormant: form("endpoint.connectivity.dormant"),
+            awake: form("endpoint.connectivity.awake"),
             upstream: form("endpoint.message.upstream"),
             downstream: form("endpoint.message.downstream"),
             refused: form("endpoint.access.refused"),
@@ -73,6 +79,9 @@ impl Subjects {
         Arc::clone(match event {
             Event::Connected(_) => &self.connected,
             Event::Disconnected(_) => &self.disconnected,
+            Event::Moved(_) => &self.moved,
+            Event::Dormant(_) => &self.dormant,
+            Event::Awake(_) => &self.awake,
             Event::Upstream(_) => &self.upstream,
             Event::Downstream(_) => &self.downstream,
             Event::Refused(_) => &self.refused,

@@ -303,6 +303,7 @@ impl Hub {
                 last_seen_at: Some(now.saturating_sub(silent_ms).max(session.opened_at.min(now))),
                 at: now,
                 counters: Some(ending.vitals.counters()),
+                evidence: None,
             }],
         });
         if !lane.never_began {

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use super::write::{JsonObject, Shown};
 use crate::field::{self, Fields};
 use crate::{
-    Connected, DeviceId, Disconnected, Downstream, Ended, Event, Occasion, Refused, Service, ServiceKind,
-    SessionInfo, TenantId, UnixMs, Upstream,
+    Awake, Connected, DeviceId, Disconnected, Dormant, Downstream, Ended, Event, Evidence, Moved, Occasion,
+    Refused, Service, ServiceKind, SessionInfo, TenantId, UnixMs, Upstream,
 };
 
 /// Kaa's `timeout`: 0 is never.
@@ -19,6 +19,9 @@ pub(super) fn event(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Even
     match event {
         Event::Connected(connected) => self::connected(out, occasion, connected),
         Event::Disconnected(disconnected) => self::disconnected(out, occasion, disconnected),
+        Event::Moved(moved) => self::moved(out, occasion, moved),
+        Event::Dormant(dormant) => self::dormant(out, occasion, dormant),
+        Event::Awake(awake) => self::awake(out, occasion, awake),
         Event::Upstream(upstream) => self::upstream(out, occasion, upstream),
         Event::Downstream(downstream) => self::downstream(out, occasion, downstream),
         Event::Refused(refused) => self::refused(out, occasion, refused),
@@ -66,17 +69,21 @@ fn optional(out: &mut impl Fields, field: &field::Field, value: Option<u64>) {
     }
 }
 
-fn address(out: &mut impl Fields, value: &SocketAddr) {
-    out.text(&field::REMOTE_ADDRESS, Shown::new(value).as_str());
+fn address(out: &mut impl Fields, field: &field::Field, value: &SocketAddr) {
+    out.text(field, Shown::new(value).as_str());
+}
+
+/// The head of a connectivity event of one session, which is what it belongs to.
+fn of_session(out: &mut impl Fields, occasion: &Occasion<'_>, kind: &str, info: &SessionInfo, seq: u64) {
+    head(out, occasion, kind, &Correlation::To(Shown::uuid(&info.session).as_str()));
+    session(out, info, seq);
 }
 
 fn connected(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Connected) {
-    let info = &event.session;
-    head(out, occasion, "connected", &Correlation::To(Shown::uuid(&info.session).as_str()));
-    session(out, info, 1);
+    of_session(out, occasion, "connected", &event.session, 1);
     out.text(&field::PROTOCOL, event.protocol);
     out.text(&field::REMOTE_ID, &event.remote_id);
-    address(out, &event.remote_address);
+    address(out, &field::REMOTE_ADDRESS, &event.remote_address);
     out.text(&field::IDENTIFIED_BY, event.identified_by.as_str());
     optional(out, &field::KEEP_ALIVE_MS, event.keep_alive_ms);
     out.flag(&field::INFERRED, event.inferred);
@@ -91,9 +98,7 @@ fn disconnected(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Disconne
         super::write::string(out, ended.session.device.as_str());
     });
     if let [ended] = event.ended.as_slice() {
-        let correlation = Shown::uuid(&ended.session.session);
-        head(out, occasion, "disconnected", &Correlation::To(correlation.as_str()));
-        session(out, &ended.session, ended.seq);
+        of_session(out, occasion, "disconnected", &ended.session, ended.seq);
         out.json(&field::ENDPOINT_IDS, &ids);
         self::ended(out, ended);
         return;
@@ -124,6 +129,34 @@ fn ended(out: &mut impl Fields, event: &Ended) {
         out.number(&field::BYTES_IN, counters.bytes_in);
         out.number(&field::BYTES_OUT, counters.bytes_out);
     }
+    if let Some(evidence) = &event.evidence {
+        out.json(&field::EVIDENCE, &self::evidence(evidence));
+    }
+}
+
+fn evidence(evidence: &Evidence) -> Vec<u8> {
+    let mut object = JsonObject::with_capacity(96);
+    object.number(&field::INTERVAL_MS, evidence.interval_ms);
+    object.number(&field::SILENT_MS, evidence.silent_ms);
+    object.decimal(&field::PHI, evidence.phi);
+    object.into_vec()
+}
+
+fn moved(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Moved) {
+    of_session(out, occasion, "moved", &event.session, event.seq);
+    address(out, &field::REMOTE_ADDRESS, &event.to);
+    address(out, &field::PREVIOUS_ADDRESS, &event.from);
+}
+
+fn dormant(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Dormant) {
+    of_session(out, occasion, "dormant", &event.session, event.seq);
+    out.number(&field::SLEEP_MS, event.sleep_ms);
+    out.number(&field::WAKE_BY, event.wake_by);
+}
+
+fn awake(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Awake) {
+    of_session(out, occasion, "awake", &event.session, event.seq);
+    out.number(&field::DORMANT_MS, event.dormant_ms);
 }
 
 /// A clock that was set back does not make a session shorter than nothing.
@@ -135,7 +168,9 @@ pub(super) fn upstream(out: &mut impl Fields, occasion: &Occasion<'_>, event: &U
     head(out, occasion, "upstream", &Correlation::Own);
     session(out, &event.session, event.seq);
     out.text(&field::MESSAGE_ID, Shown::new(occasion.id).as_str());
-    out.text(&field::TOPIC, &event.topic);
+    if !event.topic.is_empty() {
+        out.text(&field::TOPIC, &event.topic);
+    }
     optional(out, &field::QOS, event.qos.map(u64::from));
     if event.retain {
         out.flag(&field::RETAIN, true);
@@ -182,7 +217,7 @@ fn refused(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Refused) {
     }
     out.text(&field::TRANSPORT, event.transport.as_str());
     out.text(&field::CAUSE, event.cause.as_str());
-    address(out, &event.remote_address);
+    address(out, &field::REMOTE_ADDRESS, &event.remote_address);
     out.number(&field::COUNT, event.count);
     out.number(&field::FIRST_AT, event.first_at);
     out.number(&field::LAST_AT, event.last_at);

@@ -103,6 +103,12 @@ pub enum Body {
     Connected(Box<Connected>),
     /// `disconnected`: of one session or of several.
     Disconnected(Vec<Ended>),
+    /// `moved`.
+    Moved(Box<Moved>),
+    /// `dormant`.
+    Dormant(Box<Dormant>),
+    /// `awake`.
+    Awake(Box<Awake>),
     /// `upstream`.
     Upstream(Box<Upstream>),
     /// `downstream`.
@@ -177,6 +183,75 @@ pub struct EndedDetails {
     pub bytes_in: Option<u64>,
     /// Payload bytes to the device.
     pub bytes_out: Option<u64>,
+    /// Why the silence counted as the end, where the device's own habit decided.
+    pub evidence: Option<Evidence>,
+}
+
+/// What a silence was measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// The device's usual interval.
+    pub interval_ms: u64,
+    /// How long it had been silent.
+    pub silent_ms: u64,
+    /// Minus the decimal logarithm of the probability of so long a silence.
+    pub phi: f64,
+}
+
+/// `moved`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moved {
+    /// The session, which goes on.
+    pub session: Session,
+    /// From where to where.
+    pub details: MovedDetails,
+}
+
+/// From where to where a device moved.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MovedDetails {
+    /// Where it is heard now: `ip:port`.
+    pub remote_address: String,
+    /// Where it was heard before: `ip:port`.
+    pub previous_address: String,
+}
+
+/// `dormant`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dormant {
+    /// The session, which goes on.
+    pub session: Session,
+    /// For how long.
+    pub details: DormantDetails,
+}
+
+/// For how long a device sleeps.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DormantDetails {
+    /// How long it said that it would.
+    pub sleep_ms: u64,
+    /// When the session ends unless it is heard before.
+    pub wake_by: UnixMs,
+}
+
+/// `awake`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Awake {
+    /// The session, which goes on.
+    pub session: Session,
+    /// After how long.
+    pub details: AwakeDetails,
+}
+
+/// After how long a device woke.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwakeDetails {
+    /// How long it was dormant.
+    pub dormant_ms: u64,
 }
 
 /// A payload or a response, decoded.
@@ -205,7 +280,8 @@ pub struct Upstream {
 pub struct UpstreamDetails {
     /// The event's id.
     pub message_id: EventId,
-    /// MQTT topic or CoAP path.
+    /// MQTT topic or CoAP path; "" where the protocol has none.
+    #[serde(default)]
     pub topic: String,
     /// MQTT quality of service.
     pub qos: Option<u8>,
@@ -320,6 +396,18 @@ pub fn decode(body: &[u8]) -> Result<Event, WireError> {
             details: serde_json::from_str(text)?,
         })),
         "disconnected" => Body::Disconnected(disconnected(text)?),
+        "moved" => Body::Moved(Box::new(Moved {
+            session: serde_json::from_str(text)?,
+            details: serde_json::from_str(text)?,
+        })),
+        "dormant" => Body::Dormant(Box::new(Dormant {
+            session: serde_json::from_str(text)?,
+            details: serde_json::from_str(text)?,
+        })),
+        "awake" => Body::Awake(Box::new(Awake {
+            session: serde_json::from_str(text)?,
+            details: serde_json::from_str(text)?,
+        })),
         "upstream" => Body::Upstream(Box::new(upstream(text)?)),
         "downstream" => Body::Downstream(Box::new(downstream(text)?)),
         "refused" => Body::Refused(serde_json::from_str(text)?),

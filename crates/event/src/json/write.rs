@@ -96,6 +96,13 @@ impl JsonObject {
         self.text(beside, encoding.as_str());
     }
 
+    /// A number in thousandths: what is negative or no number is 0, what is above 1000 is 1000.
+    pub(super) fn decimal(&mut self, field: &Field, value: f64) {
+        self.label(field);
+        let bounded = if value > 0.0 { value.min(1_000.0) } else { 0.0 };
+        self.out.extend_from_slice(((bounded * 1_000.0).round() / 1_000.0).to_string().as_bytes());
+    }
+
     pub(super) fn into_vec(mut self) -> Vec<u8> {
         self.out.push(b'}');
         self.out

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use landfall_event::json::PayloadEncoding;
 use landfall_event::{
-    Connected, Counters, DeviceId, Disconnected, Downstream, Ended, Epoch, Event, EventId, IdentifiedBy,
-    Initiator, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, Stream,
-    TenantId, Transport, Upstream, wire,
+    Awake, Connected, Counters, DeviceId, Disconnected, Dormant, Downstream, Ended, Epoch, Event, EventId,
+    Evidence, IdentifiedBy, Initiator, Moved, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind,
+    SessionId, SessionInfo, Stream, TenantId, Transport, Upstream, wire,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -96,17 +96,53 @@ prop_compose! {
     }
 }
 
+/// In thousandths, as the wire tells it; and what cannot be told so.
+fn phi() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        (0..1_000_000_u32).prop_map(|thousandths| f64::from(thousandths) / 1_000.0),
+        select(&[0.0, -0.0, -1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, 1e-300][..]),
+    ]
+}
+
+prop_compose! {
+    fn evidence()(interval_ms in number(), silent_ms in number(), phi in phi()) -> Evidence {
+        Evidence { interval_ms, silent_ms, phi }
+    }
+}
+
 prop_compose! {
     fn ended()(
         session in session(), seq in number(), reason in select(Reason::ALL), initiator in select(Initiator::ALL),
         inferred in any::<bool>(), connected_at in number(), last_seen_at in proptest::option::of(number()),
         at in number(), counters in proptest::option::of([number(), number(), number(), number()]),
+        evidence in proptest::option::of(evidence()),
     ) -> Ended {
         let counters = counters.map(|[messages_in, messages_out, bytes_in, bytes_out]| {
             Counters { messages_in, messages_out, bytes_in, bytes_out }
         });
-        Ended { session, seq, reason, initiator, inferred, connected_at, last_seen_at, at, counters }
+        Ended { session, seq, reason, initiator, inferred, connected_at, last_seen_at, at, counters, evidence }
     }
+}
+
+/// The connectivity events of a session that goes on.
+fn going_on() -> impl Strategy<Value = Event> {
+    let addresses = (any::<SocketAddr>(), any::<SocketAddr>());
+    prop_oneof![
+        (session(), number(), addresses).prop_map(|(session, seq, (from, to))| Event::Moved(Moved {
+            session,
+            seq,
+            from,
+            to
+        })),
+        (session(), number(), number(), number()).prop_map(|(session, seq, sleep_ms, wake_by)| {
+            Event::Dormant(Dormant { session, seq, sleep_ms, wake_by })
+        }),
+        (session(), number(), number()).prop_map(|(session, seq, dormant_ms)| Event::Awake(Awake {
+            session,
+            seq,
+            dormant_ms
+        })),
+    ]
 }
 
 /// Any bytes; often text, often JSON.
@@ -178,6 +214,7 @@ pub(crate) fn sample() -> impl Strategy<Value = Sample> {
     let event = prop_oneof![
         connected().boxed(),
         disconnected.prop_map(|ended| Event::Disconnected(Disconnected { ended })).boxed(),
+        going_on().boxed(),
         upstream().boxed(),
         downstream().boxed(),
         refused().boxed(),
@@ -187,6 +224,11 @@ pub(crate) fn sample() -> impl Strategy<Value = Sample> {
         let id = match &event {
             Event::Connected(connected) => {
                 EventId::Session(connected.session.session, Stream::Connectivity, 1)
+            }
+            Event::Moved(Moved { session, seq, .. })
+            | Event::Dormant(Dormant { session, seq, .. })
+            | Event::Awake(Awake { session, seq, .. }) => {
+                EventId::Session(session.session, Stream::Connectivity, *seq)
             }
             Event::Upstream(upstream) => {
                 EventId::Session(upstream.session.session, Stream::Messages, upstream.seq)
@@ -215,6 +257,13 @@ fn seen_session(info: &SessionInfo, seq: u64) -> wire::Session {
     }
 }
 
+fn seen_phi(phi: f64) -> f64 {
+    match phi {
+        phi if phi.is_nan() || phi < 0.001 => 0.0,
+        phi => phi.min(1_000.0),
+    }
+}
+
 fn seen_ended(ended: &Ended) -> wire::Ended {
     wire::Ended {
         session: seen_session(&ended.session, ended.seq),
@@ -230,6 +279,11 @@ fn seen_ended(ended: &Ended) -> wire::Ended {
             messages_out: ended.counters.map(|counters| counters.messages_out),
             bytes_in: ended.counters.map(|counters| counters.bytes_in),
             bytes_out: ended.counters.map(|counters| counters.bytes_out),
+            evidence: ended.evidence.map(|evidence| wire::Evidence {
+                interval_ms: evidence.interval_ms,
+                silent_ms: evidence.silent_ms,
+                phi: seen_phi(evidence.phi),
+            }),
         },
     }
 }
@@ -266,6 +320,27 @@ fn seen_upstream(id: EventId, event: &Upstream) -> wire::Upstream {
     }
 }
 
+fn seen_going_on(event: &Event) -> wire::Body {
+    match event {
+        Event::Moved(event) => wire::Body::Moved(Box::new(wire::Moved {
+            session: seen_session(&event.session, event.seq),
+            details: wire::MovedDetails {
+                remote_address: event.to.to_string(),
+                previous_address: event.from.to_string(),
+            },
+        })),
+        Event::Dormant(event) => wire::Body::Dormant(Box::new(wire::Dormant {
+            session: seen_session(&event.session, event.seq),
+            details: wire::DormantDetails { sleep_ms: event.sleep_ms, wake_by: event.wake_by },
+        })),
+        Event::Awake(event) => wire::Body::Awake(Box::new(wire::Awake {
+            session: seen_session(&event.session, event.seq),
+            details: wire::AwakeDetails { dormant_ms: event.dormant_ms },
+        })),
+        other => panic!("ends or begins: {other:?}"),
+    }
+}
+
 fn seen_body(sample: &Sample) -> wire::Body {
     match &sample.event {
         Event::Connected(event) => wire::Body::Connected(Box::new(wire::Connected {
@@ -281,6 +356,7 @@ fn seen_body(sample: &Sample) -> wire::Body {
             },
         })),
         Event::Disconnected(event) => wire::Body::Disconnected(event.ended.iter().map(seen_ended).collect()),
+        Event::Moved(_) | Event::Dormant(_) | Event::Awake(_) => seen_going_on(&sample.event),
         Event::Upstream(event) => wire::Body::Upstream(Box::new(seen_upstream(sample.id, event))),
         Event::Downstream(event) => wire::Body::Downstream(Box::new(wire::Downstream {
             details: wire::DownstreamDetails {
@@ -327,6 +403,9 @@ pub(crate) fn seen(sample: &Sample) -> wire::Event {
             ("disconnected", ended[0].session.session.to_string())
         }
         Event::Disconnected(_) => ("disconnected", own),
+        Event::Moved(event) => ("moved", event.session.session.to_string()),
+        Event::Dormant(event) => ("dormant", event.session.session.to_string()),
+        Event::Awake(event) => ("awake", event.session.session.to_string()),
         Event::Upstream(_) => ("upstream", own),
         Event::Downstream(event) => ("downstream", event.command.to_string()),
         Event::Refused(_) => ("refused", own),

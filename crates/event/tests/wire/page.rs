@@ -154,6 +154,9 @@ fn heading(sample: &Sample) -> &'static str {
     match &sample.event {
         Event::Connected(_) => "### connected",
         Event::Disconnected(_) => "### disconnected",
+        Event::Moved(_) => "### moved",
+        Event::Dormant(_) => "### dormant",
+        Event::Awake(_) => "### awake",
         Event::Upstream(_) => "### upstream",
         Event::Downstream(_) => "### downstream",
         Event::Refused(_) => "### refused",

@@ -90,7 +90,7 @@ fn a_reader_ignores_new_fields_and_refuses_unknown_words() {
     let sample = crate::samples::samples().swap_remove(1);
     let body = json::encode(&sample.occasion(&origin), &sample.event);
     let text = std::str::from_utf8(&body).unwrap();
-    let newer = text.replacen('{', "{\"evidence\":{\"since\":[1,2]},", 1);
+    let newer = text.replacen('{', "{\"weather\":{\"since\":[1,2]},", 1);
     assert_eq!(json::decode(newer.as_bytes()).unwrap(), seen(&sample));
     for (from, to) in [
         ("connection-lost", "gone"),
@@ -137,6 +137,8 @@ fn the_largest_event_fits_into_nats() {
             bytes_out: u64::MAX,
         });
         ended.seq = u64::MAX;
+        ended.evidence =
+            Some(landfall_event::Evidence { interval_ms: u64::MAX, silent_ms: u64::MAX, phi: 999.999 });
         let ended: Vec<Ended> = vec![ended; format.max_sessions()];
         let origin = origin();
         let id = EventId::Gateway(origin.incarnation, u64::MAX);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::{
-    Connected, Counters, Disconnected, Downstream, Ended, Epoch, Event, EventId, IdentifiedBy, Occasion,
-    Origin, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, Stream,
-    Transport, UnixMs, Upstream,
+    Awake, Connected, Counters, Disconnected, Dormant, Downstream, Ended, Epoch, Event, EventId, Evidence,
+    IdentifiedBy, Moved, Occasion, Origin, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind,
+    SessionId, SessionInfo, Stream, Transport, UnixMs, Upstream,
 };
 
 /// Some time in October 2025.
@@ -59,6 +59,7 @@ pub(crate) fn ended(session: &Arc<SessionInfo>, reason: Reason, at: UnixMs) -> E
         last_seen_at: Some(at - 250),
         at,
         counters: Some(Counters { messages_in: 3, messages_out: 1, bytes_in: 96, bytes_out: 17 }),
+        evidence: None,
     }
 }
 
@@ -105,6 +106,7 @@ fn service(name: &'static str, kind: ServiceKind, n: u64, sessions: u64) -> Samp
 /// Every event and every way of writing it, in the order of the documentation.
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = presence();
+    all.extend(stateless());
     all.extend(messages());
     all.push(Sample {
         name: "refused",
@@ -173,6 +175,54 @@ fn presence() -> Vec<Sample> {
     ]
 }
 
+/// The story of one CoAP device that never says hello or goodbye, in the order of its `seq`; and a UDP beacon.
+fn stateless() -> Vec<Sample> {
+    let meter = session("meter-4", 2, Transport::Coap);
+    let sample = |name, seq, at, event| {
+        let id = EventId::Session(meter.session, Stream::Connectivity, seq);
+        Sample { name, id, at, event }
+    };
+    let connected = Event::Connected(Connected {
+        session: Arc::clone(&meter),
+        protocol: "CoAP",
+        remote_id: "meter-4".into(),
+        remote_address: "198.51.100.23:40211".parse().unwrap(),
+        identified_by: IdentifiedBy::Password,
+        keep_alive_ms: Some(300_000),
+        inferred: true,
+        clean_start: None,
+    });
+    let moved = Event::Moved(Moved {
+        session: Arc::clone(&meter),
+        seq: 2,
+        from: "198.51.100.23:40211".parse().unwrap(),
+        to: "198.51.100.23:61007".parse().unwrap(),
+    });
+    let dormant = Event::Dormant(Dormant {
+        session: Arc::clone(&meter),
+        seq: 3,
+        sleep_ms: 3_600_000,
+        wake_by: T0 + 90_000 + 3_600_000 + 300_000,
+    });
+    let awake = Event::Awake(Awake { session: Arc::clone(&meter), seq: 4, dormant_ms: 3_599_210 });
+    let at = T0 + 4_000_000;
+    let silent = Ended {
+        seq: 5,
+        inferred: true,
+        last_seen_at: Some(at - 51_900),
+        counters: Some(Counters { messages_in: 93, messages_out: 0, bytes_in: 2790, bytes_out: 0 }),
+        evidence: Some(Evidence { interval_ms: 30_120, silent_ms: 51_900, phi: 8.004_2 }),
+        ..ended(&meter, Reason::IdleTimeout, at)
+    };
+    vec![
+        sample("connected-inferred", 1, T0 + 2, connected),
+        sample("moved", 2, T0 + 60_000, moved),
+        sample("dormant", 3, T0 + 90_000, dormant),
+        sample("awake", 4, T0 + 3_689_210, awake),
+        sample("disconnected-evidence", 5, at, Event::Disconnected(Disconnected { ended: vec![silent] })),
+    ]
+}
+
 fn messages() -> Vec<Sample> {
     let pump = session("pump-17", 0, Transport::Mqtt);
     let id = |seq| EventId::Session(pump.session, Stream::Messages, seq);
@@ -189,11 +239,15 @@ fn messages() -> Vec<Sample> {
         ..downstream(Some((Arc::clone(&pump), 4)), Outcome::Answered)
     };
     let absent = Downstream { latency_ms: 0, attempts: 0, ..downstream(None, Outcome::NotConnected) };
+    let beacon = session("beacon-9", 3, Transport::Udp);
+    let udp = Upstream { qos: None, ..upstream(&beacon, 1, "", b"21.5") };
+    let beacon_id = EventId::Session(beacon.session, Stream::Messages, 1);
     let raw = upstream(&pump, 2, "camera", &[0xff, 0xd8, 0xff, 0xe0, 0x00]);
     vec![
         Sample { name: "upstream", id: id(1), at: T0 + 1_000, event: Event::Upstream(json) },
         Sample { name: "upstream-base64", id: id(2), at: T0 + 2_000, event: Event::Upstream(raw) },
         Sample { name: "upstream-will", id: id(3), at: T0 + 3_000, event: Event::Upstream(will) },
+        Sample { name: "upstream-udp", id: beacon_id, at: T0 + 3_500, event: Event::Upstream(udp) },
         Sample { name: "downstream", id: id(4), at: T0 + 4_000, event: Event::Downstream(answered) },
         Sample {
             name: "downstream-not-connected",

@@ -7,7 +7,8 @@
 use std::fmt::Write as _;
 
 use landfall_event::wire::{
-    Body, Connected, Downstream, Ended, Event, Payload, Refused, Service, ServiceDetails, Session, Upstream,
+    Awake, Body, Connected, Dormant, Downstream, Ended, Event, Moved, Payload, Refused, Service,
+    ServiceDetails, Session, Upstream,
 };
 use landfall_event::{Initiator, ServiceKind};
 
@@ -25,6 +26,9 @@ pub(super) fn line(event: &Event, out: &Output) -> String {
     let (subject, rest) = match &event.body {
         Body::Connected(connected) => (device(&connected.session), self::connected(connected)),
         Body::Disconnected(ended) => disconnected(ended),
+        Body::Moved(moved) => (device(&moved.session), self::moved(moved)),
+        Body::Dormant(dormant) => (device(&dormant.session), self::dormant(dormant)),
+        Body::Awake(awake) => (device(&awake.session), self::awake(awake)),
         Body::Upstream(upstream) => (device(&upstream.session), self::upstream(upstream)),
         Body::Downstream(downstream) => {
             let details = &downstream.details;
@@ -42,8 +46,8 @@ pub(super) fn line(event: &Event, out: &Output) -> String {
 
 fn colour(body: &Body) -> Colour {
     match body {
-        Body::Connected(_) => Colour::Green,
-        Body::Disconnected(_) => Colour::Yellow,
+        Body::Connected(_) | Body::Awake(_) => Colour::Green,
+        Body::Disconnected(_) | Body::Moved(_) | Body::Dormant(_) => Colour::Yellow,
         Body::Upstream(_) => Colour::Cyan,
         Body::Downstream(_) => Colour::Magenta,
         Body::Refused(_) => Colour::Red,
@@ -104,7 +108,25 @@ fn disconnected(ended: &[Ended]) -> (String, String) {
     if details.inferred {
         text.push_str(", inferred");
     }
+    if let Some(evidence) = details.evidence {
+        let (silent, interval) = (duration(evidence.silent_ms), duration(evidence.interval_ms));
+        let _ = write!(text, ": silent for {silent}, usually {interval} (phi {:.1})", evidence.phi);
+    }
     (device(&one.session), text)
+}
+
+fn moved(event: &Moved) -> String {
+    let details = &event.details;
+    format!("to {} from {}", visible(&details.remote_address), visible(&details.previous_address))
+}
+
+fn dormant(event: &Dormant) -> String {
+    let details = &event.details;
+    format!("sleeps for {}, lost unless heard by {}", duration(details.sleep_ms), clock(details.wake_by))
+}
+
+fn awake(event: &Awake) -> String {
+    format!("after {}", duration(event.details.dormant_ms))
 }
 
 fn by(initiator: Initiator) -> &'static str {

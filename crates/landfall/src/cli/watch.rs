@@ -149,6 +149,9 @@ impl<'a> Seen<'a> {
         match &event.body {
             Body::Connected(connected) => session(&connected.session),
             Body::Disconnected(ended) => ended.iter().any(|ended| session(&ended.session)),
+            Body::Moved(moved) => session(&moved.session),
+            Body::Dormant(dormant) => session(&dormant.session),
+            Body::Awake(awake) => session(&awake.session),
             Body::Upstream(upstream) => session(&upstream.session),
             Body::Downstream(command) => {
                 wanted(command.details.tenant.as_str(), command.details.endpoint_id.as_str())
