@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::ws::{self, WsStream};
 use crate::{
-    Endpoint, Gate, LimitReached, PeerCertificate, Permit, Scope, Stream, StreamKind, Tls, TlsStream,
+    BindError, Endpoint, Gate, LimitReached, PeerCertificate, Permit, Scope, Stream, StreamKind, Tls,
+    TlsStream,
 };
 
 /// How long accepting pauses when the process or the system is out of file descriptors or memory.
@@ -79,33 +80,6 @@ pub trait Serve: Send + Sync + 'static {
     fn refused(&self, remote: SocketAddr, kind: StreamKind, why: Refusal);
 }
 
-/// Why a listener is not there. Its text names the address and what the system said.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// The name has no address.
-    #[error("cannot listen at {endpoint}: its host name has no address: {source}")]
-    Lookup {
-        /// The listen address.
-        endpoint: Endpoint,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// The address cannot be bound.
-    #[error("cannot listen at {endpoint}: {source}")]
-    Bind {
-        /// The listen address.
-        endpoint: Endpoint,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It needs a certificate and there is none.
-    #[error("cannot listen at {endpoint}: {scheme}:// needs tls.cert and tls.key", scheme = .endpoint.kind().scheme())]
-    NoTls {
-        /// The listen address.
-        endpoint: Endpoint,
-    },
-}
-
 /// A bound socket that does not accept yet.
 #[derive(Debug)]
 pub struct Listener {
@@ -123,9 +97,9 @@ impl Listener {
     /// # Errors
     /// [`BindError`]; also when `tls://` or `wss://` comes without `tls`.
     pub async fn bind(endpoint: &Endpoint, tls: Option<Arc<Tls>>) -> Result<Self, BindError> {
-        let named = || endpoint.clone();
+        let named = || endpoint.to_string();
         if endpoint.kind().is_tls() && tls.is_none() {
-            return Err(BindError::NoTls { endpoint: named() });
+            return Err(BindError::NoTls { endpoint: named(), scheme: endpoint.kind().scheme() });
         }
         let tls = tls.filter(|_| endpoint.kind().is_tls());
         let addresses = lookup_host((endpoint.host(), endpoint.port()))

@@ -1,8 +1,10 @@
-//! Addresses of stream listeners: `tcp://`, `tls://`, `ws://` and `wss://`.
+//! Listen addresses: `tcp://`, `tls://`, `ws://` and `wss://` for streams, `udp://` for datagrams.
 //!
-//! Owns: the grammar of one listen address and its error texts. Does not own: name lookup and binding (`accept`).
+//! Owns: the grammar of one listen address and its error texts. Does not own: name lookup and binding (`accept`,
+//! `datagram`).
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -42,16 +44,35 @@ impl StreamKind {
     }
 }
 
+/// What a datagram is wrapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatagramKind {
+    /// Plain UDP.
+    Udp,
+}
+
+impl DatagramKind {
+    /// The scheme of its address.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// A listen address that does not parse. Its text names the value and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is no listen address: {problem}; allowed: {ALLOWED}")]
+#[error("{value:?} is no listen address: {problem}; allowed: {schemes}; {PARTS}")]
 pub struct EndpointError {
     value: String,
     problem: &'static str,
+    schemes: &'static str,
 }
 
-const ALLOWED: &str = "tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT[/PATH], wss://HOST:PORT[/PATH]; HOST is an \
-                       IPv4 address, an IPv6 address in brackets or a name, PORT is 0 to 65535 (0: any free port)";
+const STREAMS: &str = "tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT[/PATH], wss://HOST:PORT[/PATH]";
+const DATAGRAMS: &str = "udp://HOST:PORT";
+const PARTS: &str = "HOST is an IPv4 address, an IPv6 address in brackets or a name, PORT is 0 to 65535 (0: any free \
+                     port)";
 
 /// A parsed listen address.
 ///
@@ -89,10 +110,7 @@ impl Endpoint {
 
     /// Is it reachable from this machine only? A name counts as loopback only when it is `localhost`.
     pub fn is_loopback(&self) -> bool {
-        match self.host.parse::<IpAddr>() {
-            Ok(ip) => ip.to_canonical().is_loopback(),
-            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
-        }
+        is_loopback(&self.host)
     }
 
     /// The same endpoint at the address that it was bound to.
@@ -106,22 +124,134 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(value: &str) -> Result<Self, EndpointError> {
-        parse(value).map_err(|problem| EndpointError { value: value.to_owned(), problem })
+        parse_stream(value).map_err(|problem| EndpointError {
+            value: value.to_owned(),
+            problem,
+            schemes: STREAMS,
+        })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.as_deref().unwrap_or_default();
-        if self.host.contains(':') {
-            write!(f, "{}://[{}]:{}{path}", self.kind.scheme(), self.host, self.port)
-        } else {
-            write!(f, "{}://{}:{}{path}", self.kind.scheme(), self.host, self.port)
-        }
+        write_address(f, self.kind.scheme(), &self.host, self.port)?;
+        f.write_str(self.path.as_deref().unwrap_or_default())
     }
 }
 
-fn parse(value: &str) -> Result<Endpoint, &'static str> {
+/// A parsed listen address of datagrams.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DatagramEndpoint {
+    kind: DatagramKind,
+    /// Without brackets.
+    host: Arc<str>,
+    port: u16,
+}
+
+impl DatagramEndpoint {
+    /// What its datagrams are wrapped in.
+    pub fn kind(&self) -> DatagramKind {
+        self.kind
+    }
+
+    /// The address or name to bind, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 0 asks for any free one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Is it reachable from this machine only? A name counts as loopback only when it is `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
+    /// The same endpoint at the address that it was bound to.
+    #[must_use]
+    pub fn bound_to(&self, local: SocketAddr) -> Self {
+        Self { host: local.ip().to_string().into(), port: local.port(), ..self.clone() }
+    }
+}
+
+impl FromStr for DatagramEndpoint {
+    type Err = EndpointError;
+
+    fn from_str(value: &str) -> Result<Self, EndpointError> {
+        parse_datagram(value).map_err(|problem| EndpointError {
+            value: value.to_owned(),
+            problem,
+            schemes: DATAGRAMS,
+        })
+    }
+}
+
+impl fmt::Display for DatagramEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_address(f, self.kind.scheme(), &self.host, self.port)
+    }
+}
+
+/// Why a listener is not there. Its text names the address and what the system said.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The name has no address.
+    #[error("cannot listen at {endpoint}: its host name has no address: {source}")]
+    Lookup {
+        /// The listen address.
+        endpoint: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The address cannot be bound.
+    #[error("cannot listen at {endpoint}: {source}")]
+    Bind {
+        /// The listen address.
+        endpoint: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It needs a certificate and there is none.
+    #[error("cannot listen at {endpoint}: {scheme}:// needs tls.cert and tls.key")]
+    NoTls {
+        /// The listen address.
+        endpoint: String,
+        /// Its scheme.
+        scheme: &'static str,
+    },
+}
+
+fn is_loopback(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+fn write_address(f: &mut fmt::Formatter<'_>, scheme: &str, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') {
+        write!(f, "{scheme}://[{host}]:{port}")
+    } else {
+        write!(f, "{scheme}://{host}:{port}")
+    }
+}
+
+fn parse_datagram(value: &str) -> Result<DatagramEndpoint, &'static str> {
+    let (scheme, rest) = value.split_once("://").ok_or("it has no scheme")?;
+    let kind = match scheme {
+        "udp" => DatagramKind::Udp,
+        _ => return Err("its scheme is unknown"),
+    };
+    if rest.contains('/') {
+        return Err("it has no path");
+    }
+    let (host, port) = parse_authority(rest)?;
+    Ok(DatagramEndpoint { kind, host, port })
+}
+
+fn parse_stream(value: &str) -> Result<Endpoint, &'static str> {
     let (scheme, rest) = value.split_once("://").ok_or("it has no scheme")?;
     let kind = match scheme {
         "tcp" => StreamKind::Tcp,
@@ -142,13 +272,18 @@ fn parse(value: &str) -> Result<Endpoint, &'static str> {
         }
         _ => Some(Arc::from(path)),
     };
+    let (host, port) = parse_authority(authority)?;
+    Ok(Endpoint { kind, host, port, path })
+}
+
+fn parse_authority(authority: &str) -> Result<(Arc<str>, u16), &'static str> {
     let (host, port) = authority.rsplit_once(':').ok_or("it has no port")?;
     let host = parse_host(host)?;
     if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
         return Err("its port is not a number");
     }
     let port = port.parse().map_err(|_| "its port is above 65535")?;
-    Ok(Endpoint { kind, host, port, path })
+    Ok((host, port))
 }
 
 fn parse_host(host: &str) -> Result<Arc<str>, &'static str> {
@@ -234,5 +369,30 @@ mod tests {
             assert!(!parsed(text).is_loopback(), "{text}");
         }
         assert!(parsed("tcp://[::ffff:127.0.0.1]:1").is_loopback());
+    }
+
+    #[test]
+    fn a_datagram_address_has_the_same_grammar_without_a_path() {
+        for text in ["udp://127.0.0.1:5683", "udp://[::1]:0", "udp://gateway.example:65535"] {
+            assert_eq!(text.parse::<DatagramEndpoint>().expect(text).to_string(), text);
+        }
+        for (text, problem) in [
+            ("tcp://127.0.0.1:1", "scheme is unknown"),
+            ("coap://127.0.0.1:1", "scheme is unknown"),
+            ("127.0.0.1:5683", "no scheme"),
+            ("udp://127.0.0.1:1/x", "no path"),
+            ("udp://127.0.0.1", "no port"),
+            ("udp://::1:1", "brackets"),
+            ("udp://1.2.3.256:1", "no IPv4 address"),
+        ] {
+            let error = text.parse::<DatagramEndpoint>().expect_err(text).to_string();
+            assert!(error.contains(problem), "{error}");
+            assert!(error.contains(&format!("{text:?}")) && error.contains("udp://HOST:PORT;"), "{error}");
+            assert!(!error.contains("tcp://HOST"), "{error}");
+        }
+        let endpoint: DatagramEndpoint = "udp://localhost:0".parse().expect("an address");
+        assert!(endpoint.is_loopback());
+        let bound = endpoint.bound_to("127.0.0.1:77".parse().expect("an address"));
+        assert_eq!((bound.to_string().as_str(), bound.kind()), ("udp://127.0.0.1:77", DatagramKind::Udp));
     }
 }
