@@ -64,11 +64,12 @@ enum Holds {
     Address,
     Uuid7,
     Sessions,
+    Evidence,
 }
 
 use Holds::{
-    Address, Anything, AtMost, Exactly, Flag, Name, Names, Number, OneOf, Positive, Sessions, Text, Time,
-    Uuid7,
+    Address, Anything, AtMost, Evidence, Exactly, Flag, Name, Names, Number, OneOf, Positive, Sessions, Text,
+    Time, Uuid7,
 };
 
 /// A field's name, what it holds, and whether it must be there.
@@ -108,14 +109,20 @@ const OF_SESSION_IF_KNOWN: &[Field] = &[
 ];
 
 const CONNECTED: &[Field] = &[
-    ("protocol", OneOf(&["MQTT/3.1.1", "MQTT/5.0"]), true),
+    ("protocol", OneOf(&["MQTT/3.1.1", "MQTT/5.0", "CoAP", "UDP"]), true),
     ("remoteId", Text, true),
     ("remoteAddress", Address, true),
     ("identifiedBy", OneOf(IDENTITIES), true),
     ("keepAliveMs", Positive, false),
     ("inferred", Flag, true),
-    ("cleanStart", Flag, true),
+    ("cleanStart", Flag, false),
 ];
+
+const MOVED: &[Field] = &[("remoteAddress", Address, true), ("previousAddress", Address, true)];
+
+const DORMANT: &[Field] = &[("sleepMs", Positive, true), ("wakeBy", Time, true)];
+
+const AWAKE: &[Field] = &[("dormantMs", Number, true)];
 
 const ENDED: &[Field] = &[
     ("reason", OneOf(REASONS), true),
@@ -128,12 +135,13 @@ const ENDED: &[Field] = &[
     ("messagesOut", Number, false),
     ("bytesIn", Number, false),
     ("bytesOut", Number, false),
+    ("evidence", Evidence, false),
 ];
 
 const UPSTREAM: &[Field] = &[
     ("messageId", Name, true),
-    ("topic", Name, true),
-    ("qos", AtMost(2), true),
+    ("topic", Name, false),
+    ("qos", AtMost(2), false),
     ("retain", Flag, false),
     ("will", Flag, false),
     ("contentType", Text, false),
@@ -177,6 +185,9 @@ pub fn violations(event: &Seen) -> Vec<String> {
             tables.extend([OF_SESSION_IF_KNOWN, &OPTIONAL_ENDED]);
         }
         "disconnected" => tables.extend([OF_SESSION, ENDED, &[("endpointIds", Names, true)]]),
+        "moved" => tables.extend([OF_SESSION, MOVED]),
+        "dormant" => tables.extend([OF_SESSION, DORMANT]),
+        "awake" => tables.extend([OF_SESSION, AWAKE]),
         "upstream" => tables.extend([OF_SESSION, UPSTREAM]),
         "downstream" => {
             tables.extend([
@@ -237,8 +248,16 @@ fn fits(value: &Value, holds: Holds) -> bool {
         Names => value.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|v| fits(v, Name))),
         Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
         Uuid7 => text.is_some_and(is_uuid7),
+        Evidence => is_evidence(value),
         Sessions => value.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(is_ended_session)),
     }
+}
+
+/// What a silence was measured against: these members and no other.
+fn is_evidence(value: &Value) -> bool {
+    let phi = value["phi"].as_f64().is_some_and(|phi| (0.0..=1_000.0).contains(&phi));
+    let ms = fits(&value["intervalMs"], Positive) && fits(&value["silentMs"], Positive);
+    phi && ms && value.as_object().is_some_and(|members| members.len() == 3)
 }
 
 /// One of the many that a `disconnected` names.
@@ -267,24 +286,36 @@ fn check_agreement(event: &Seen, body: &Map<String, Value>, found: &mut Vec<Stri
     };
     hold(event.text("type") == event.kind(), "type is not the subject's last token");
     hold(event.header("Nats-Msg-Id") == event.text("id"), "id is not the Nats-Msg-Id");
+    let mqtt = is_mqtt(body);
     match event.kind() {
-        "connected" => hold(number("seq") == Some(1), "a connected whose seq is not 1"),
-        "disconnected" if !body.contains_key("sessions") => {
-            let (from, to) = (number("connectedAt"), number("timestamp"));
-            let duration = to.zip(from).map(|(to, from)| to.saturating_sub(from));
-            hold(duration == number("durationMs"), "durationMs is not timestamp - connectedAt");
-            hold(from <= to, "it ended before it began");
-            if let Some(seen) = number("lastSeenAt") {
-                hold(from <= Some(seen) && Some(seen) <= to, "lastSeenAt lies outside the session");
-            }
+        "connected" => {
+            hold(number("seq") == Some(1), "a connected whose seq is not 1");
             hold(
-                body["endpointIds"] == serde_json::json!([event.text("endpointId")]),
-                "endpointIds is not the one",
+                body.get("inferred") == Some(&(!mqtt).into()),
+                "inferred is not the protocol's having no connect",
             );
+            hold(body.contains_key("cleanStart") == mqtt, "cleanStart is MQTT's, and only MQTT's");
+            hold(mqtt == event.text("protocol").starts_with("MQTT/"), "protocol and transport are two");
+            hold(mqtt || body.contains_key("keepAliveMs"), "no silence ends a session that has no other end");
         }
+        "disconnected" => {
+            if body.contains_key("sessions") {
+                let entries = body["sessions"].as_array().into_iter().flatten().filter_map(Value::as_object);
+                entries.for_each(|entry| check_end(entry, &mut hold));
+            } else {
+                check_end(body, &mut hold);
+                let ids = serde_json::json!([event.text("endpointId")]);
+                hold(body["endpointIds"] == ids, "endpointIds is not the one");
+            }
+        }
+        "moved" | "dormant" | "awake" => check_going_on(event, body, &mut hold),
         "upstream" => {
             let is_text = body.get("payload").is_some_and(Value::is_string);
             hold(event.text("payloadEncoding") == "json" || is_text, "an encoded payload that is no text");
+            hold(body.contains_key("qos") == mqtt, "qos is MQTT's, and only MQTT's");
+            hold(!mqtt || body.contains_key("topic"), "an MQTT message without a topic");
+            let udp = matches!(event.text("transport"), "udp" | "dtls");
+            hold(!udp || !body.contains_key("topic"), "a UDP message with a topic");
         }
         "downstream" => {
             let both = body.contains_key("response") == body.contains_key("responseEncoding");
@@ -293,6 +324,54 @@ fn check_agreement(event: &Seen, body: &Map<String, Value>, found: &mut Vec<Stri
             hold(answered || !body.contains_key("response"), "a response without an answer");
         }
         "refused" => hold(number("firstAt") <= number("lastAt"), "the last was before the first"),
+        _ => {}
+    }
+}
+
+fn is_mqtt(body: &Map<String, Value>) -> bool {
+    body.get("transport").and_then(Value::as_str).is_some_and(|transport| transport.starts_with("mqtt"))
+}
+
+/// How the fields of one session's end agree, in an event of its own or in one that names many.
+fn check_end(end: &Map<String, Value>, hold: &mut impl FnMut(bool, &str)) {
+    let number = |name: &str| end.get(name).and_then(Value::as_u64);
+    let (from, to) = (number("connectedAt"), number("timestamp"));
+    let duration = to.zip(from).map(|(to, from)| to.saturating_sub(from));
+    hold(duration == number("durationMs"), "durationMs is not timestamp - connectedAt");
+    hold(from <= to, "it ended before it began");
+    if let Some(seen) = number("lastSeenAt") {
+        hold(from <= Some(seen) && Some(seen) <= to, "lastSeenAt lies outside the session");
+    }
+    hold(number("seq") != Some(1), "an end whose seq is that of connected");
+    let reason = end.get("reason").and_then(Value::as_str).unwrap_or_default();
+    let inferred = match reason {
+        "gateway-lost" => true,
+        "idle-timeout" | "lifetime-expired" => !is_mqtt(end),
+        _ => false,
+    };
+    hold(end.get("inferred") == Some(&inferred.into()), "inferred does not fit the reason");
+    if let Some(evidence) = end.get("evidence") {
+        hold(reason == "idle-timeout" && inferred, "evidence of something else than silence");
+        let longer = evidence["silentMs"].as_u64() > evidence["intervalMs"].as_u64();
+        hold(longer, "evidence of a silence that is none");
+    }
+}
+
+/// How the fields of an event between `connected` and `disconnected` agree.
+fn check_going_on(event: &Seen, body: &Map<String, Value>, hold: &mut impl FnMut(bool, &str)) {
+    let number = |name: &str| body.get(name).and_then(Value::as_u64);
+    let (session, seq) = (event.text("sessionId"), number("seq").unwrap_or(0));
+    hold(event.text("id") == format!("{session}.c.{seq}"), "id is not made of session and seq");
+    hold(event.text("correlationId") == session, "correlationId is not the session");
+    hold(seq > 1, "a session that goes on before it began");
+    hold(!is_mqtt(body), "an event of stateless devices over a connection");
+    match event.kind() {
+        "moved" => hold(event.text("remoteAddress") != event.text("previousAddress"), "it did not move"),
+        "dormant" => {
+            let slept =
+                number("timestamp").zip(number("sleepMs")).map(|(at, sleep)| at.saturating_add(sleep));
+            hold(slept <= number("wakeBy"), "it is to wake before it has slept");
+        }
         _ => {}
     }
 }
@@ -330,7 +409,7 @@ mod tests {
         for (field, value) in [
             ("seq", Value::Null),
             ("seq", 0.into()),
-            ("transport", "carrier pigeon".into()),
+            ("transport", "mqtt-pigeon".into()),
             ("sessionId", "01890a5d-ac96-474b-bcce-b302099a8057".into()),
             ("qos", 3.into()),
             ("more", 1.into()),
@@ -345,5 +424,105 @@ mod tests {
         let mut event = upstream();
         event.as_object_mut().unwrap().remove("epoch");
         assert_eq!(violations(&seen("kaa.v1.events.i.endpoint.message.upstream", &event)).len(), 1);
+    }
+
+    const SESSION: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    /// An event of a CoAP session: the fields that every one has, and its own.
+    fn coap(kind: &str, seq: u64, own: &Value) -> Value {
+        let mut event = serde_json::json!({
+            "type": kind, "id": "1", "correlationId": SESSION, "timestamp": 1_800_000_000_000_u64, "timeout": 0,
+            "originatorReplicaId": "r", "incarnation": "n", "tenant": "default", "endpointId": "d",
+            "appVersionName": "", "sessionId": SESSION, "epoch": 1, "seq": seq, "transport": "coap",
+        });
+        for (name, value) in own.as_object().unwrap() {
+            event[name] = value.clone();
+        }
+        event
+    }
+
+    fn told(kind: &str, body: &Value) -> Vec<String> {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", body["id"].as_str().unwrap());
+        let subject = format!("kaa.v1.events.i.endpoint.connectivity.{kind}");
+        violations(&Seen::new(subject, Some(headers), body.to_string().into_bytes().into()))
+    }
+
+    /// Each with what may stand in its place, of which nothing is right.
+    fn stateless() -> Vec<(Value, Vec<(&'static str, Value)>)> {
+        use serde_json::json;
+        let id = format!("{SESSION}.c.2");
+        let (one, other) = ("192.0.2.1:1", "192.0.2.1:2");
+        let evidence = json!({"intervalMs": 1_000, "silentMs": 2_000, "phi": 8.5});
+        vec![
+            (
+                coap(
+                    "connected",
+                    1,
+                    &json!({
+                        "protocol": "CoAP", "remoteId": "d", "remoteAddress": one, "identifiedBy": "password",
+                        "keepAliveMs": 300_000, "inferred": true,
+                    }),
+                ),
+                vec![
+                    ("inferred", false.into()),
+                    ("cleanStart", true.into()),
+                    ("protocol", "MQTT/5.0".into()),
+                ],
+            ),
+            (
+                coap("moved", 2, &json!({"id": id, "remoteAddress": one, "previousAddress": other})),
+                vec![
+                    ("remoteAddress", other.into()),
+                    ("previousAddress", "x".into()),
+                    ("seq", 3.into()),
+                    ("transport", "mqtt".into()),
+                    ("correlationId", "x".into()),
+                    ("sleepMs", 1.into()),
+                ],
+            ),
+            (
+                coap("dormant", 2, &json!({"id": id, "sleepMs": 1_000, "wakeBy": 1_800_000_001_000_u64})),
+                vec![("sleepMs", 0.into()), ("sleepMs", 1_001.into()), ("wakeBy", 1.5.into())],
+            ),
+            (coap("awake", 2, &json!({"id": id, "dormantMs": 0})), vec![("dormantMs", (-1).into())]),
+            (
+                coap(
+                    "disconnected",
+                    5,
+                    &json!({
+                        "endpointIds": ["d"], "reason": "idle-timeout", "initiator": "gateway", "inferred": true,
+                        "connectedAt": 1_799_999_990_000_u64, "lastSeenAt": 1_799_999_998_000_u64, "durationMs": 10_000,
+                        "evidence": evidence,
+                    }),
+                ),
+                vec![
+                    ("inferred", false.into()),
+                    ("evidence", json!({"intervalMs": 1_000, "silentMs": 2_000})),
+                    ("evidence", json!({"intervalMs": 1_000, "silentMs": 2_000, "phi": 1_001})),
+                    ("evidence", json!({"intervalMs": 1_000, "silentMs": 2_000, "phi": 8, "more": 1})),
+                    ("evidence", json!({"intervalMs": 2_000, "silentMs": 1_000, "phi": 8})),
+                ],
+            ),
+        ]
+    }
+
+    #[test]
+    fn stateless_sessions_have_their_own_rules() {
+        for (event, wrong) in stateless() {
+            let kind = event["type"].as_str().unwrap();
+            assert_eq!(told(kind, &event), Vec::<String>::new());
+            for (field, value) in wrong {
+                let mut event = event.clone();
+                event[field] = value.clone();
+                assert!(!told(kind, &event).is_empty(), "{kind} with {field} = {value}");
+            }
+        }
+        let (mut kicked, _) = stateless().pop().unwrap();
+        kicked["reason"] = "kicked".into();
+        kicked["inferred"] = false.into();
+        assert_eq!(told("disconnected", &kicked).len(), 1, "an operator needs no evidence");
+        kicked.as_object_mut().unwrap().remove("evidence");
+        assert_eq!(told("disconnected", &kicked), Vec::<String>::new());
     }
 }

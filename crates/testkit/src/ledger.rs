@@ -26,6 +26,8 @@ struct Session {
     family: String,
     next: u64,
     ended: bool,
+    address: String,
+    dormant: bool,
     next_message: u64,
 }
 
@@ -51,6 +53,7 @@ pub fn violations(connectivity: &[Seen], messages: &[Seen], open: Open) -> Vec<S
                 Some(many) => many.iter().for_each(|one| fold.ended(event, one)),
                 None => fold.ended(event, &event.json),
             },
+            "moved" | "dormant" | "awake" => fold.going_on(event),
             _ => {}
         }
     }
@@ -88,7 +91,10 @@ impl Fold {
     fn connected(&mut self, event: &Seen) {
         let id = event.text("sessionId").to_owned();
         let device = device_of(&event.json);
-        let family = event.text("transport").split(['-', 's']).next().unwrap_or_default().to_owned();
+        let family = match event.text("transport") {
+            "udp" | "dtls" => "udp".to_owned(),
+            other => other.split(['-', 's']).next().unwrap_or_default().to_owned(),
+        };
         if event.json["seq"] != 1 {
             self.found.push(format!("{id}: connected is not its number 1"));
         }
@@ -99,9 +105,38 @@ impl Fold {
         if let Some(other) = self.present.insert((device.clone(), family.clone()), id.clone()) {
             self.found.push(format!("{id}: began while {other} of {device} was open"));
         }
-        let session = Session { device, family, next: 2, next_message: 1, ..Session::default() };
+        let address = event.text("remoteAddress").to_owned();
+        let session = Session { device, family, next: 2, address, next_message: 1, ..Session::default() };
         if self.sessions.insert(id.clone(), session).is_some() {
             self.found.push(format!("{id}: connected twice"));
+        }
+    }
+
+    /// What happens to a session between its two ends: numbered like them, and each following from what was before.
+    fn going_on(&mut self, event: &Seen) {
+        let (id, kind) = (event.text("sessionId"), event.kind());
+        let Some(session) = self.sessions.get_mut(id) else {
+            self.found.push(format!("{id}: {kind} without connected: {}", event.json));
+            return;
+        };
+        if session.ended {
+            self.found.push(format!("{id}: {kind} after disconnected"));
+        }
+        if event.json["seq"].as_u64() != Some(session.next) {
+            self.found.push(format!("{id}: {kind} {} where {} was next", event.json["seq"], session.next));
+        }
+        session.next += 1;
+        if kind == "moved" {
+            let (from, to) = (event.text("previousAddress"), event.text("remoteAddress"));
+            if from != session.address {
+                self.found.push(format!("{id}: moved from {from}, but it was at {}", session.address));
+            }
+            to.clone_into(&mut session.address);
+        } else {
+            let slept = std::mem::replace(&mut session.dormant, kind == "dormant");
+            if slept == session.dormant {
+                self.found.push(format!("{id}: {kind} twice"));
+            }
         }
     }
 
@@ -177,6 +212,63 @@ mod tests {
         let messages = [event("upstream", "4", &of("a", 1, 1)), event("upstream", "5", &of("a", 1, 2))];
         assert_eq!(violations(&story, &messages, Open::Some), Vec::<String>::new());
         assert_eq!(violations(&story, &messages, Open::None).len(), 1);
+    }
+
+    /// The session's event of that kind, with its address before and after.
+    fn ongoing(kind: &str, seq: u64, from: &str, to: &str) -> Seen {
+        let mut body = of("a", 1, seq);
+        (body["previousAddress"], body["remoteAddress"]) = (from.into(), to.into());
+        event(kind, &format!("a.c.{seq}"), &body)
+    }
+
+    #[test]
+    fn a_session_that_goes_on_is_numbered_without_gaps() {
+        let story = || {
+            vec![
+                ongoing("connected", 1, "", "x"),
+                ongoing("moved", 2, "x", "y"),
+                ongoing("dormant", 3, "", ""),
+                ongoing("awake", 4, "", ""),
+                ongoing("moved", 5, "y", "x"),
+                ongoing("dormant", 6, "", ""),
+                ongoing("disconnected", 7, "", ""),
+            ]
+        };
+        assert_eq!(violations(&story(), &[], Open::None), Vec::<String>::new());
+        let without = |at: usize| {
+            let mut story = story();
+            story.remove(at);
+            violations(&story, &[], Open::None)
+        };
+        for at in 1..6 {
+            assert!(!without(at).is_empty(), "number {} is missing", at + 1);
+        }
+        assert_eq!(without(0).len(), 6, "nothing of a session that never began");
+        for (at, wrong, what) in [
+            (1, ongoing("moved", 2, "y", "x"), "moved from where it was not"),
+            (2, ongoing("awake", 3, "", ""), "awake without sleep"),
+            (3, ongoing("dormant", 4, "", ""), "asleep twice"),
+        ] {
+            let mut story = story();
+            story[at] = wrong;
+            assert!(!violations(&story, &[], Open::None).is_empty(), "{what}");
+        }
+        let mut late = story();
+        late.push(ongoing("awake", 8, "", ""));
+        assert_eq!(violations(&late, &[], Open::None).len(), 1, "after the end");
+    }
+
+    #[test]
+    fn dtls_and_udp_are_one_family() {
+        let of_transport = |session: &str, epoch: u64, transport: &str| {
+            let mut body = of(session, epoch, 1);
+            body["transport"] = transport.into();
+            event("connected", session, &body)
+        };
+        let both = [of_transport("a", 1, "udp"), of_transport("b", 2, "dtls")];
+        assert_eq!(violations(&both, &[], Open::Some).len(), 1);
+        let side_by_side = [of_transport("a", 1, "udp"), of_transport("b", 2, "coaps")];
+        assert_eq!(violations(&side_by_side, &[], Open::Some), Vec::<String>::new());
     }
 
     #[test]

@@ -122,6 +122,10 @@ mod tests {
     #[test]
     fn only_the_contracts_subjects_are_known() {
         assert!(is_known("kaa.v1.events.i.endpoint.message.upstream", "i"));
+        for kind in ["connected", "disconnected", "moved", "dormant", "awake"] {
+            assert!(is_known(&format!("kaa.v1.events.i.endpoint.connectivity.{kind}"), "i"));
+            assert!(!is_known(&format!("kaa.v1.events.i.endpoint.connectivity.{kind}.a"), "i"));
+        }
         assert!(is_known("kaa.v1.service.i.command.default.a%2Eb", "i"));
         assert!(is_known("$JS.API.STREAM.INFO.X", "i"));
         assert!(!is_known("kaa.v1.events.i.endpoint.message.upstream.x", "i"));
