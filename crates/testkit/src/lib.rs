@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod http;
 pub mod interop;
 pub mod ledger;
+pub mod link;
 pub mod nats;
 pub mod packet;
 pub mod paths;
@@ -39,6 +40,7 @@ pub mod world;
 
 pub use device::{Device, Version};
 pub use gateway::{Gateway, GatewayBuilder};
+pub use link::{Faults, Link};
 pub use nats::NatsServer;
 pub use pki::Pki;
 pub use proxy::{Mode, Proxy};
