@@ -13,6 +13,15 @@ pub enum UpstreamBody {
     Raw,
 }
 
+/// How the silence that ends a session is learned where nobody has said it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adaptive {
+    /// A silence ends the session when its probability is below 10 to the power of minus this.
+    pub level: f64,
+    /// No silence shorter than this ends it.
+    pub min: Duration,
+}
+
 /// The hub's settings.
 #[derive(Clone, Debug)]
 pub struct HubConfig {
@@ -26,6 +35,10 @@ pub struct HubConfig {
     pub upstream_body: UpstreamBody,
     /// How late silence may be detected.
     pub tick: Duration,
+    /// The silence that ends the session of a device that does not connect, where neither it nor its entry says so.
+    pub idle_timeout: Duration,
+    /// Learn that silence from the device's own rhythm, `idle_timeout` at most; `None` does not.
+    pub adaptive: Option<Adaptive>,
     /// Between two `service.lifecycle.keep-alive`.
     pub service_interval: Duration,
     /// Bytes of messages that may be on their way to the store.
@@ -36,6 +49,8 @@ pub struct HubConfig {
     pub commands_per_session: usize,
     /// Commands under way in all.
     pub max_commands: usize,
+    /// Devices remembered whose silence ended their session: commands for them wait.
+    pub max_quiet_devices: usize,
     /// The longest time to live that a command may ask for.
     pub max_command_ttl: Duration,
     /// Refusals of one source and cause within this time become one event.
@@ -55,15 +70,22 @@ impl HubConfig {
             format: Format::Json,
             upstream_body: UpstreamBody::Event,
             tick: Duration::from_millis(100),
+            idle_timeout: Duration::from_secs(300),
+            adaptive: None,
             service_interval: Duration::from_secs(10),
             window_bytes: 32 << 20,
             max_sessions: 1_000_000,
             commands_per_session: 32,
             max_commands: 65_536,
+            max_quiet_devices: 65_536,
             max_command_ttl: Duration::from_secs(7 * 24 * 3600),
             refusal_interval: Duration::from_secs(10),
             max_refusal_sources: 1024,
             max_waiting_wills: 10_000,
         }
+    }
+
+    pub(crate) fn idle_timeout_ms(&self) -> u64 {
+        u64::try_from(self.idle_timeout.as_millis()).unwrap_or(u64::MAX)
     }
 }

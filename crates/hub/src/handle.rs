@@ -9,22 +9,42 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use landfall_event::{CommandId, Epoch, Outcome, Reason, SessionId, Transport};
-use landfall_session::{Slot, Vitals};
-use tokio::sync::OwnedSemaphorePermit;
+use landfall_session::Slot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::bus::Listener;
 use crate::mailbox::Mail;
 use crate::router::{Adopted, Verdict};
 use crate::session::{Session, Uplink};
 use crate::{BoxFuture, Command, Hub, Principal, Receipt, StoreError};
 
 /// What a message costs of the publish window beside its payload: about the size of its event's head.
-const HEAD_BYTES: usize = 512;
+pub(crate) const HEAD_BYTES: usize = 512;
 
 /// A share of the publish window: a message with one may be submitted.
 #[derive(Debug)]
 pub struct Permit(Option<OwnedSemaphorePermit>);
 
+/// A message larger than the whole window costs all of it.
+fn cost(window_bytes: usize, bytes: usize) -> u32 {
+    let whole = u32::try_from(window_bytes).unwrap_or(u32::MAX);
+    u32::try_from(bytes.saturating_add(HEAD_BYTES)).unwrap_or(u32::MAX).min(whole)
+}
+
 impl Permit {
+    pub(crate) fn try_take(window: &Arc<Semaphore>, window_bytes: usize, bytes: usize) -> Option<Self> {
+        let permit = Arc::clone(window).try_acquire_many_owned(cost(window_bytes, bytes)).ok()?;
+        Some(Self(Some(permit)))
+    }
+
+    pub(crate) fn of(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self(permit)
+    }
+
+    pub(crate) fn into_inner(self) -> Option<OwnedSemaphorePermit> {
+        self.0
+    }
+
     /// For the few messages that a connection still holds at its end: they are bounded by the connection's own limits.
     pub fn at_the_end() -> Self {
         Self(None)
@@ -36,13 +56,12 @@ impl Permit {
 pub struct SessionHandle {
     hub: Arc<Hub>,
     session: Arc<Session>,
-    vitals: Arc<Vitals>,
     slot: Slot,
 }
 
 impl SessionHandle {
-    pub(crate) fn new(hub: Arc<Hub>, session: Arc<Session>, vitals: Arc<Vitals>, slot: Slot) -> Self {
-        Self { hub, session, vitals, slot }
+    pub(crate) fn new(hub: Arc<Hub>, session: Arc<Session>, slot: Slot) -> Self {
+        Self { hub, session, slot }
     }
 
     /// The session's id.
@@ -67,7 +86,7 @@ impl SessionHandle {
 
     /// Where the device connects from.
     pub fn remote_address(&self) -> SocketAddr {
-        self.session.remote_address
+        self.session.lane.lock().remote
     }
 
     /// Who the device is and what it may do.
@@ -77,7 +96,7 @@ impl SessionHandle {
 
     /// The device was heard. One atomic store.
     pub fn seen(&self) {
-        self.vitals.touch(self.hub.clock.tick());
+        self.session.vitals.touch(self.hub.clock.tick());
     }
 
     /// The session's `connected` will never be stored: it ends without an event, as it began.
@@ -87,19 +106,18 @@ impl SessionHandle {
 
     /// While the gateway itself does not read from the device, its silence does not count.
     pub fn hold(&self, held: bool) {
-        if held { self.vitals.hold() } else { self.vitals.release(self.hub.clock.tick()) }
+        if held { self.session.vitals.hold() } else { self.session.vitals.release(self.hub.clock.tick()) }
     }
 
     /// A share of the publish window for a message of `bytes`, if it is to be had now.
     pub fn try_admit(&self, bytes: usize) -> Option<Permit> {
-        let cost = self.cost(bytes);
-        Arc::clone(&self.hub.window).try_acquire_many_owned(cost).ok().map(|permit| Permit(Some(permit)))
+        self.hub.try_admit(bytes)
     }
 
     /// Waits for a share of the publish window, in turn.
     pub fn admit(&self, bytes: usize) -> BoxFuture<'static, Permit> {
         self.hub.metrics.window_waits.inc();
-        let (cost, window) = (self.cost(bytes), Arc::clone(&self.hub.window));
+        let (cost, window) = (cost(self.hub.config.window_bytes, bytes), Arc::clone(&self.hub.window));
         Box::pin(async move {
             match window.acquire_many_owned(cost).await {
                 Ok(permit) => Permit(Some(permit)),
@@ -107,12 +125,6 @@ impl SessionHandle {
                 Err(_) => std::future::pending().await,
             }
         })
-    }
-
-    /// A message larger than the whole window costs all of it.
-    fn cost(&self, bytes: usize) -> u32 {
-        let whole = u32::try_from(self.hub.config.window_bytes).unwrap_or(u32::MAX);
-        u32::try_from(bytes.saturating_add(HEAD_BYTES)).unwrap_or(u32::MAX).min(whole)
     }
 
     /// Publishes a message of the device. The mailbox tells the token, if one is given, when it is stored.
@@ -125,7 +137,7 @@ impl SessionHandle {
         if let Some(reason) = lane.ended {
             return Err(reason);
         }
-        self.count_in(bytes);
+        self.hub.count_in(&self.session, bytes);
         let receipt = match token {
             Some(token) => Receipt::token(Arc::clone(&self.session) as _, token, permit.0),
             None => Receipt::unheard(permit.0),
@@ -134,15 +146,12 @@ impl SessionHandle {
         Ok(())
     }
 
-    fn count_in(&self, bytes: u64) {
-        self.vitals.count_in(bytes);
-        self.hub.metrics.messages_in.inc();
-        self.hub.metrics.payload_bytes_in.inc_by(bytes);
-    }
-
     /// Waits for news: stored messages, the session's end, and commands if `take_commands`.
     pub fn poll_mail(&self, cx: &mut Context<'_>, take_commands: bool) -> Poll<Mail> {
-        self.session.mailbox.poll(cx, take_commands)
+        match &self.session.mailbox {
+            Some(mailbox) => mailbox.poll(cx, take_commands),
+            None => Poll::Pending,
+        }
     }
 
     /// Puts a command under way that was kept for the device.
@@ -157,7 +166,7 @@ impl SessionHandle {
 
     /// The command was written to the device's transport, which can acknowledge it or not.
     pub fn sent(&self, command: &CommandId, bytes: usize, can_acknowledge: bool) {
-        self.vitals.count_out(u64::try_from(bytes).unwrap_or(0));
+        self.session.vitals.count_out(u64::try_from(bytes).unwrap_or(0));
         self.hub.sent(&self.session, command, can_acknowledge);
     }
 
@@ -182,26 +191,30 @@ impl SessionHandle {
         (token, permit): (Option<u64>, Permit),
     ) -> Result<(), Permit> {
         let bytes = u64::try_from(answer.1.len()).unwrap_or(0);
-        self.hub.answered(&self.session, command, answer, (token, permit.0)).map_err(Permit)?;
-        self.count_in(bytes);
+        let answerer = token.map(|token| (Arc::clone(&self.session) as Arc<dyn Listener>, token));
+        self.hub.answered(&self.session, command, answer, (answerer, permit.0)).map_err(Permit)?;
+        self.hub.count_in(&self.session, bytes);
         Ok(())
     }
 
     /// The device said goodbye in a way that takes its will back.
     pub fn discard_will(&self) {
-        self.session.lane.lock().will = None;
+        self.session.lane.lock().set_will(None);
     }
 
     /// A new bound on the will's delay: the session that outlives the connection is shorter than it.
     pub fn limit_will_delay(&self, delay_ms: u64) {
-        if let Some(will) = &mut self.session.lane.lock().will {
+        if let Some(will) = self.session.lane.lock().will_mut() {
             will.delay_ms = will.delay_ms.min(delay_ms);
         }
     }
 
     /// Waits for news of stored messages only; goes on after the session's end.
     pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Vec<(u64, Result<(), StoreError>)>> {
-        self.session.mailbox.poll_settled(cx)
+        match &self.session.mailbox {
+            Some(mailbox) => mailbox.poll_settled(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// Ends the session, unless it has ended.

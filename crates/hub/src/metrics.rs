@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     refused: Family<ByCause, Counter>,
     commands: Family<ByOutcome, Counter>,
     pub(crate) commands_under_way: Gauge,
+    pub(crate) quiet_commands: Gauge,
+    pub(crate) quiet_devices: Gauge,
     pub(crate) refusal_sources: Gauge,
     pub(crate) messages_in: Counter,
     pub(crate) messages_out: Counter,
@@ -61,6 +63,16 @@ impl Metrics {
             "landfall_commands_under_way",
             "Commands without an outcome yet",
             self.commands_under_way.clone(),
+        );
+        r.register(
+            "landfall_quiet_commands",
+            "Commands that wait for the next word of a device whose silence ended its session",
+            self.quiet_commands.clone(),
+        );
+        r.register(
+            "landfall_quiet_devices",
+            "Devices remembered whose silence ended their session",
+            self.quiet_devices.clone(),
         );
         r.register("landfall_messages_in", "Messages from devices", self.messages_in.clone());
         r.register("landfall_messages_out", "Messages to devices", self.messages_out.clone());

@@ -11,19 +11,21 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use landfall_event::{
-    CommandId, CommandName, Downstream, Event, EventId, Format, Occasion, Outcome, SessionInfo, Stream,
-    UnixMs, encode,
+    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Occasion, Outcome, SessionInfo,
+    Stream, TenantId, UnixMs, encode,
 };
+use landfall_session::Slot;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::bus::Listener;
 use crate::command::CheckedCommand;
+use crate::quiet::Quiet;
 use crate::session::{Flight, Lane, Session};
 use crate::{Bus, Command, CommandRequest, Hub, Receipt, StoreError, Wait};
 
-/// The token that hears of a stored answer, and the answer's share of the publish window.
-type Told = (Option<u64>, Option<OwnedSemaphorePermit>);
+/// Who hears by which token of a stored answer, and the answer's share of the publish window.
+pub(crate) type Told = (Option<(Arc<dyn Listener>, u64)>, Option<OwnedSemaphorePermit>);
 
 /// Takes commands for devices that are away but have a persistent session.
 pub trait Offline: Send + Sync + std::fmt::Debug {
@@ -51,6 +53,8 @@ pub enum NotKept {
     Full,
     /// Its persistent session has no subscription for it.
     NotSubscribed,
+    /// One of the same id waits for it already.
+    Duplicate,
 }
 
 /// Commands under way, by when they expire.
@@ -91,7 +95,7 @@ struct Outcomes {
     _waiting: Option<Waiting>,
     bus: Arc<dyn Bus>,
     reply: Option<(Arc<str>, Bytes)>,
-    answerer: Option<Arc<Session>>,
+    answerer: Option<Arc<dyn Listener>>,
 }
 
 /// Counts for as long as it lives.
@@ -116,15 +120,15 @@ impl Listener for Outcomes {
         if let (Ok(()), Some((to, body))) = (&result, &self.reply) {
             self.bus.reply(to, body.clone());
         }
-        if let Some(session) = &self.answerer {
-            session.settled(token, result);
+        if let Some(answerer) = &self.answerer {
+            answerer.settled(token, result);
         }
     }
 }
 
 impl Hub {
     /// Takes a command. Its outcome is published, and told to its requester, exactly once.
-    pub fn command(&self, request: CommandRequest) {
+    pub fn command(self: &Arc<Self>, request: CommandRequest) {
         let CheckedCommand { command, fault } = request.check(self.clock.unix(), self.config.max_command_ttl);
         if let Some(fault) = fault {
             return self.settle_alone(&command, Verdict::because(Outcome::Rejected, fault));
@@ -139,12 +143,12 @@ impl Hub {
         }
         let command = Arc::new(command);
         match self.find(&command.tenant, &command.device) {
-            Some(session) => self.send_to(&session, &command),
+            Some((session, slot)) => self.send_to(&session, slot, &command),
             None => self.offer_offline(&command),
         }
     }
 
-    fn send_to(&self, session: &Arc<Session>, command: &Arc<Command>) {
+    fn send_to(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, command: &Arc<Command>) {
         let mut lane = session.lane.lock();
         if lane.ended.is_some() {
             drop(lane);
@@ -155,16 +159,27 @@ impl Hub {
             return self.settle_alone(command, Verdict::because(Outcome::Rejected, "duplicate-id"));
         }
         self.take_off(session, &mut lane, command);
-        if !session.mailbox.command(Arc::clone(command), self.config.commands_per_session)
-            && let Some(flight) = lane.land(&command.id)
-        {
-            self.settle_in(session, &mut lane, &flight, Verdict::because(Outcome::Busy, "device"), None);
+        let limit = self.config.commands_per_session;
+        let taken = match &session.mailbox {
+            Some(mailbox) => mailbox.command(Arc::clone(command), limit),
+            None if lane.unsent() >= limit => false,
+            None => {
+                lane.let_wait(Arc::clone(command), false);
+                self.hint(session, slot, &mut lane);
+                true
+            }
+        };
+        if !taken && let Some(flight) = lane.land(&command.id) {
+            self.settle_in(session, &mut lane, &flight, Verdict::because(Outcome::Busy, "device"), (None, None));
         }
     }
 
     fn offer_offline(&self, command: &Arc<Command>) {
-        let verdict = match self.offline().map_or(Err(NotKept::Absent), |offline| offline.offer(command)) {
+        let offered = self.offline().map_or(Err(NotKept::Absent), |offline| offline.offer(command));
+        let kept = offered.or_else(|why| if why == NotKept::Absent { self.keep_quiet(command) } else { Err(why) });
+        let verdict = match kept {
             Ok(()) => return,
+            Err(NotKept::Duplicate) => Verdict::because(Outcome::Rejected, "duplicate-id"),
             Err(NotKept::Absent) => Verdict::plain(Outcome::NotConnected),
             Err(NotKept::Full) => Verdict::because(Outcome::Busy, "queue"),
             Err(NotKept::NotSubscribed) => Verdict::because(Outcome::Rejected, "not-subscribed"),
@@ -183,6 +198,69 @@ impl Hub {
         }
         self.take_off(session, &mut lane, command);
         Adopted::UnderWay
+    }
+
+    /// A command of a device whose silence ended its session waits for its next word.
+    fn keep_quiet(&self, command: &Arc<Command>) -> Result<(), NotKept> {
+        self.quiet(|quiet| quiet.keep(command))?;
+        self.metrics.commands_under_way.inc();
+        Ok(())
+    }
+
+    fn quiet<R>(&self, act: impl FnOnce(&mut Quiet) -> R) -> R {
+        let mut quiet = self.quiet.lock();
+        let result = act(&mut quiet);
+        self.metrics.quiet_commands.set(i64::try_from(quiet.waiting()).unwrap_or(i64::MAX));
+        self.metrics.quiet_devices.set(i64::try_from(quiet.devices()).unwrap_or(i64::MAX));
+        result
+    }
+
+    /// Silence has ended the session; `unsent` was never sent.
+    pub(crate) fn fell_silent(&self, session: &Session, unsent: Vec<Arc<Command>>) {
+        let device = (session.info.tenant.clone(), session.info.device.clone());
+        let mut over = self.quiet(|quiet| quiet.note(device));
+        self.metrics.commands_under_way.dec_by(i64::try_from(over.len()).unwrap_or(0));
+        over.extend(unsent.into_iter().filter(|command| self.keep_quiet(command).is_err()));
+        for command in over {
+            self.settle_alone(&command, Verdict::because(Outcome::Busy, "queue"));
+        }
+    }
+
+    /// A device begins a session, by its own word: what waited for it is under way again.
+    pub(crate) fn speaks_again(&self, session: &Arc<Session>, device: &(TenantId, DeviceId)) {
+        let waited = self.quiet(|quiet| quiet.take(device));
+        if waited.is_empty() {
+            return;
+        }
+        let mut lane = session.lane.lock();
+        for command in waited {
+            self.metrics.commands_under_way.dec();
+            self.take_off(session, &mut lane, &command);
+            lane.let_wait(command, false);
+        }
+    }
+
+    /// The commands that waited for silent devices until the gateway drained.
+    pub(crate) fn end_quiet(&self) {
+        let waited = self.quiet(Quiet::flush);
+        for command in waited {
+            self.metrics.commands_under_way.dec();
+            self.settle_alone(&command, Verdict::because(Outcome::NotConnected, "draining"));
+        }
+    }
+
+    fn expire_quiet(&self, now: UnixMs) {
+        let due = self.quiet(|quiet| quiet.due(now));
+        for command in due {
+            self.metrics.commands_under_way.dec();
+            self.settle_alone(&command, Verdict::plain(Outcome::Expired));
+        }
+    }
+
+    /// A command that stops being under way without an outcome.
+    pub(crate) fn forget_flight(&self, flight: &Flight) {
+        self.metrics.commands_under_way.dec();
+        self.router.expiries.lock().by_time.remove(&(flight.command.expires_at, flight.expiry));
     }
 
     fn take_off(&self, session: &Arc<Session>, lane: &mut Lane, command: &Arc<Command>) {
@@ -206,6 +284,7 @@ impl Hub {
 
     pub(crate) fn expire_commands(&self) {
         let now = self.clock.unix();
+        self.expire_quiet(now);
         let due = {
             let mut expiries = self.router.expiries.lock();
             let later = expiries.by_time.split_off(&(now.saturating_add(1), 0));
@@ -218,8 +297,10 @@ impl Hub {
             if lane.flight(&id).is_some_and(|flight| flight.expiry == number)
                 && let Some(flight) = lane.land(&id)
             {
-                session.mailbox.withdraw(&flight.command);
-                self.settle_in(&session, &mut lane, &flight, Verdict::plain(Outcome::Expired), None);
+                if let Some(mailbox) = &session.mailbox {
+                    mailbox.withdraw(&flight.command);
+                }
+                self.settle_in(&session, &mut lane, &flight, Verdict::plain(Outcome::Expired), (None, None));
             }
         }
     }
@@ -235,7 +316,7 @@ impl Hub {
         self.metrics.payload_bytes_out.inc_by(u64::try_from(bytes).unwrap_or(0));
         let last_word = wait == Wait::Delivered || (wait == Wait::Acknowledged && !can_acknowledge);
         if last_word && let Some(flight) = lane.land(id) {
-            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Delivered), None);
+            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Delivered), (None, None));
         }
     }
 
@@ -243,7 +324,7 @@ impl Hub {
     pub(crate) fn settle(&self, session: &Session, id: &CommandId, verdict: Verdict) {
         let mut lane = session.lane.lock();
         if let Some(flight) = lane.land(id) {
-            self.settle_in(session, &mut lane, &flight, verdict, None);
+            self.settle_in(session, &mut lane, &flight, verdict, (None, None));
         }
     }
 
@@ -253,7 +334,7 @@ impl Hub {
         if lane.flight(id).is_some_and(|flight| flight.command.wait == Wait::Acknowledged)
             && let Some(flight) = lane.land(id)
         {
-            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Acknowledged), None);
+            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Acknowledged), (None, None));
         }
     }
 
@@ -269,7 +350,7 @@ impl Hub {
         let mut lane = session.lane.lock();
         let Some(flight) = lane.land(id) else { return Err(told.1) };
         let verdict = Verdict { outcome: Outcome::Answered, response: Some(response), status: Some(status) };
-        self.settle_in(session, &mut lane, &flight, verdict, Some((Arc::clone(session), told)));
+        self.settle_in(session, &mut lane, &flight, verdict, told);
         Ok(())
     }
 
@@ -280,15 +361,14 @@ impl Hub {
         lane: &mut Lane,
         flight: &Flight,
         verdict: Verdict,
-        answerer: Option<(Arc<Session>, Told)>,
+        told: Told,
     ) {
-        self.metrics.commands_under_way.dec();
-        self.router.expiries.lock().by_time.remove(&(flight.command.expires_at, flight.expiry));
+        self.forget_flight(flight);
         let seq = lane.next_message();
         let id = EventId::Session(session.info.session, Stream::Messages, seq);
         let place = Some((Arc::clone(&session.info), seq));
         let (event, at) = self.outcome_event(&flight.command, flight.attempts, place, verdict);
-        self.publish_outcome((id, at), &flight.command, &event, answerer);
+        self.publish_outcome((id, at), &flight.command, &event, told);
     }
 
     /// Settles a command that belongs to no session. When too many such outcomes wait for the store already, the requester
@@ -303,7 +383,7 @@ impl Hub {
             }
             return;
         }
-        self.publish_outcome((id, at), command, &event, None);
+        self.publish_outcome((id, at), command, &event, (None, None));
     }
 
     /// Settles a command that an [`Offline`] kept.
@@ -342,16 +422,12 @@ impl Hub {
         (id, at): (EventId, UnixMs),
         command: &Command,
         event: &Event,
-        answerer: Option<(Arc<Session>, Told)>,
+        (answerer, permit): Told,
     ) {
         let occasion = Occasion { origin: &self.config.origin, id, at };
         let reply = command.reply.as_ref();
         let reply = reply.map(|to| (Arc::clone(to), encode(Format::Json, &occasion, event).body));
-        let (answerer, token, permit) = match answerer {
-            Some((session, (Some(token), permit))) => (Some(session), token, permit),
-            Some((_, (None, permit))) => (None, 0, permit),
-            None => (None, 0, None),
-        };
+        let (answerer, token) = answerer.map_or((None, 0), |(answerer, token)| (Some(answerer), token));
         let waiting = matches!(id, EventId::Gateway(..)).then(|| Waiting::count(&self.router.alone));
         let outcomes = Outcomes { _waiting: waiting, bus: Arc::clone(&self.bus), reply, answerer };
         self.submit(id, at, event, Receipt::token(Arc::new(outcomes), token, permit));

@@ -1,19 +1,23 @@
-//! One session as the hub holds it: its facts, its lane (the order of its events), its mailbox.
+//! One session as the hub holds it: its facts, its signs of life, its lane (the order of its events), its mailbox.
 //!
-//! Owns: the numbering of the session's messages and the commands under way. Does not own: when it begins and ends (the
+//! Owns: the numbering of the session's events and the commands under way. Does not own: when it begins and ends (the
 //! tracker decides; `hub.rs` drives).
+//!
+//! There may be a million of these: what few sessions have stands behind one pointer ([`Extra`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::{CommandId, IdentifiedBy, Reason, SessionInfo, UnixMs};
+use crate::cadence_shim::Cadence;
+use landfall_session::{KeyRef, Terms, Tick, Tracked, Vitals};
 use parking_lot::Mutex;
 
 use crate::bus::Listener;
 use crate::mailbox::Mailbox;
-use crate::{Command, Principal, StoreError};
+use crate::{Command, Post, Principal, StoreError};
 
 /// A message from a device, admitted and allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,73 +54,210 @@ pub(crate) struct Flight {
     pub(crate) expiry: u64,
 }
 
-/// The order of one session's events: whoever holds its lock numbers and submits.
+/// A device that has announced sleep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asleep {
+    pub(crate) since: Tick,
+    /// What silence does once it is awake.
+    pub(crate) terms: Terms,
+}
+
+/// What the gateway learns of a device's own rhythm.
+#[derive(Debug)]
+pub(crate) struct Learned {
+    pub(crate) cadence: Cadence,
+    /// The silence in force, in ms.
+    pub(crate) silence_ms: u64,
+}
+
+/// What few sessions have.
 #[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) will: Option<Box<Will>>,
+    flights: HashMap<CommandId, Flight>,
+    /// Of those, what a listener with a [`Post`] has not taken yet, oldest first.
+    unsent: VecDeque<Arc<Command>>,
+    pub(crate) asleep: Option<Asleep>,
+}
+
+impl Extra {
+    fn is_empty(&self) -> bool {
+        self.will.is_none() && self.flights.is_empty() && self.unsent.is_empty() && self.asleep.is_none()
+    }
+}
+
+/// The order of one session's events: whoever holds its lock numbers and submits.
+#[derive(Debug)]
 pub(crate) struct Lane {
     /// Messages numbered so far.
-    pub(crate) messages: u64,
-    /// Set when `disconnected` has been submitted: nothing of this session follows it.
+    messages: u64,
+    /// Connectivity events numbered so far.
+    presence: u32,
+    /// Set when `disconnected` has been numbered: nothing of this session follows it.
     pub(crate) ended: Option<Reason>,
     /// Its `connected` was refused for good, so it has no end to tell either.
     pub(crate) never_began: bool,
-    pub(crate) will: Option<Box<Will>>,
-    #[expect(
-        clippy::box_collection,
-        reason = "a session without commands, nearly all of them, pays one word"
-    )]
-    pub(crate) flights: Option<Box<HashMap<CommandId, Flight>>>,
+    /// The listener wants to hear of the end.
+    pub(crate) watched: bool,
+    /// The listener knows that there are commands.
+    pub(crate) told: bool,
+    /// Where the device was last heard from.
+    pub(crate) remote: SocketAddr,
+    /// The listener that last heard it; `None` for a session with a mailbox of its own.
+    pub(crate) post: Option<Arc<Post>>,
+    /// The listener's own.
+    pub(crate) memo: [u64; 2],
+    pub(crate) learned: Option<Box<Learned>>,
+    extra: Option<Box<Extra>>,
 }
 
 impl Lane {
+    pub(crate) fn new(remote: SocketAddr) -> Self {
+        Self {
+            messages: 0,
+            presence: 0,
+            ended: None,
+            never_began: false,
+            watched: false,
+            told: false,
+            remote,
+            post: None,
+            memo: [0; 2],
+            learned: None,
+            extra: None,
+        }
+    }
+
     pub(crate) fn next_message(&mut self) -> u64 {
         self.messages += 1;
         self.messages
     }
 
+    /// The number of the session's next connectivity event; `connected` is 1.
+    pub(crate) fn next_presence(&mut self) -> u64 {
+        self.presence = self.presence.saturating_add(1);
+        u64::from(self.presence)
+    }
+
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    fn tidy(&mut self) {
+        if self.extra.as_ref().is_some_and(|extra| extra.is_empty()) {
+            self.extra = None;
+        }
+    }
+
+    pub(crate) fn set_will(&mut self, will: Option<Will>) {
+        if will.is_some() || self.extra.is_some() {
+            self.extra().will = will.map(Box::new);
+            self.tidy();
+        }
+    }
+
+    pub(crate) fn will_mut(&mut self) -> Option<&mut Will> {
+        self.extra.as_mut()?.will.as_deref_mut()
+    }
+
+    pub(crate) fn take_will(&mut self) -> Option<Will> {
+        let will = self.extra.as_mut()?.will.take();
+        self.tidy();
+        will.map(|will| *will)
+    }
+
+    pub(crate) fn asleep(&self) -> Option<Asleep> {
+        self.extra.as_ref()?.asleep
+    }
+
+    pub(crate) fn wake(&mut self) -> Option<Asleep> {
+        let asleep = self.extra.as_mut()?.asleep.take();
+        self.tidy();
+        asleep
+    }
+
     /// Is a command of this id under way?
     pub(crate) fn is_under_way(&self, id: &CommandId) -> bool {
-        self.flights.as_ref().is_some_and(|flights| flights.contains_key(id))
+        self.extra.as_ref().is_some_and(|extra| extra.flights.contains_key(id))
     }
 
     /// Puts a command under way; none of its id is.
     pub(crate) fn take_off(&mut self, command: Arc<Command>, expiry: u64) {
-        let flights = self.flights.get_or_insert_default();
-        flights.insert(command.id.clone(), Flight { command, attempts: 0, expiry });
+        self.extra().flights.insert(command.id.clone(), Flight { command, attempts: 0, expiry });
     }
 
     /// The one place where a command stops being under way: whoever gets it settles it.
     pub(crate) fn land(&mut self, id: &CommandId) -> Option<Flight> {
-        let flights = self.flights.as_mut()?;
-        let flight = flights.remove(id);
-        if flights.is_empty() {
-            self.flights = None;
+        let extra = self.extra.as_mut()?;
+        let flight = extra.flights.remove(id);
+        if flight.is_some() {
+            extra.unsent.retain(|command| command.id != *id);
         }
+        self.tidy();
         flight
     }
 
+    /// All commands under way, as they stop being so.
+    pub(crate) fn land_all(&mut self) -> Vec<Flight> {
+        let Some(extra) = self.extra.as_mut() else { return Vec::new() };
+        extra.unsent.clear();
+        let flights = extra.flights.drain().map(|(_, flight)| flight).collect();
+        self.tidy();
+        flights
+    }
+
     pub(crate) fn flight(&mut self, id: &CommandId) -> Option<&mut Flight> {
-        self.flights.as_mut()?.get_mut(id)
+        self.extra.as_mut()?.flights.get_mut(id)
+    }
+
+    /// Lets a command that is under way wait for the listener.
+    pub(crate) fn let_wait(&mut self, command: Arc<Command>, first: bool) {
+        let unsent = &mut self.extra().unsent;
+        if first { unsent.push_front(command) } else { unsent.push_back(command) }
+    }
+
+    /// The next command that waits for the listener.
+    pub(crate) fn next_unsent(&mut self) -> Option<Arc<Command>> {
+        self.extra.as_mut()?.unsent.pop_front()
+    }
+
+    /// Commands that wait for the listener.
+    pub(crate) fn unsent(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.unsent.len())
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) info: Arc<SessionInfo>,
+    pub(crate) vitals: Vitals,
     pub(crate) principal: Principal,
     pub(crate) protocol: &'static str,
     pub(crate) remote_id: Arc<str>,
-    pub(crate) remote_address: SocketAddr,
-    pub(crate) keep_alive_ms: Option<u64>,
     pub(crate) inferred: bool,
     pub(crate) clean_start: Option<bool>,
     pub(crate) opened_at: UnixMs,
     pub(crate) lane: Mutex<Lane>,
-    pub(crate) mailbox: Mailbox,
+    /// Of a session with a task of its own; one without hears by its lane's post.
+    pub(crate) mailbox: Option<Box<Mailbox>>,
+}
+
+impl Tracked for Session {
+    fn key(&self) -> KeyRef<'_> {
+        let SessionInfo { tenant, device, transport, .. } = &*self.info;
+        KeyRef { tenant, device, family: transport.family() }
+    }
+
+    fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
 }
 
 impl Listener for Session {
     fn settled(&self, token: u64, result: Result<(), StoreError>) {
-        self.mailbox.settled(token, result);
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.settled(token, result);
+        }
     }
 }
 

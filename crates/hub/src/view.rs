@@ -1,7 +1,9 @@
 //! A session as an operator sees it.
 
 use landfall_event::{Counters, UnixMs};
-use landfall_session::{Tick, Vitals};
+use std::sync::Arc;
+
+use landfall_session::{Live, Tick};
 use serde::{Deserialize, Serialize};
 
 use crate::session::Session;
@@ -31,6 +33,9 @@ pub struct SessionView {
     /// The silence that ends the session, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive_ms: Option<u64>,
+    /// True while the device sleeps as it announced; its `keepAliveMs` allows for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dormant: Option<bool>,
     /// When it began, Unix ms.
     pub connected_at: UnixMs,
     /// When the device was last heard, Unix ms.
@@ -46,8 +51,13 @@ pub struct SessionView {
 }
 
 impl SessionView {
-    pub(crate) fn new(session: &Session, vitals: &Vitals, tick: Tick, unix: UnixMs) -> Self {
-        let Counters { messages_in, messages_out, bytes_in, bytes_out } = vitals.counters();
+    pub(crate) fn new(live: &Live<'_, Arc<Session>>, tick: Tick, unix: UnixMs) -> Self {
+        let session = live.tag;
+        let Counters { messages_in, messages_out, bytes_in, bytes_out } = session.vitals.counters();
+        let (remote, asleep) = {
+            let lane = session.lane.lock();
+            (lane.remote, lane.asleep().is_some())
+        };
         Self {
             tenant: session.info.tenant.to_string(),
             endpoint_id: session.info.device.to_string(),
@@ -56,12 +66,13 @@ impl SessionView {
             transport: session.info.transport.to_string(),
             protocol: session.protocol.to_owned(),
             remote_id: session.remote_id.to_string(),
-            remote_address: session.remote_address.to_string(),
+            remote_address: remote.to_string(),
             identified_by: session.identified_by().to_string(),
-            keep_alive_ms: session.keep_alive_ms,
+            keep_alive_ms: live.terms.silence_ms,
+            dormant: asleep.then_some(true),
             connected_at: session.opened_at,
             last_seen_at: unix
-                .saturating_sub(tick.saturating_sub(vitals.last_seen()))
+                .saturating_sub(tick.saturating_sub(session.vitals.last_seen()))
                 .max(session.opened_at.min(unix)),
             messages_in,
             messages_out,

@@ -194,7 +194,7 @@ impl Caller {
         {
             Ok(handle) => handle,
             Err(OpenError::Full) => return Err(Turned::because(RefusedCause::LimitReached)),
-            Err(OpenError::Draining | OpenError::NotStored) => {
+            Err(OpenError::Draining | OpenError::NotStored | OpenError::Away) => {
                 return Err(Turned::for_now(Refusal::ServerUnavailable));
             }
         };

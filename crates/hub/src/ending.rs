@@ -1,0 +1,312 @@
+//! How sessions end, and everything that time brings: silence, expiries, wills, the tick.
+//!
+//! Owns: what a session's end publishes and in which order; that many ends at once are few events. Does not own: which
+//! session ends when (`landfall-session`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use landfall_event::{
+    DeviceId, Disconnected, Ended, Event, EventId, Family, Outcome, Reason, Stream, TenantId,
+};
+use landfall_net::Scope;
+use landfall_session::{KeyRef, Slot, Tick, Tracker};
+
+use crate::hub::{Ending, Hub};
+use crate::post::News;
+use crate::router::Verdict;
+use crate::session::{Flight, Lane, Session, Will};
+use crate::wills::Waiting;
+use crate::{Command, PeerHandle, Principal, Receipt, StoreError};
+
+/// Between two ticks; longer, and the process stood still.
+const STANDSTILL_MS: u64 = 2_000;
+
+/// Ends that have not been told yet, of one shard: told before its lock is given up, so that no later session of the same
+/// device can be told first.
+#[derive(Debug, Default)]
+struct Toll(Vec<Ended>);
+
+impl Hub {
+    /// Starts the timer that detects silence and expiry, in `scope`.
+    pub fn start(self: &Arc<Self>, scope: &Scope) {
+        let hub = Arc::clone(self);
+        hub.last_tick.store(hub.clock.tick(), Ordering::Release);
+        scope.spawn_until_cancelled(async move {
+            let mut ticks = tokio::time::interval(hub.config.tick);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                hub.on_tick().await;
+            }
+        });
+    }
+
+    /// One session's end. The caller holds the device's shard.
+    pub(crate) fn finish(self: &Arc<Self>, ending: &Ending, will_now: bool) {
+        let mut toll = Toll::default();
+        self.conclude(ending, will_now, &mut toll);
+        self.ring(toll);
+    }
+
+    /// Closes a session's lane: its commands' outcomes and its will are published, its connection is told, its own end is
+    /// left to be told. The caller holds the device's shard.
+    fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, toll: &mut Toll) {
+        let (session, reason) = (&ending.tag, ending.reason);
+        let now = self.clock.unix();
+        let mut lane = session.lane.lock();
+        if lane.ended.is_some() {
+            return;
+        }
+        let by_silence = session.inferred && matches!(reason, Reason::IdleTimeout | Reason::LifetimeExpired);
+        let waiting = self.end_commands(session, &mut lane, reason, by_silence);
+        let later = self.end_will(session, &mut lane, reason, will_now);
+        lane.ended = Some(reason);
+        // By the tracker's clock, so that a late tick makes no device more silent than it was.
+        let silent_ms = ending.at.saturating_sub(ending.last_seen);
+        let silent_now_ms = self.clock.tick().saturating_sub(ending.last_seen);
+        if !lane.never_began {
+            toll.0.push(Ended {
+                session: Arc::clone(&session.info),
+                seq: lane.next_presence(),
+                reason,
+                initiator: reason.initiator(),
+                inferred: by_silence,
+                connected_at: session.opened_at,
+                // Two clocks: what they say is held together, so that nobody is seen outside of the session.
+                last_seen_at: Some(now.saturating_sub(silent_now_ms).max(session.opened_at.min(now))),
+                at: now,
+                counters: Some(session.vitals.counters()),
+                evidence: (reason == Reason::IdleTimeout)
+                    .then(|| Self::evidence(&lane, silent_ms))
+                    .flatten(),
+            });
+        }
+        let post = lane.post.take().filter(|_| lane.watched);
+        drop(lane);
+        self.metrics.ended(reason);
+        if let Some(mailbox) = &session.mailbox {
+            mailbox.end(reason);
+        }
+        if let Some(post) = post {
+            let handle = PeerHandle::new(Arc::clone(self), Arc::clone(session), ending.slot);
+            post.put(News::Ended(handle, reason));
+        }
+        if by_silence {
+            self.fell_silent(session, waiting);
+        }
+        if let Some(will) = later {
+            self.delay_will(Arc::clone(session), will);
+        }
+    }
+
+    /// The commands of a session that ends have failed; those that were never sent to a device that just fell silent wait
+    /// on, and are returned.
+    fn end_commands(
+        &self,
+        session: &Session,
+        lane: &mut Lane,
+        reason: Reason,
+        by_silence: bool,
+    ) -> Vec<Arc<Command>> {
+        let mut waiting = Vec::new();
+        for flight in lane.land_all() {
+            if by_silence && flight.attempts == 0 {
+                waiting.push(self.ground(flight));
+            } else {
+                let verdict = Verdict::because(Outcome::Failed, reason.as_str());
+                self.settle_in(session, lane, &flight, verdict, (None, None));
+            }
+        }
+        waiting.sort_by_key(|command| command.received_at);
+        waiting
+    }
+
+    fn ground(&self, flight: Flight) -> Arc<Command> {
+        self.forget_flight(&flight);
+        flight.command
+    }
+
+    /// Publishes the will, or returns the one that is due later.
+    fn end_will(&self, session: &Session, lane: &mut Lane, reason: Reason, will_now: bool) -> Option<Will> {
+        let will = lane.take_will()?;
+        if reason == Reason::CredentialsRevoked || lane.never_began {
+            return None;
+        }
+        if will.delay_ms == 0 || will_now || self.is_draining() {
+            self.submit_upstream(session, lane, will.uplink, true, Receipt::unheard(None));
+            return None;
+        }
+        Some(will)
+    }
+
+    /// Tells the ends of one shard, in as few events as their form allows.
+    fn ring(&self, toll: Toll) {
+        let most = self.config.format.max_sessions().max(1);
+        let mut ended = toll.0.into_iter().peekable();
+        while ended.peek().is_some() {
+            let ended: Vec<_> = ended.by_ref().take(most).collect();
+            let (Some(last), at) = (ended.last(), ended.iter().map(|one| one.at).max()) else { return };
+            let id = if ended.len() == 1 {
+                EventId::Session(last.session.session, Stream::Connectivity, last.seq)
+            } else {
+                self.gateway_event_id()
+            };
+            let event = Event::Disconnected(Disconnected { ended });
+            self.submit(id, at.unwrap_or_default(), &event, Receipt::unheard(None));
+        }
+    }
+
+    fn delay_will(&self, session: Arc<Session>, will: Will) {
+        let due = self.clock.tick().saturating_add(will.delay_ms);
+        let waiting = Waiting { session, uplink: will.uplink };
+        let now_due = {
+            let mut wills = self.wills.lock();
+            if wills.len() >= self.config.max_waiting_wills {
+                Some(waiting)
+            } else {
+                wills.wait(due, waiting)
+            }
+        };
+        now_due.into_iter().for_each(|waiting| self.publish_late_will(waiting));
+    }
+
+    /// A session begins while a will of the device waits: a resumed one takes it back [MQTT-3.1.3-9], a clean one has
+    /// ended the old session, so the will is due.
+    pub(crate) fn settle_waiting_will(&self, device: &(TenantId, DeviceId), resumes: bool) {
+        let waiting = self.wills.lock().take(device);
+        if let Some(waiting) = waiting
+            && !resumes
+        {
+            self.publish_late_will(waiting);
+        }
+    }
+
+    fn publish_late_will(&self, waiting: Waiting) {
+        let mut lane = waiting.session.lane.lock();
+        self.submit_upstream(&waiting.session, &mut lane, waiting.uplink, true, Receipt::unheard(None));
+    }
+
+    /// A process that stood still (SIGSTOP, a suspended machine) could hear nobody: the silence of that time is its own.
+    fn excuse_standstill(&self, now: Tick) {
+        let gap = now.saturating_sub(self.last_tick.swap(now, Ordering::AcqRel));
+        let tick = u64::try_from(self.config.tick.as_millis()).unwrap_or(u64::MAX);
+        if gap < STANDSTILL_MS.max(tick.saturating_mul(10)) {
+            return;
+        }
+        tracing::warn!(ms = gap, "the gateway stood still; nobody's silence of that time counts");
+        for shard in &self.shards {
+            for live in shard.lock().iter().filter(|live| !live.tag.vitals.is_held()) {
+                live.tag.vitals.hold();
+                live.tag.vitals.release(now);
+            }
+        }
+    }
+
+    async fn on_tick(self: &Arc<Self>) {
+        let now = self.clock.tick();
+        self.excuse_standstill(now);
+        let mut silent = Vec::new();
+        for shard in &self.shards {
+            while self.expire_portion(&mut shard.lock(), now, &mut silent) {
+                // Everybody else's turn, between two portions of many that expire at once.
+                tokio::task::yield_now().await;
+            }
+        }
+        // What that took is not a standstill.
+        self.last_tick.store(self.clock.tick(), Ordering::Release);
+        self.expire_commands();
+        let wills = self.wills.lock().due(now);
+        wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));
+        // While the bus is away they are counted on, so that what waits for it stays bounded.
+        if self.bus.is_ready() {
+            let mut refused = Vec::new();
+            self.refusals.lock().due(now, &mut refused);
+            refused.into_iter().for_each(|event| self.submit_refused(event));
+        }
+    }
+
+    /// Ends as many sessions as one event can name; true when there are more.
+    fn expire_portion(
+        self: &Arc<Self>,
+        shard: &mut Tracker<Arc<Session>, ahash::RandomState>,
+        now: Tick,
+        silent: &mut Vec<Ending>,
+    ) -> bool {
+        let more = shard.expire_some(now, self.config.format.max_sessions().max(1), silent);
+        let mut toll = Toll::default();
+        silent.drain(..).for_each(|ending| self.conclude(&ending, false, &mut toll));
+        self.ring(toll);
+        more
+    }
+
+    /// Ends the sessions for which `ends` says so, and returns how many there were.
+    fn end_where(self: &Arc<Self>, reason: Reason, ends: impl Fn(&Session) -> bool) -> usize {
+        let mut count = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let slots: Vec<_> = shard.iter().filter(|live| ends(live.tag)).map(|live| live.slot).collect();
+            count += self.end_all(&mut shard, slots, reason);
+        }
+        count
+    }
+
+    fn end_all(
+        self: &Arc<Self>,
+        shard: &mut Tracker<Arc<Session>, ahash::RandomState>,
+        slots: Vec<Slot>,
+        reason: Reason,
+    ) -> usize {
+        let (mut count, mut toll) = (0, Toll::default());
+        for slot in slots {
+            if let Some(ending) = shard.close(slot, reason, self.clock.tick()) {
+                self.conclude(&ending, false, &mut toll);
+                count += 1;
+            }
+        }
+        self.ring(toll);
+        count
+    }
+
+    /// Ends every session of a device (`kicked`); returns how many there were.
+    pub fn kick(self: &Arc<Self>, tenant: &TenantId, device: &DeviceId) -> usize {
+        let mut shard = self.shard(tenant, device).lock();
+        let slot = |family: &Family| shard.get(KeyRef { tenant, device, family: *family }).map(|(slot, _)| slot);
+        let slots = Family::ALL.iter().filter_map(slot).collect();
+        self.end_all(&mut shard, slots, Reason::Kicked)
+    }
+
+    /// Ends the sessions of principals that no longer hold (`credentials-revoked`); returns how many there were.
+    pub fn revoke(self: &Arc<Self>, holds: impl Fn(&Principal) -> bool) -> usize {
+        self.end_where(Reason::CredentialsRevoked, |s| !holds(&s.principal))
+    }
+
+    /// Opens no further session, ends all (`gateway-draining`), and publishes what was waiting. Returns when the last
+    /// event is stored; bound it with a deadline.
+    ///
+    /// # Errors
+    /// When the bus will not store the last event.
+    pub async fn drain(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.draining.store(true, Ordering::Release);
+        self.end_where(Reason::GatewayDraining, |_| true);
+        self.end_quiet();
+        let wills = self.wills.lock().due(Tick::MAX - 1);
+        wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));
+        let mut refused = Vec::new();
+        self.refusals.lock().flush(&mut refused);
+        refused.into_iter().for_each(|event| self.submit_refused(event));
+        if !self.announced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let stored = self.say(landfall_event::ServiceKind::Leave);
+        stored.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Device and session closed by its connection: publishes the end, once.
+    pub(crate) fn close(self: &Arc<Self>, session: &Session, slot: Slot, reason: Reason) {
+        let mut shard = self.shard(&session.info.tenant, &session.info.device).lock();
+        if let Some(ending) = shard.close(slot, reason, self.clock.tick()) {
+            self.finish(&ending, false);
+        }
+    }
+}

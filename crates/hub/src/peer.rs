@@ -1,0 +1,356 @@
+//! What a listener holds of a session whose device never connects: the hub's face towards CoAP and UDP.
+//!
+//! Owns: a datagram's effects on its session (heard, awake, moved, asleep), and the learned rhythm. Does not own: when
+//! silence ends the session (the tracker decides), what a datagram means (the listeners).
+//!
+//! Nobody owns such a session: a handle may be dropped and found again ([`Hub::peer`]), and silence ends it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use landfall_event::{
+    Awake, CommandId, DeviceId, Dormant, Event, EventId, Evidence, Family, Moved, Outcome, Reason, SessionId,
+    Stream, TenantId, Transport,
+};
+use crate::cadence_shim::Cadence;
+use landfall_session::{KeyRef, Slot, Terms, Tick};
+
+use crate::bus::Listener;
+use crate::handle::{HEAD_BYTES, Permit};
+use crate::hub::{Hello, Hub, OpenError};
+use crate::post::News;
+use crate::router::Verdict;
+use crate::session::{Asleep, Lane, Learned, Session, Uplink};
+use crate::{Command, Post, Principal, Receipt, StoreError};
+
+/// The token of a session's own `connected`; a listener's tokens never come here.
+const CONNECTED: u64 = u64::MAX;
+/// A learned silence is put in force when it differs from the one in force by more than one part in so many.
+const LEARNED_STEP: u64 = 8;
+
+/// One open session of a device that does not connect. Cheap to clone; dropping it ends nothing.
+#[derive(Clone, Debug)]
+pub struct PeerHandle {
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+    slot: Slot,
+}
+
+/// What a word of the device found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Commands wait for the device: [`PeerHandle::next_command`].
+    pub commands: bool,
+}
+
+/// Hears whether the `connected` of a session that is already in use was stored.
+#[derive(Debug)]
+struct Beginning(Arc<Session>);
+
+impl Listener for Beginning {
+    fn settled(&self, _: u64, result: Result<(), StoreError>) {
+        if result.is_err() {
+            self.0.lane.lock().never_began = true;
+        }
+    }
+}
+
+impl Hub {
+    /// The device's open session in `family`.
+    pub fn peer(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        device: &DeviceId,
+        family: Family,
+    ) -> Option<PeerHandle> {
+        let shard = self.shard(tenant, device).lock();
+        let (slot, session) = shard.get(KeyRef { tenant, device, family })?;
+        Some(PeerHandle { hub: Arc::clone(self), session: Arc::clone(session), slot })
+    }
+
+    /// Begins the session of a device that does not connect, with the first word that was admitted. Never waits: its
+    /// `connected` is submitted, and everything of the session follows it. `post` hears of what the listener submits.
+    /// Without [`Hello::keep_alive_ms`], `presence.idle_timeout` ends it, or what is learned of its rhythm.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::Away`] while the bus is.
+    pub fn begin_inferred(
+        self: &Arc<Self>,
+        mut hello: Hello,
+        memo: [u64; 2],
+        post: &Arc<Post>,
+    ) -> Result<PeerHandle, OpenError> {
+        if !self.bus.is_ready() {
+            return Err(OpenError::Away);
+        }
+        let learns = hello.keep_alive_ms.is_none() && self.config.adaptive.is_some();
+        let idle_ms = self.config.idle_timeout_ms();
+        hello.keep_alive_ms.get_or_insert(idle_ms);
+        hello.inferred = true;
+        let prepare = |session: &Arc<Session>| {
+            let mut lane = session.lane.lock();
+            lane.post = Some(Arc::clone(post));
+            lane.memo = memo;
+            if learns {
+                lane.learned =
+                    Some(Box::new(Learned { cadence: Cadence::default(), silence_ms: idle_ms }));
+            }
+            drop(lane);
+            Receipt::token(Arc::new(Beginning(Arc::clone(session))), CONNECTED, None)
+        };
+        let (session, slot) = self.begin(hello, None, prepare)?;
+        Ok(PeerHandle { hub: Arc::clone(self), session, slot })
+    }
+
+    /// Tells the listener, once, that the session has commands to send; the caller holds the lane.
+    pub(crate) fn hint(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, lane: &mut Lane) {
+        let Some(post) = lane.post.clone().filter(|_| !lane.told) else { return };
+        lane.told = true;
+        let (hub, session) = (Arc::clone(self), Arc::clone(session));
+        post.put(News::Commands(PeerHandle { hub, session, slot }));
+    }
+
+    /// What a learned rhythm has to say of a silence.
+    pub(crate) fn evidence(lane: &Lane, silent_ms: u64) -> Option<Evidence> {
+        let cadence = &lane.learned.as_ref()?.cadence;
+        let (interval_ms, phi) = (cadence.interval_ms()?, cadence.phi(silent_ms)?);
+        Some(Evidence { interval_ms, silent_ms, phi })
+    }
+
+    fn tell(&self, session: &Session, seq: u64, event: &Event, permit: Permit) {
+        let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
+        self.submit(id, self.clock.unix(), event, Receipt::unheard(permit.into_inner()));
+    }
+}
+
+impl PeerHandle {
+    pub(crate) fn new(hub: Arc<Hub>, session: Arc<Session>, slot: Slot) -> Self {
+        Self { hub, session, slot }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.session.info.session
+    }
+
+    /// How the device reached the gateway.
+    pub fn transport(&self) -> Transport {
+        self.session.info.transport
+    }
+
+    /// Who the device is and what it may do.
+    pub fn principal(&self) -> &Principal {
+        &self.session.principal
+    }
+
+    /// Where the device was last heard from.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.session.lane.lock().remote
+    }
+
+    /// True once the session has ended.
+    pub fn is_over(&self) -> bool {
+        self.session.vitals.is_over()
+    }
+
+    /// How long the device has been silent, in ms.
+    pub fn silent_ms(&self) -> u64 {
+        self.hub.clock.tick().saturating_sub(self.session.vitals.last_seen())
+    }
+
+    /// True while the device sleeps as it announced.
+    pub fn is_asleep(&self) -> bool {
+        self.session.lane.lock().asleep().is_some()
+    }
+
+    /// The device was heard, from `remote`, by the listener of `post`: a sign of life, the end of a sleep
+    /// (`connectivity.awake`), perhaps a new address (`connectivity.moved`).
+    ///
+    /// # Errors
+    /// The reason of the session's end, when it has ended: begin a new one.
+    pub fn heard_from(&self, remote: SocketAddr, post: &Arc<Post>) -> Result<Heard, Reason> {
+        let now = self.hub.clock.tick();
+        let session = &self.session;
+        let mut lane = session.lane.lock();
+        if let Some(reason) = lane.ended {
+            return Err(reason);
+        }
+        let interval = now.saturating_sub(session.vitals.last_seen());
+        session.vitals.touch(now);
+        let terms = self.wake(&mut lane, now);
+        if lane.remote != remote {
+            self.move_to(&mut lane, remote);
+        }
+        if !lane.post.as_ref().is_some_and(|known| Arc::ptr_eq(known, post)) {
+            lane.post = Some(Arc::clone(post));
+        }
+        let terms = terms.or_else(|| self.learn(&mut lane, interval));
+        let heard = Heard { commands: lane.unsent() > 0 };
+        drop(lane);
+        if let Some(terms) = terms {
+            self.put_in_force(terms);
+        }
+        Ok(heard)
+    }
+
+    /// The end of an announced sleep. While the window is full the device goes on counting as asleep.
+    fn wake(&self, lane: &mut Lane, now: Tick) -> Option<Terms> {
+        lane.asleep()?;
+        let permit = self.try_admit(HEAD_BYTES)?;
+        let asleep = lane.wake()?;
+        let seq = lane.next_presence();
+        let dormant_ms = now.saturating_sub(asleep.since);
+        let event = Event::Awake(Awake { session: Arc::clone(&self.session.info), seq, dormant_ms });
+        self.hub.tell(&self.session, seq, &event, permit);
+        Some(asleep.terms)
+    }
+
+    /// While the window is full the old address stands: a stranger with many addresses fills no memory.
+    fn move_to(&self, lane: &mut Lane, to: SocketAddr) {
+        let Some(permit) = self.try_admit(HEAD_BYTES) else { return };
+        let from = std::mem::replace(&mut lane.remote, to);
+        let seq = lane.next_presence();
+        let event = Event::Moved(Moved { session: Arc::clone(&self.session.info), seq, from, to });
+        self.hub.tell(&self.session, seq, &event, permit);
+    }
+
+    /// One more interval of the device; the terms when they have changed by enough.
+    fn learn(&self, lane: &mut Lane, interval_ms: u64) -> Option<Terms> {
+        let adaptive = self.hub.config.adaptive?;
+        let learned = lane.learned.as_mut()?;
+        learned.cadence.heard(interval_ms);
+        let most = self.hub.config.idle_timeout_ms();
+        let least = u64::try_from(adaptive.min.as_millis()).unwrap_or(u64::MAX).min(most);
+        let silence = learned.cadence.silence_ms(adaptive.level).map_or(most, |ms| ms.clamp(least, most));
+        if silence.abs_diff(learned.silence_ms) <= learned.silence_ms / LEARNED_STEP {
+            return None;
+        }
+        learned.silence_ms = silence;
+        Some(Terms::after(silence, Reason::IdleTimeout))
+    }
+
+    fn put_in_force(&self, terms: Terms) {
+        let info = &self.session.info;
+        self.hub.shard(&info.tenant, &info.device).lock().set_terms(self.slot, terms);
+    }
+
+    /// The device has said how long it may be silent: nothing is learned of its rhythm from now on.
+    pub fn agree(&self, terms: Terms) {
+        self.session.lane.lock().learned = None;
+        self.put_in_force(terms);
+    }
+
+    /// The device has announced that it sleeps for `sleep_ms` from now on (`connectivity.dormant`): it may be silent for
+    /// so long, and for its usual silence after it. Not told, and so not allowed for, while the publish window is full.
+    pub fn dormant(&self, sleep_ms: u64) {
+        let info = &self.session.info;
+        let mut shard = self.hub.shard(&info.tenant, &info.device).lock();
+        let Some(now_terms) = shard.session(self.slot).map(|live| live.terms) else { return };
+        let Some(permit) = self.try_admit(HEAD_BYTES) else { return };
+        let mut lane = self.session.lane.lock();
+        if lane.ended.is_some() {
+            return;
+        }
+        let terms = lane.asleep().map_or(now_terms, |asleep| asleep.terms);
+        let silence_ms = terms.silence_ms.map(|ms| ms.saturating_add(sleep_ms));
+        shard.set_terms(self.slot, Terms { silence_ms, ..terms });
+        lane.extra().asleep = Some(Asleep { since: self.hub.clock.tick(), terms });
+        let seq = lane.next_presence();
+        let wake_by = self.hub.clock.unix().saturating_add(silence_ms.unwrap_or(sleep_ms));
+        let event = Event::Dormant(Dormant { session: Arc::clone(info), seq, sleep_ms, wake_by });
+        self.hub.tell(&self.session, seq, &event, permit);
+    }
+
+    /// A share of the publish window for a message of `bytes`, if it is to be had now.
+    pub fn try_admit(&self, bytes: usize) -> Option<Permit> {
+        self.hub.try_admit(bytes)
+    }
+
+    /// Publishes a message of the device. The post tells the token when it is stored.
+    ///
+    /// # Errors
+    /// The reason of the session's end, when it has ended: the message is not published.
+    pub fn upstream(&self, uplink: Uplink, token: Option<u64>, permit: Permit) -> Result<(), Reason> {
+        let bytes = u64::try_from(uplink.payload.len()).unwrap_or(0);
+        let mut lane = self.session.lane.lock();
+        if let Some(reason) = lane.ended {
+            return Err(reason);
+        }
+        self.hub.count_in(&self.session, bytes);
+        let receipt = match (token, &lane.post) {
+            (Some(token), Some(post)) => Receipt::token(Arc::clone(post) as _, token, permit.into_inner()),
+            _ => Receipt::unheard(permit.into_inner()),
+        };
+        self.hub.submit_upstream(&self.session, &mut lane, uplink, false, receipt);
+        Ok(())
+    }
+
+    /// The next command to send to the device; it stays under way. `None`: there is none, and the post tells of the next.
+    pub fn next_command(&self) -> Option<Arc<Command>> {
+        let mut lane = self.session.lane.lock();
+        let next = lane.next_unsent();
+        lane.told = next.is_some();
+        next
+    }
+
+    /// A command that could not be sent now goes first again. The post does not tell of it: look at
+    /// [`Heard::commands`].
+    pub fn put_back(&self, command: Arc<Command>) {
+        let mut lane = self.session.lane.lock();
+        if lane.is_under_way(&command.id) {
+            lane.let_wait(command, true);
+        }
+        lane.told = true;
+    }
+
+    /// The command was written to the device's transport, which can acknowledge it or not.
+    pub fn sent(&self, command: &CommandId, bytes: usize, can_acknowledge: bool) {
+        self.session.vitals.count_out(u64::try_from(bytes).unwrap_or(0));
+        self.hub.sent(&self.session, command, can_acknowledge);
+    }
+
+    /// The device's protocol acknowledged the command.
+    pub fn acknowledged(&self, command: &CommandId) {
+        self.hub.acknowledged(&self.session, command);
+    }
+
+    /// The command came to an outcome on the way: refused by the device, or not sendable.
+    pub fn settled(&self, command: &CommandId, outcome: Outcome, status: &str) {
+        self.hub.settle(&self.session, command, Verdict::because(outcome, status));
+    }
+
+    /// The device answered the command. The post tells the token, if one is given, when the outcome is stored.
+    ///
+    /// # Errors
+    /// Gives the permit back when no such command is under way.
+    pub fn answered(
+        &self,
+        command: &CommandId,
+        answer: (Arc<str>, Bytes),
+        (token, permit): (Option<u64>, Permit),
+    ) -> Result<(), Permit> {
+        let bytes = u64::try_from(answer.1.len()).unwrap_or(0);
+        let to = self.session.lane.lock().post.clone();
+        let answerer = token.zip(to).map(|(token, post)| (post as Arc<dyn Listener>, token));
+        let told = (answerer, permit.into_inner());
+        self.hub.answered(&self.session, command, answer, told).map_err(Permit::of)?;
+        self.hub.count_in(&self.session, bytes);
+        Ok(())
+    }
+
+    /// Looks at, and may change, the listener's own 16 bytes of the session.
+    pub fn memo<R>(&self, look: impl FnOnce(&mut [u64; 2]) -> R) -> R {
+        look(&mut self.session.lane.lock().memo)
+    }
+
+    /// Whether the post tells of the session's end.
+    pub fn watch(&self, watched: bool) {
+        self.session.lane.lock().watched = watched;
+    }
+
+    /// Ends the session, unless it has ended.
+    pub fn close(&self, reason: Reason) {
+        self.hub.close(&self.session, self.slot, reason);
+    }
+}

@@ -1,0 +1,199 @@
+//! Commands for devices whose silence ended their session: they wait for the next word, up to their time to live.
+//!
+//! Owns: which devices those are, and what waits for them. Does not own: outcomes. Pure: time is an argument.
+//!
+//! Only a device that has been here and fell silent is waited for: for one that nobody has heard of, "not connected" at
+//! once is the better answer.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use landfall_event::{DeviceId, TenantId, UnixMs};
+
+use crate::{Command, NotKept};
+
+type Device = (TenantId, DeviceId);
+
+#[derive(Debug)]
+pub(crate) struct Quiet {
+    known: HashMap<Device, Known>,
+    /// Oldest first; an entry whose number is not the device's any more is skipped.
+    order: VecDeque<(Device, u64)>,
+    by_time: BTreeMap<(UnixMs, u64), Device>,
+    made: u64,
+    max_devices: usize,
+    max_commands: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    number: u64,
+    waiting: VecDeque<(u64, Arc<Command>)>,
+}
+
+impl Quiet {
+    /// Remembers `max_devices` devices, and keeps `max_commands` for each.
+    pub(crate) fn new(max_devices: usize, max_commands: usize) -> Self {
+        Self {
+            known: HashMap::new(),
+            order: VecDeque::new(),
+            by_time: BTreeMap::new(),
+            made: 0,
+            max_devices,
+            max_commands,
+        }
+    }
+
+    /// Commands that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.by_time.len()
+    }
+
+    /// Devices remembered.
+    pub(crate) fn devices(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Silence has ended the device's session. Returns the commands of whoever is forgotten for it.
+    pub(crate) fn note(&mut self, device: Device) -> Vec<Arc<Command>> {
+        if self.max_devices == 0 {
+            return Vec::new();
+        }
+        self.made += 1;
+        let number = self.made;
+        self.order.push_back((device.clone(), number));
+        self.known.entry(device).or_insert_with(|| Known { number, waiting: VecDeque::new() }).number = number;
+        if self.order.len() > 2 * self.max_devices {
+            let known = &self.known;
+            self.order.retain(|(device, number)| known.get(device).is_some_and(|k| k.number == *number));
+        }
+        let mut forgotten = Vec::new();
+        while self.known.len() > self.max_devices {
+            let Some((oldest, number)) = self.order.pop_front() else { break };
+            if self.known.get(&oldest).is_some_and(|known| known.number == number) {
+                forgotten.extend(self.take(&oldest));
+            }
+        }
+        forgotten
+    }
+
+    /// Keeps a command for a device that is silent.
+    pub(crate) fn keep(&mut self, command: &Arc<Command>) -> Result<(), NotKept> {
+        let device = (command.tenant.clone(), command.device.clone());
+        let known = self.known.get_mut(&device).ok_or(NotKept::Absent)?;
+        if known.waiting.len() >= self.max_commands {
+            return Err(NotKept::Full);
+        }
+        if known.waiting.iter().any(|(_, other)| other.id == command.id) {
+            return Err(NotKept::Duplicate);
+        }
+        self.made += 1;
+        known.waiting.push_back((self.made, Arc::clone(command)));
+        self.by_time.insert((command.expires_at, self.made), device);
+        Ok(())
+    }
+
+    /// The device speaks again, or is forgotten: what waited for it, oldest first.
+    pub(crate) fn take(&mut self, device: &Device) -> Vec<Arc<Command>> {
+        let Some(known) = self.known.remove(device) else { return Vec::new() };
+        let waited = known.waiting.into_iter();
+        waited
+            .map(|(number, command)| {
+                self.by_time.remove(&(command.expires_at, number));
+                command
+            })
+            .collect()
+    }
+
+    /// The commands whose time is over.
+    pub(crate) fn due(&mut self, now: UnixMs) -> Vec<Arc<Command>> {
+        let later = self.by_time.split_off(&(now.saturating_add(1), 0));
+        let due = std::mem::replace(&mut self.by_time, later);
+        due.into_iter()
+            .filter_map(|((_, number), device)| {
+                let waiting = &mut self.known.get_mut(&device)?.waiting;
+                let at = waiting.iter().position(|(n, _)| *n == number)?;
+                waiting.remove(at).map(|(_, command)| command)
+            })
+            .collect()
+    }
+
+    /// Everything that waits, at shutdown.
+    pub(crate) fn flush(&mut self) -> Vec<Arc<Command>> {
+        self.due(UnixMs::MAX - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::CommandRequest;
+
+    fn command(device: &str, id: &str, ttl_ms: u64) -> Arc<Command> {
+        let request = CommandRequest {
+            tenant: "default".parse().unwrap(),
+            device: device.parse().unwrap(),
+            id: Some(id.to_owned()),
+            name: None,
+            ttl: Some(ttl_ms.to_string()),
+            wait: None,
+            topic: None,
+            content_type: None,
+            payload: Bytes::new(),
+            reply: None,
+        };
+        Arc::new(request.check(1_000, Duration::from_secs(60)).command)
+    }
+
+    fn device(name: &str) -> Device {
+        ("default".parse().unwrap(), name.parse().unwrap())
+    }
+
+    fn ids(commands: &[Arc<Command>]) -> Vec<&str> {
+        commands.iter().map(|command| command.id.as_str()).collect()
+    }
+
+    #[test]
+    fn what_waits_goes_out_in_order_with_the_next_word() {
+        let mut quiet = Quiet::new(4, 4);
+        assert_eq!(quiet.keep(&command("a", "c1", 10)), Err(NotKept::Absent));
+        assert!(quiet.note(device("a")).is_empty());
+        assert_eq!(quiet.keep(&command("a", "c1", 10)), Ok(()));
+        assert_eq!(quiet.keep(&command("a", "c2", 5)), Ok(()));
+        assert_eq!(quiet.keep(&command("a", "c2", 5)), Err(NotKept::Duplicate));
+        assert_eq!(ids(&quiet.take(&device("a"))), ["c1", "c2"]);
+        assert_eq!((quiet.waiting(), quiet.devices()), (0, 0));
+    }
+
+    #[test]
+    fn a_time_to_live_ends_the_wait() {
+        let mut quiet = Quiet::new(4, 4);
+        quiet.note(device("a"));
+        quiet.keep(&command("a", "late", 500)).unwrap();
+        quiet.keep(&command("a", "soon", 100)).unwrap();
+        assert!(quiet.due(1_099).is_empty());
+        assert_eq!(ids(&quiet.due(1_100)), ["soon"]);
+        assert_eq!(ids(&quiet.take(&device("a"))), ["late"]);
+    }
+
+    #[test]
+    fn devices_and_commands_are_bounded() {
+        let mut quiet = Quiet::new(2, 1);
+        quiet.note(device("a"));
+        quiet.keep(&command("a", "c1", 10)).unwrap();
+        assert_eq!(quiet.keep(&command("a", "c2", 10)), Err(NotKept::Full));
+        quiet.note(device("b"));
+        assert_eq!(ids(&quiet.note(device("c"))), ["c1"], "the oldest is forgotten, and its command told");
+        for _ in 0..100 {
+            quiet.note(device("c"));
+        }
+        assert_eq!(quiet.devices(), 2);
+        assert!(quiet.order.len() <= 4);
+        quiet.keep(&command("c", "c3", 10)).unwrap();
+        assert_eq!(ids(&quiet.flush()), ["c3"]);
+    }
+}
