@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod accept;
 #[cfg(test)]
+mod datagram;
+#[cfg(test)]
 mod exchange;
 #[cfg(test)]
 mod scope;
