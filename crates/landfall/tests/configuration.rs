@@ -58,14 +58,17 @@ fn the_examples_are_valid() {
 }
 
 #[test]
-fn every_key_of_a_device_is_in_the_page() {
+fn every_key_of_a_table_is_in_the_page() {
     let text = std::fs::read_to_string(page()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("devices.toml");
-    std::fs::write(&path, "[[device]]\nnope = 1\n").unwrap();
-    let problems = DevicesAuth::open(&path, 1).unwrap_err().to_string();
-    let keys = problems.split("the keys of a device are ").nth(1).expect("the list of keys");
-    for key in keys.trim().split(", ") {
-        assert!(text.contains(&format!("| `{key}` |")), "{key}");
+    for table in ["device", "tenant"] {
+        std::fs::write(&path, format!("[[{table}]]\nnope = 1\n")).unwrap();
+        let problems = DevicesAuth::open(&path, 1).unwrap_err().to_string();
+        let keys = problems.split(&format!("the keys of a {table} are ")).nth(1).expect("the list of keys");
+        for key in keys.trim().split(", ") {
+            let shown = if table == "device" { format!("| `{key}` |") } else { format!("`{key}`") };
+            assert!(text.contains(&shown), "{key}");
+        }
     }
 }

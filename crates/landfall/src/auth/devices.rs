@@ -5,10 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use landfall_event::{IdentifiedBy, RefusedCause};
-use landfall_hub::{AuthError, Authenticator, BoxFuture, Credentials, PeerCertificate, Principal, Secret};
+use landfall_hub::{
+    AuthError, Authenticator, BoxFuture, Credentials, PeerCertificate, Principal, Secret, Signature,
+};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -155,9 +158,10 @@ impl DevicesAuth {
             return Err(AuthError::Refused(cause));
         };
         let device = table.user(name);
-        let right = match &credentials.password {
-            Some(password) => self.verify(&table, device, password).await?,
-            None => false,
+        let right = match (&credentials.signature, &credentials.password) {
+            (Some(signature), _) => signed(device, signature),
+            (None, Some(password)) => self.verify(&table, device, password).await?,
+            (None, None) => false,
         };
         match device {
             None => Err(AuthError::Refused(RefusedCause::UnknownDevice)),
@@ -225,6 +229,30 @@ impl DevicesAuth {
         });
         task.await.map_err(|_| AuthError::Unavailable)
     }
+}
+
+/// Has this device signed it? Costs no argon2 and never waits; a device that is not known, or whose key is not at hand, takes
+/// as long as a wrong signature.
+fn signed(device: Option<&Arc<Device>>, signature: &Signature) -> bool {
+    let stored = device.and_then(|device| device.spec.password.as_ref().map(|stored| (device, stored)));
+    let key = match stored {
+        Some((_, StoredPassword::Plain(key))) => Some(key.as_slice()),
+        Some((device, StoredPassword::Argon2(_))) => {
+            if !device.told_unsignable.swap(true, Ordering::Relaxed) {
+                let (tenant, id) = (device.spec.tenant.as_str(), device.spec.id.as_str());
+                tracing::warn!(
+                    device = ?id,
+                    ?tenant,
+                    "a signed message was refused: the device's password is an argon2id hash, which verifies no signature; \
+                     write its key as \"plain:...\" into the file of devices"
+                );
+            }
+            None
+        }
+        None => None,
+    };
+    let right = password::has_signed(key.unwrap_or_default(), &signature.message, &signature.mac);
+    right && key.is_some()
 }
 
 fn by_certificate<'a>(table: &'a Table, shown: &PeerCertificate) -> Option<&'a Arc<Device>> {

@@ -1,11 +1,12 @@
-//! The file of devices: `[[device]]` tables, read strictly.
+//! The file of devices: `[[device]]` and `[[tenant]]` tables, read strictly.
 //!
-//! Owns: its keys and their ranges, what `%d` becomes, and that no two devices answer to the same name or certificate. Does
-//! not own: verifying what a device shows (`super::devices`).
+//! Owns: its keys and their ranges, what `%d` becomes, what a device has from its tenant, and that no two devices answer to
+//! the same name or certificate. Does not own: verifying what a device shows (`super::devices`).
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ const MOST_BYTES: u64 = 64 << 20;
 const MOST_PROBLEMS: usize = 20;
 const KEYS: [&str; 9] =
     ["id", "tenant", "password", "psk", "certificate", "app_version", "keep_alive", "publish", "subscribe"];
+const TENANT_KEYS: [&str; 2] = ["id", "keep_alive"];
 
 /// How a certificate is recognised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +46,7 @@ pub(super) struct Spec {
     psk: Option<Psk>,
     certificate: Option<CertificateName>,
     pub(super) app_version: String,
+    /// The device's own, else its tenant's.
     pub(super) keep_alive: Option<Duration>,
     acl: Acl,
 }
@@ -66,6 +69,8 @@ pub(super) struct Device {
     pub(super) acl: Arc<Acl>,
     /// The password that was found right, as a keyed digest: a device that comes back costs no argon2.
     pub(super) verified: OnceLock<Digest>,
+    /// The operator has been told that this entry cannot verify signatures.
+    pub(super) told_unsignable: AtomicBool,
 }
 
 /// The devices of one state of the file.
@@ -79,7 +84,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The device of an MQTT user name: `device@tenant`, or `device` in the tenant `default`.
+    /// The device of a user name: `device@tenant`, or `device` in the tenant `default`.
     pub(super) fn user(&self, name: &str) -> Option<&Arc<Device>> {
         self.users.get(name)
     }
@@ -132,9 +137,20 @@ pub(super) fn read(path: &Path) -> Result<Table, Problems> {
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<Table, Problems> {
-    let mut parser = Parser { path, problems: Vec::new(), table: Table::default(), lines: HashMap::new() };
+    let mut parser = Parser {
+        path,
+        problems: Vec::new(),
+        table: Table::default(),
+        tenants: HashMap::new(),
+        lines: HashMap::new(),
+    };
     match document::parse(text) {
-        Ok(entries) => entries.into_iter().for_each(|entry| parser.top_level(entry)),
+        Ok(entries) => {
+            // A device has some of its values from its tenant, wherever the two stand.
+            let (tenants, others): (Vec<_>, _) =
+                entries.into_iter().partition(|entry| entry.name == "tenant");
+            tenants.into_iter().chain(others).for_each(|entry| parser.top_level(entry));
+        }
         Err(error) => parser.problems.push(Problem(format!("{} is no TOML: {error}", path.display()))),
     }
     parser.finish()
@@ -144,6 +160,8 @@ struct Parser<'a> {
     path: &'a Path,
     problems: Vec<Problem>,
     table: Table,
+    /// What the file says of each tenant, and where.
+    tenants: HashMap<TenantId, (Option<Duration>, usize)>,
     /// Where each name that a device answers to was first given.
     lines: HashMap<String, usize>,
 }
@@ -167,24 +185,67 @@ impl Parser<'_> {
 
     fn top_level(&mut self, entry: Entry) {
         let Entry { name, line, value, .. } = entry;
-        match value {
-            Value::List(items) if name == "device" => items.into_iter().for_each(|item| match item {
-                Value::Table(entries) => self.device(line, entries),
-                other => {
-                    self.wrong(
-                        line,
-                        format_args!("`device` = {}: must be tables, [[device]]", other.shown()),
-                    );
-                }
-            }),
-            value if name == "device" => {
-                self.wrong(line, format_args!("`device` = {}: must be tables, [[device]]", value.shown()));
+        let read = match name.as_str() {
+            "device" => Self::device,
+            "tenant" => Self::tenant,
+            other => {
+                let other = other.escape_debug();
+                let text = format!("unknown key `{other}`: only [[device]] and [[tenant]] are allowed");
+                return self.wrong(line, text);
             }
-            _ => self.wrong(
-                line,
-                format_args!("unknown key `{}`: only [[device]] is allowed", name.escape_debug()),
-            ),
+        };
+        match value {
+            Value::List(items) => items.into_iter().for_each(|item| match item {
+                Value::Table(entries) => read(self, line, entries),
+                other => self.no_tables(&name, line, &other),
+            }),
+            other => self.no_tables(&name, line, &other),
         }
+    }
+
+    fn no_tables(&mut self, name: &str, line: usize, value: &Value) {
+        self.wrong(line, format_args!("`{name}` = {}: must be tables, [[{name}]]", value.shown()));
+    }
+
+    fn tenant(&mut self, at: usize, entries: Vec<Entry>) {
+        let at = entries.iter().map(|entry| entry.line).min().unwrap_or(at);
+        let before = self.problems.len();
+        let (mut id, mut silence) = (None, None);
+        for Entry { name, line, value, .. } in entries {
+            let shown = value.shown();
+            let allowed = match name.as_str() {
+                "id" => {
+                    id = text(&value).and_then(|text| text.parse().ok());
+                    id.is_none().then_some(ID_ALLOWED)
+                }
+                "keep_alive" => {
+                    silence = keep_alive(&value);
+                    silence.is_none().then_some(KEEP_ALIVE_ALLOWED)
+                }
+                _ => {
+                    let keys = TENANT_KEYS.join(", ");
+                    let text =
+                        format!("unknown key `{}`: the keys of a tenant are {keys}", name.escape_debug());
+                    self.wrong(line, text);
+                    None
+                }
+            };
+            if let Some(allowed) = allowed {
+                self.wrong(line, format_args!("`{name}` = {shown}: must be {allowed}"));
+            }
+        }
+        if self.problems.len() > before {
+            return;
+        }
+        let Some(id): Option<TenantId> = id else {
+            return self.wrong(at, format_args!("`id` is missing: it must be {ID_ALLOWED}"));
+        };
+        if let Some((_, first)) = self.tenants.get(&id) {
+            let text =
+                format!("the tenant {:?} is that of line {first}; each must be there once", id.as_str());
+            return self.wrong(at, text);
+        }
+        self.tenants.insert(id, (silence, at));
     }
 
     fn device(&mut self, at: usize, entries: Vec<Entry>) {
@@ -193,7 +254,7 @@ impl Parser<'_> {
         let mut fields = Fields::default();
         entries.into_iter().for_each(|entry| self.field(&mut fields, entry));
         if fields.id.is_none() && self.problems.len() == before {
-            self.wrong(at, "`id` is missing: it must be 1 to 128 bytes without control characters");
+            self.wrong(at, format_args!("`id` is missing: it must be {ID_ALLOWED}"));
         }
         let Some(id) = fields.id.take() else { return };
         let acl = match fields.acl(&id) {
@@ -201,14 +262,16 @@ impl Parser<'_> {
             Err(problem) => return self.wrong(at, problem),
         };
         if self.problems.len() == before {
+            let tenant = fields.tenant.unwrap_or_else(default_tenant);
+            let of_tenant = self.tenants.get(&tenant).and_then(|(silence, _)| *silence);
             let spec = Spec {
-                tenant: fields.tenant.unwrap_or_else(default_tenant),
+                tenant,
                 id,
                 password: fields.password,
                 psk: fields.psk,
                 certificate: fields.certificate,
                 app_version: fields.app_version.unwrap_or_default(),
-                keep_alive: fields.keep_alive,
+                keep_alive: fields.keep_alive.or(of_tenant),
                 acl,
             };
             self.enter(at, spec);
@@ -250,7 +313,12 @@ impl Parser<'_> {
             }
         }
         let acl = Arc::new(spec.acl.clone());
-        let device = Arc::new(Device { spec, acl, verified: OnceLock::new() });
+        let device = Arc::new(Device {
+            spec,
+            acl,
+            verified: OnceLock::new(),
+            told_unsignable: AtomicBool::new(false),
+        });
         self.table.users.extend(users.into_iter().map(|user| (user, Arc::clone(&device))));
         if let Some(name) = &device.spec.certificate {
             self.table.certificates.insert(name.clone(), Arc::clone(&device));
@@ -274,6 +342,7 @@ struct Fields {
 }
 
 const ID_ALLOWED: &str = "1 to 128 bytes without control characters";
+const KEEP_ALIVE_ALLOWED: &str = "a duration from \"1s\" to \"30d\"";
 const FILTERS_ALLOWED: &str = "a list of MQTT topic filters, `%d` in them being the device's id";
 
 impl Fields {
@@ -302,7 +371,7 @@ impl Fields {
             }
             ("app_version", _) => return Err(allowed("at most 256 bytes without control characters")),
             ("keep_alive", value) => {
-                self.keep_alive = Some(keep_alive(&value).ok_or("a duration from \"1s\" to \"65535s\"")?);
+                self.keep_alive = Some(keep_alive(&value).ok_or(KEEP_ALIVE_ALLOWED)?);
             }
             ("publish", value) => self.publish = Some(filters(value).ok_or(FILTERS_ALLOWED)?),
             ("subscribe", value) => self.subscribe = Some(filters(value).ok_or(FILTERS_ALLOWED)?),
@@ -373,7 +442,13 @@ fn certificate(value: &Value) -> Option<CertificateName> {
     valid.then(|| CertificateName::CommonName(text.clone()))
 }
 
+/// As long as `presence.idle_timeout` may be. MQTT knows at most 65 535 s and takes that for anything longer.
 fn keep_alive(value: &Value) -> Option<Duration> {
-    let Value::Text(text) = value else { return None };
-    parse_duration(text).filter(|duration| (1_000..=65_535_000).contains(&duration.as_millis()))
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(30 * 24 * 3600);
+    text(value).and_then(parse_duration).filter(|duration| (LEAST..=MOST).contains(duration))
+}
+
+fn text(value: &Value) -> Option<&str> {
+    if let Value::Text(text) = value { Some(text) } else { None }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use landfall_event::{IdentifiedBy, RefusedCause, TenantId};
+use landfall_event::{Family, IdentifiedBy, RefusedCause, TenantId};
 use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
 use tokio::sync::watch;
 
 use super::default_tenant;
 
-/// Believes the client id and allows everything.
+/// Believes what a device calls itself and allows everything. Passwords, keys and signatures are not looked at.
 #[derive(Debug)]
 pub struct OpenAuth {
     tenant: TenantId,
@@ -17,11 +17,34 @@ pub struct OpenAuth {
 }
 
 impl OpenAuth {
-    /// Everybody is of the tenant `default`.
+    /// Everybody who names no tenant is of the tenant `default`.
     pub fn new() -> Self {
         let all: Vec<_> = "#".parse().into_iter().collect();
         let acl = Arc::new(Acl { publish: all.clone(), subscribe: all });
         Self { tenant: default_tenant(), acl, changes: watch::Sender::new(0) }
+    }
+
+    fn believe(&self, credentials: &Credentials) -> Option<Principal> {
+        Some(Principal {
+            tenant: self.tenant(credentials)?,
+            device: credentials.client_id.parse().ok()?,
+            identified_by: IdentifiedBy::Anonymous,
+            app_version: "".into(),
+            acl: Arc::clone(&self.acl),
+            keep_alive: None,
+        })
+    }
+
+    /// Over CoAP and UDP, what stands behind the device's name and `@`. An MQTT user name says nothing here.
+    fn tenant(&self, credentials: &Credentials) -> Option<TenantId> {
+        let named = match (credentials.transport.family(), &credentials.username) {
+            (Family::Coap | Family::Udp, Some(name)) => name.strip_prefix(&*credentials.client_id)?,
+            _ => "",
+        };
+        if named.is_empty() {
+            return Some(self.tenant.clone());
+        }
+        named.strip_prefix('@')?.parse().ok()
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -40,15 +63,8 @@ impl Authenticator for OpenAuth {
         &'a self,
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        let device = credentials.client_id.parse().map_err(|_| AuthError::Refused(RefusedCause::Malformed));
-        Box::pin(std::future::ready(device.map(|device| Principal {
-            tenant: self.tenant.clone(),
-            device,
-            identified_by: IdentifiedBy::Anonymous,
-            app_version: "".into(),
-            acl: Arc::clone(&self.acl),
-            keep_alive: None,
-        })))
+        let principal = self.believe(credentials).ok_or(AuthError::Refused(RefusedCause::Malformed));
+        Box::pin(std::future::ready(principal))
     }
 
     fn still_holds(&self, _: &Principal) -> bool {

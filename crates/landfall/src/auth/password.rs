@@ -1,6 +1,6 @@
 //! Passwords of devices: how they are stored, and verifying one without telling anything by the time it takes.
 //!
-//! Owns: the `argon2id` and `plain:` forms, the comparison, the decoy. Does not own: when a verification may run
+//! Owns: the `argon2id` and `plain:` forms, the comparison, the check of a signature, the decoy. Does not own: when a verification may run
 //! (`super::devices` bounds how many do at once).
 
 use std::fmt;
@@ -105,16 +105,25 @@ impl DigestKey {
     }
 
     pub(super) fn digest(&self, password: &[u8]) -> Digest {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
-        mac.update(password);
-        mac.finalize().into_bytes().into()
+        keyed(&self.0, password).finalize().into_bytes().into()
     }
 
     /// Compares two secrets; the time tells neither where they differ nor how long they are.
     pub(super) fn equal(&self, a: &[u8], b: &[u8]) -> bool {
         same(&self.digest(a), &self.digest(b))
     }
+}
+
+fn keyed(key: &[u8], message: &[u8]) -> Hmac<Sha256> {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    mac.update(message);
+    mac
+}
+
+/// Is `mac` the HMAC-SHA-256 of the message under this key? The time tells not where they differ.
+pub(super) fn has_signed(key: &[u8], message: &[u8], mac: &[u8; 32]) -> bool {
+    keyed(key, message).verify_slice(mac).is_ok()
 }
 
 /// Compares two digests in constant time.
@@ -165,6 +174,21 @@ mod tests {
         ] {
             assert!(StoredPassword::parse(&bad).is_none(), "{bad}");
         }
+    }
+
+    /// RFC 4231, test cases 2 and 6: a short key, and one that is longer than a block.
+    #[test]
+    fn a_signature_is_hmac_sha_256() {
+        let hex = |text: &str| -> [u8; 32] {
+            std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+        };
+        let short = hex("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert!(has_signed(b"Jefe", b"what do ya want for nothing?", &short));
+        let long = hex("60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+        assert!(has_signed(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First", &long));
+        assert!(!has_signed(b"Jefe", b"what do ya want for nothing", &short));
+        assert!(!has_signed(b"jefe", b"what do ya want for nothing?", &short));
+        assert!(!has_signed(b"", b"", &[0; 32]));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DevicesAuth, OpenAuth, file};
 
+mod stateless;
+
 /// `secret` under parameters so small that the tests do not wait for them.
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$ZWlnaHQgYnl0ZXM$";
 
@@ -263,7 +265,25 @@ fn what_is_wrong_with_the_file_is_told_with_line_and_key_and_without_secrets() {
         ("[[device]]\nid = \"a\"\npublish = \"#\"\n", "`publish` = \"#\": must be a list"),
         ("device = 5\n", "devices.toml:1: `device` = 5: must be tables, [[device]]"),
         ("[device]\nid = \"a\"\n", "devices.toml:1: `device` = a table: must be tables, [[device]]"),
-        ("[[devices]]\nid = \"a\"\n", "devices.toml:1: unknown key `devices`: only [[device]] is allowed"),
+        (
+            "[[devices]]\nid = \"a\"\n",
+            "devices.toml:1: unknown key `devices`: only [[device]] and [[tenant]] are allowed",
+        ),
+        ("[[tenant]]\nid = \"\"\n", "devices.toml:2: `id` = \"\": must be 1 to 128 bytes"),
+        ("[[tenant]]\nkeep_alive = \"5s\"\n", "devices.toml:2: `id` is missing: it must be 1 to 128 bytes"),
+        (
+            "[[tenant]]\nid = \"a\"\nkeep_alive = 60\n",
+            "devices.toml:3: `keep_alive` = 60: must be a duration from \"1s\" to \"30d\"",
+        ),
+        (
+            "[[tenant]]\nid = \"a\"\npassword = \"hunter2\"\n",
+            "devices.toml:3: unknown key `password`: the keys of a tenant are id, keep_alive",
+        ),
+        (
+            "[[tenant]]\nid = \"a\"\n[[tenant]]\nid = \"a\"\n",
+            "devices.toml:4: the tenant \"a\" is that of line 2; each must be there once",
+        ),
+        ("tenant = \"a\"\n", "devices.toml:1: `tenant` = \"a\": must be tables, [[tenant]]"),
         ("[[device]\n", "devices.toml is no TOML: line 1"),
         ("\u{1}\u{2} garbage", "devices.toml is no TOML: line 1"),
     ] {
