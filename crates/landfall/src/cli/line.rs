@@ -140,16 +140,17 @@ fn by(initiator: Initiator) -> &'static str {
 
 fn upstream(event: &Upstream) -> String {
     let details = &event.details;
-    let mut text = visible(&shortened(&details.topic, NAME)).into_owned();
-    if let Some(qos) = details.qos {
-        let _ = write!(text, " qos {qos}");
+    let mut words = Vec::new();
+    if !details.topic.is_empty() {
+        words.push(visible(&shortened(&details.topic, NAME)).into_owned());
     }
-    for (set, word) in [(details.retain, " retain"), (details.will, " will")] {
-        if set {
-            text.push_str(word);
-        }
+    words.extend(details.qos.map(|qos| format!("qos {qos}")));
+    let flags = [(details.retain, "retain"), (details.will, "will")];
+    words.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word.to_owned()));
+    if words.is_empty() {
+        return payload(&event.payload);
     }
-    format!("{text}: {}", payload(&event.payload))
+    format!("{}: {}", words.join(" "), payload(&event.payload))
 }
 
 pub(super) fn downstream(event: &Downstream) -> String {
@@ -257,6 +258,33 @@ mod tests {
     }
 
     #[test]
+    fn a_stateless_session_moves_sleeps_wakes_and_falls_silent() {
+        let rest = r#""remoteAddress":"192.0.2.1:7","previousAddress":"192.0.2.1:5""#;
+        assert_eq!(
+            shown("moved", "default", rest),
+            "12:04:05.678Z  moved         pump-17           to 192.0.2.1:7 from 192.0.2.1:5"
+        );
+        let text = shown("dormant", "default", r#""sleepMs":3600000,"wakeBy":47345678"#);
+        assert!(
+            text.ends_with("pump-17           sleeps for 60m0s, lost unless heard by 13:09:05.678Z"),
+            "{text}"
+        );
+        let text = shown("awake", "acme", r#""dormantMs":3599210"#);
+        assert!(text.ends_with("awake         pump-17@acme      after 59m59s"), "{text}");
+        let rest = r#""reason":"idle-timeout","initiator":"gateway","inferred":true,"connectedAt":1,"durationMs":600000,
+            "evidence":{"intervalMs":30120,"silentMs":51900,"phi":8.004}"#;
+        let text = shown("disconnected", "default", rest);
+        assert!(
+            text.ends_with(
+                "idle-timeout by the gateway after 10m0s, inferred: silent for 51s, usually 30s (phi 8.0)"
+            ),
+            "{text}"
+        );
+        let text = shown("moved", "default", r#""remoteAddress":"\u001b[2J","previousAddress":"\u202e""#);
+        assert!(text.ends_with("to \\u{1b}[2J from \\u{202e}"), "{text}");
+    }
+
+    #[test]
     fn several_sessions_that_end_together_are_one_line() {
         let one = |device: &str| {
             format!(
@@ -282,6 +310,9 @@ mod tests {
         };
         let text = message("t/x", r#"{"a":1}"#, "json");
         assert!(text.ends_with(r#"pump-17           t/x qos 1 will: {"a":1}"#), "{text}");
+        let nameless = r#""messageId":"01991234-5678-7fff-bfff-ffffffffffff.m.1","payload":21.5,"payloadEncoding":"json""#;
+        let text = shown("upstream", "default", nameless);
+        assert!(text.ends_with("upstream      pump-17           21.5"), "{text}");
         let text = message("t\\u202e", r#""\u001b[2J\r\n""#, "utf8");
         assert!(text.ends_with("t\\u{202e} qos 1 will: \\u{1b}[2J\\r\\n"), "{text}");
         assert!(message("t", r#""/w==""#, "base64").ends_with(": (1 bytes)"));
