@@ -4,7 +4,8 @@
 //! is told the time), a socket ([`crate::udp_proxy`] lays this link between real ones), or either end.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::Hash;
 
 use crate::proxy::Seed;
 
@@ -53,12 +54,12 @@ pub struct Link<A> {
     faults: Faults,
     under_way: BinaryHeap<UnderWay<A>>,
     serial: u64,
-    /// The end and the number of what came, to know what was overtaken.
-    newest: Vec<(A, u64)>,
+    /// The number of the newest that came to each end, to know what was overtaken.
+    newest: HashMap<A, u64>,
     counts: Counts,
 }
 
-impl<A: Clone + Eq> Link<A> {
+impl<A: Clone + Eq + Hash> Link<A> {
     /// An empty link.
     pub fn new(seed: u64, faults: Faults) -> Self {
         Self {
@@ -66,7 +67,7 @@ impl<A: Clone + Eq> Link<A> {
             faults,
             under_way: BinaryHeap::new(),
             serial: 0,
-            newest: Vec::new(),
+            newest: HashMap::new(),
             counts: Counts::default(),
         }
     }
@@ -102,11 +103,11 @@ impl<A: Clone + Eq> Link<A> {
         while self.next_due().is_some_and(|due| due <= now) {
             let Some(next) = self.under_way.pop() else { break };
             self.counts.delivered += 1;
-            match self.newest.iter_mut().find(|(end, _)| *end == next.to) {
-                Some((_, newest)) if *newest > next.serial => self.counts.overtaken += 1,
-                Some((_, newest)) => *newest = next.serial,
-                None => self.newest.push((next.to.clone(), next.serial)),
+            let newest = self.newest.entry(next.to.clone()).or_default();
+            if *newest > next.serial {
+                self.counts.overtaken += 1;
             }
+            *newest = next.serial.max(*newest);
             come.push((next.to, next.bytes));
         }
         come
