@@ -156,11 +156,16 @@ fn a_gateway_with_wrong_settings_does_not_start() {
         .run(&["run"])
         .ends(64)
         .says(&["`auth.mode` = \"open\" (default)", "environment variable LANDFALL_MQTT__LISTEN"]);
-    let program = Program::new().file("landfall.toml", "[coap]\nlisten = [\"udp://127.0.0.1:5683\"]\n");
+    let program = Program::new().file("landfall.toml", "[coap]\nlistne = [\"udp://127.0.0.1:5683\"]\n");
     program
         .run(&["run"])
         .ends(64)
-        .says(&["unknown key `coap.listen` (landfall.toml:2)", "instance, nats, events, mqtt"]);
+        .says(&["unknown key `coap.listne` (landfall.toml:2)", "did you mean `coap.listen`?"]);
+    let program = Program::new().env("LANDFALL_COAP__LISTEN", "dtls://127.0.0.1:5684");
+    program
+        .run(&["run"])
+        .ends(64)
+        .says(&["`coap.listen` = \"dtls://127.0.0.1:5684\"", "udp://127.0.0.1:5683"]);
 }
 
 #[test]

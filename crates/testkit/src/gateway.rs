@@ -37,7 +37,7 @@ pub struct RunFile {
     pub nats: String,
     /// The admin interface.
     pub admin: SocketAddr,
-    /// The addresses it listens on, by protocol.
+    /// The addresses it listens on, by family: `mqtt`, `coap`, `udp`.
     pub listeners: std::collections::BTreeMap<String, Vec<String>>,
 }
 
@@ -59,6 +59,10 @@ impl GatewayBuilder {
             .set("nats.store_dir", "nats")
             .set("nats.server", paths::nats_server().to_str().expect("a path in UTF-8"))
             .listen(&["tcp://127.0.0.1:0"])
+            .coap(&["udp://127.0.0.1:0"])
+            .udp(&["udp://127.0.0.1:0"])
+            .set("coap.sockets", 2)
+            .set("udp.sockets", 2)
     }
 
     /// Sets one key of the settings: `set("mqtt.max_packet_size", 1024)`.
@@ -102,11 +106,22 @@ impl GatewayBuilder {
         self.set("nats.url", server.url())
     }
 
-    /// Listens for MQTT on these endpoints.
+    /// Listens for MQTT on these endpoints; on none, it does not.
     #[must_use]
     pub fn listen(self, endpoints: &[&str]) -> Self {
-        let endpoints: Vec<Value> = endpoints.iter().map(|text| Value::from(*text)).collect();
-        self.set("mqtt.listen", endpoints)
+        self.set("mqtt.listen", texts(endpoints))
+    }
+
+    /// Listens for CoAP on these endpoints; on none, it does not.
+    #[must_use]
+    pub fn coap(self, endpoints: &[&str]) -> Self {
+        self.set("coap.listen", texts(endpoints))
+    }
+
+    /// Listens for UDP on these endpoints; on none, it does not.
+    #[must_use]
+    pub fn udp(self, endpoints: &[&str]) -> Self {
+        self.set("udp.listen", texts(endpoints))
     }
 
     /// Serves TLS with the certificate of `pki`.
@@ -266,12 +281,35 @@ impl Gateway {
     /// # Panics
     /// When it does not listen over it.
     pub fn mqtt(&self, scheme: &str) -> SocketAddr {
-        let listeners = self.run.listeners.get("mqtt").map(Vec::as_slice).unwrap_or_default();
-        let address = listeners.iter().find_map(|endpoint| {
+        let address = self.listening("mqtt", scheme).next();
+        address.unwrap_or_else(|| panic!("no {scheme} listener for MQTT: {:?}", self.run.listeners))
+    }
+
+    /// Where it listens for CoAP, plain.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn coap(&self) -> SocketAddr {
+        let address = self.listening("coap", "udp").next();
+        address.unwrap_or_else(|| panic!("no listener for CoAP: {:?}", self.run.listeners))
+    }
+
+    /// Where it listens for UDP, plain.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn udp(&self) -> SocketAddr {
+        let address = self.listening("udp", "udp").next();
+        address.unwrap_or_else(|| panic!("no listener for UDP: {:?}", self.run.listeners))
+    }
+
+    /// Every address of `family` (`mqtt`, `coap`, `udp`) with this scheme, in the order of the settings.
+    pub fn listening(&self, family: &str, scheme: &str) -> impl Iterator<Item = SocketAddr> {
+        let listeners = self.run.listeners.get(family).map(Vec::as_slice).unwrap_or_default();
+        listeners.iter().filter_map(move |endpoint| {
             let rest = endpoint.strip_prefix(scheme)?.strip_prefix("://")?;
             rest.split('/').next()?.parse().ok()
-        });
-        address.unwrap_or_else(|| panic!("no {scheme} listener among {listeners:?}"))
+        })
     }
 
     /// Its process id.
@@ -404,6 +442,10 @@ impl Drop for Gateway {
 
 fn read_run_file(path: &Path) -> Option<RunFile> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+fn texts(items: &[&str]) -> Vec<Value> {
+    items.iter().map(|text| Value::from(*text)).collect()
 }
 
 fn path_text(path: &Path) -> &str {

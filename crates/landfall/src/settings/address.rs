@@ -6,22 +6,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use landfall_net::{Endpoint, StreamKind};
+use landfall_net::{DatagramEndpoint, Endpoint, StreamKind};
 
-use super::kind::{Kind, toml_string};
+use super::kind::{Kind, text, toml_string};
 use crate::document::Value;
 
 /// The kind of `mqtt.listen`'s entries.
-pub(crate) struct ListenKind;
+pub(crate) struct StreamListenKind;
 
-impl Kind for ListenKind {
+impl Kind for StreamListenKind {
     type Value = Endpoint;
 
     fn read(&self, value: &Value) -> Option<Endpoint> {
-        match value {
-            Value::Text(text) | Value::Loose(text) => text.parse().ok(),
-            _ => None,
-        }
+        text(value)?.parse().ok()
     }
 
     fn allowed(&self) -> String {
@@ -33,6 +30,25 @@ impl Kind for ListenKind {
     }
 }
 
+/// The kind of `coap.listen`'s and `udp.listen`'s entries.
+pub(crate) struct DatagramListenKind;
+
+impl Kind for DatagramListenKind {
+    type Value = DatagramEndpoint;
+
+    fn read(&self, value: &Value) -> Option<DatagramEndpoint> {
+        text(value)?.parse().ok()
+    }
+
+    fn allowed(&self) -> String {
+        "addresses such as \"udp://127.0.0.1:5683\" (udp; IPv4, IPv6 in brackets, or a name; port)".to_owned()
+    }
+
+    fn show(&self, value: &DatagramEndpoint) -> String {
+        toml_string(&value.to_string())
+    }
+}
+
 /// The kind of `admin.listen`: plain TCP, so written without a scheme.
 pub(crate) struct HostPortKind;
 
@@ -40,10 +56,7 @@ impl Kind for HostPortKind {
     type Value = Endpoint;
 
     fn read(&self, value: &Value) -> Option<Endpoint> {
-        match value {
-            Value::Text(text) | Value::Loose(text) => host_port(text),
-            _ => None,
-        }
+        host_port(text(value)?)
     }
 
     fn allowed(&self) -> String {
@@ -172,10 +185,7 @@ impl Kind for NatsTargetKind {
     type Value = NatsTarget;
 
     fn read(&self, value: &Value) -> Option<NatsTarget> {
-        match value {
-            Value::Text(text) | Value::Loose(text) => text.parse().ok(),
-            _ => None,
-        }
+        text(value)?.parse().ok()
     }
 
     fn allowed(&self) -> String {

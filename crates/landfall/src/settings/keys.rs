@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use landfall_event::{Format, InstanceName, ReplicaId};
-use landfall_hub::UpstreamBody;
-use landfall_net::{ClientAuth, Endpoint, TlsSettings};
+use landfall_hub::{Adaptive, UpstreamBody};
+use landfall_net::{ClientAuth, DatagramEndpoint, DatagramSettings, Endpoint, TlsSettings};
 
-use super::address::{HostPortKind, ListenKind, NatsTarget, NatsTargetKind};
+use super::address::{DatagramListenKind, HostPortKind, NatsTarget, NatsTargetKind, StreamListenKind};
 use super::kind::{Choice, Flag, Kind, Path, count, each, maybe, parsed, size, span};
 use super::log::LogFilter;
 use super::source::Reader;
@@ -195,7 +195,7 @@ sections! {
     "mqtt" Mqtt {
         /// Where it listens. Schemes: `tcp`, `tls`, `ws`, `wss`; `tls` and `wss` need the section `[tls]`. WebSocket is taken at
         /// `/mqtt` and `/`, or at the path that the address names. Port 0 takes a free port.
-        listen: Vec<Endpoint> = "[\"tcp://127.0.0.1:1883\"]", each(ListenKind, 64);
+        listen: Vec<Endpoint> = "[\"tcp://127.0.0.1:1883\"]", each(StreamListenKind, 64).or_none("no MQTT");
         /// From an accepted connection (after TLS and WebSocket) to the answer to its CONNECT.
         connect_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
         /// How long a device may leave unread what is sent to it; then its session ends as `slow-consumer`.
@@ -223,6 +223,62 @@ sections! {
         max_subscriptions: usize = "64", count(1, 4_096, "subscriptions");
         /// Commands that wait for one device while it is away; a further one is told `busy`.
         offline_queue: usize = "100", count(0, 10_000, "commands");
+    }
+
+    /// The CoAP listener. Bounds that hold in all are shared out evenly among its sockets; a device at one of them is told to
+    /// come back later (5.03 with Max-Age).
+    "coap" Coap {
+        /// Where it listens. Scheme: `udp`. Port 0 takes a free port.
+        listen: Vec<DatagramEndpoint> = "[\"udp://127.0.0.1:5683\"]", each(DatagramListenKind, 64).or_none("no CoAP");
+        /// Sockets of each address, each with a task of its own; the system spreads the devices over them.
+        sockets: usize = "0", count(0, 64, "sockets; 0 for one per processor, at most 8");
+        /// Bytes that the system is asked to keep per socket for datagrams that wait to be read. It may give less, see
+        /// `net.core.rmem_max`.
+        receive_buffer: usize = "\"4MiB\"", size(64 << 10, 1 << 30);
+        /// The largest body that a device may send, in one message or in blocks (RFC 7959); a larger one is told 4.13. A
+        /// message whose event does not fit into one message of NATS (1 MiB by default, Base64 and the event's fields
+        /// included) is refused all the same.
+        max_body: usize = "\"256KiB\"", size(1 << 10, 8 << 20);
+        /// Addresses of devices with anything to remember of them, in all.
+        max_peers: usize = "262144", count(64, 10_000_000, "addresses");
+        /// Requests that wait for their answer, in all.
+        max_exchanges: usize = "65536", count(64, 10_000_000, "requests");
+        /// Message ids that are remembered, in all, so that a message that comes again has no second effect: each for 247 s
+        /// (CON) or 145 s (NON). It bounds the rate: 247 times as many as there are messages per second.
+        max_remembered: usize = "1048576", count(64, 100_000_000, "message ids");
+        /// Bytes of answers kept, in all, for messages that come again.
+        replay_memory: usize = "\"64MiB\"", size(1 << 20, 64 << 30);
+        /// Observations (RFC 7641), in all.
+        max_observations: usize = "262144", count(64, 10_000_000, "observations");
+        /// Bodies that are being put together from blocks, in all.
+        max_uploads: usize = "4096", count(64, 1_000_000, "bodies");
+        /// Bytes of bodies that are being put together, in all.
+        upload_memory: usize = "\"64MiB\"", size(1 << 20, 64 << 30);
+        /// From a request to its answer: what is not stored by then is told 5.03. A device that sends it again once it is
+        /// stored is told so.
+        request_timeout: Duration = "\"30s\"", span(S, 5 * M);
+        /// The longest that an answer waits for a command (`ttd`); a device that asks for more waits for so long.
+        max_ttd: Duration = "\"60s\"", span(S, H);
+    }
+
+    /// The UDP listener: one datagram is one message.
+    "udp" Udp {
+        /// Where it listens. Scheme: `udp`. Port 0 takes a free port.
+        listen: Vec<DatagramEndpoint> = "[\"udp://127.0.0.1:7683\"]", each(DatagramListenKind, 64).or_none("no UDP");
+        /// Sockets of each address, each with a task of its own; the system spreads the devices over them.
+        sockets: usize = "0", count(0, 64, "sockets; 0 for one per processor, at most 8");
+        /// Bytes that the system is asked to keep per socket for datagrams that wait to be read. It may give less, see
+        /// `net.core.rmem_max`.
+        receive_buffer: usize = "\"4MiB\"", size(64 << 10, 1 << 30);
+        /// The largest payload of a datagram; a larger one is counted and refused whole. The line before it has at most 1 KiB.
+        max_datagram: usize = "\"8KiB\"", size(64, 65_507);
+        /// How long after its last word a device's address is believed to lead to it: a command is sent there at once, and
+        /// later only with the device's next word. It should be shorter than what address translators on the way remember.
+        reach: Duration = "\"30s\"", span(S, D).or_zero("with the next word only");
+        /// Datagrams whose ack waits for the store, in all; a further one is dropped and counted.
+        max_unstored: usize = "65536", count(64, 10_000_000, "datagrams");
+        /// Devices that sign, whose newest number is remembered against replay: some 100 bytes each. A further one is refused.
+        max_signed_devices: usize = "1000000", count(1, 100_000_000, "devices");
     }
 
     /// TLS of every listener that uses it. The files are read again when they change.
@@ -254,9 +310,16 @@ sections! {
 
     /// When silence ends a session.
     "presence" Presence {
-        /// Silence that ends the session of a device whose protocol has no connect and no disconnect, unless the device or
-        /// its entry says otherwise. MQTT has both, and its own keep-alive.
+        /// Silence that ends the session of a device whose protocol has no connect and no disconnect, unless the device (`lt`,
+        /// `hb`), its entry or its tenant says otherwise. MQTT has both, and its own keep-alive.
         idle_timeout: Duration = "\"300s\"", span(S, 30 * D);
+        /// Learns from each such device's own rhythm how long it may be silent, where nobody has said it: at most
+        /// `idle_timeout`. The event that ends a session for it holds the evidence.
+        adaptive: bool = "false", Flag;
+        /// How improbable a silence must be to end a session that way: phi, where 8 stands for a probability of 10^-8.
+        adaptive_level: u8 = "8", count(1, 15, "phi");
+        /// The shortest silence that ends a session that way, however steady the device is.
+        adaptive_min: Duration = "\"10s\"", span(100 * MS, D);
         /// How late silence may be noticed, whatever the protocol.
         tick: Duration = "\"100ms\"", span(10 * MS, 10 * S);
         /// Sessions at once, in all.
@@ -267,8 +330,12 @@ sections! {
     "commands" Commands {
         /// Commands without an outcome yet, in all; a further one is told `busy`.
         max_under_way: usize = "65536", count(1, 10_000_000, "commands");
-        /// Commands that wait for one connected device; a further one is told `busy`.
+        /// Commands that wait for one device, connected or silent; a further one is told `busy`. For MQTT devices that are
+        /// away see `mqtt.offline_queue`.
         max_per_device: usize = "32", count(1, 10_000, "commands");
+        /// CoAP and UDP devices that are remembered once silence has ended their session: commands for them wait for their
+        /// next word. Beyond that, those that fell silent first are forgotten, and commands for them told `not-connected`.
+        max_quiet_devices: usize = "65536", count(0, 10_000_000, "devices");
         /// The longest time to live that a command may ask for.
         max_ttl: Duration = "\"7d\"", span(S, 365 * D);
     }
@@ -287,6 +354,42 @@ sections! {
         /// What is logged. A word alone is for Landfall's own parts, libraries then stay at `warn`; `name=level` is for one
         /// library or part, as in `info,landfall_mqtt=debug`.
         level: LogFilter = "\"info\"", parsed("off, error, warn, info, debug or trace, and name=level between commas");
+    }
+}
+
+/// The most sockets that an address has unless the settings say a number.
+const MOST_SOCKETS: usize = 8;
+
+fn sockets(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MOST_SOCKETS)),
+        sockets => sockets,
+    }
+}
+
+impl Coap {
+    /// How each of its addresses is bound.
+    pub fn datagrams(&self) -> DatagramSettings {
+        DatagramSettings { sockets: sockets(self.sockets), receive_buffer: self.receive_buffer }
+    }
+
+    /// What one socket has of a bound that holds in all: never less than `least`.
+    pub fn share(&self, in_all: usize, least: usize) -> usize {
+        in_all.div_ceil((self.listen.len() * sockets(self.sockets)).max(1)).max(least)
+    }
+}
+
+impl Udp {
+    /// How each of its addresses is bound.
+    pub fn datagrams(&self) -> DatagramSettings {
+        DatagramSettings { sockets: sockets(self.sockets), receive_buffer: self.receive_buffer }
+    }
+}
+
+impl Presence {
+    /// How the hub learns silences; `None` when it does not.
+    pub fn learning(&self) -> Option<Adaptive> {
+        self.adaptive.then(|| Adaptive { level: f64::from(self.adaptive_level), min: self.adaptive_min })
     }
 }
 

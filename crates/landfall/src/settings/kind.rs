@@ -32,7 +32,7 @@ pub(crate) trait Kind {
 }
 
 /// The text of a string or of a variable.
-fn text(value: &Value) -> Option<&str> {
+pub(crate) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::Text(text) | Value::Loose(text) => Some(text),
         _ => None,
@@ -344,11 +344,20 @@ impl Kind for Path {
 pub(crate) struct Each<K> {
     inner: K,
     max: usize,
+    none: Option<&'static str>,
 }
 
 /// From 1 to `max` items of `inner`.
 pub(crate) const fn each<K>(inner: K, max: usize) -> Each<K> {
-    Each { inner, max }
+    Each { inner, max, none: None }
+}
+
+impl<K> Each<K> {
+    /// A list of no items is allowed too, and means this.
+    pub(crate) const fn or_none(mut self, meaning: &'static str) -> Self {
+        self.none = Some(meaning);
+        self
+    }
 }
 
 impl<K: Kind> Kind for Each<K> {
@@ -357,17 +366,19 @@ impl<K: Kind> Kind for Each<K> {
     fn read(&self, value: &Value) -> Option<Self::Value> {
         let items: Vec<Value> = match value {
             Value::List(items) => items.clone(),
+            Value::Loose(text) if text.trim().is_empty() => Vec::new(),
             Value::Loose(text) => loose_list(text)?,
             _ => return None,
         };
-        if items.is_empty() || items.len() > self.max {
+        if items.len() > self.max || (items.is_empty() && self.none.is_none()) {
             return None;
         }
         items.iter().map(|item| self.inner.read(item)).collect()
     }
 
     fn allowed(&self) -> String {
-        format!("a list of 1 to {} of {}", self.max, self.inner.allowed())
+        let none = self.none.map_or(String::new(), |meaning| format!(", or [] for {meaning}"));
+        format!("a list of 1 to {} of {}{none}", self.max, self.inner.allowed())
     }
 
     fn show(&self, value: &Self::Value) -> String {
@@ -463,6 +474,12 @@ mod tests {
         assert_eq!(kind.read(&loose("a,,b")), None);
         assert_eq!(kind.read(&loose("[1")), None);
         assert_eq!(kind.read(&Value::List(vec![])), None);
+        assert_eq!(kind.read(&loose("")), None);
+        let kind = kind.or_none("nothing");
+        for empty in [Value::List(vec![]), loose(""), loose(" "), loose("[]")] {
+            assert_eq!(kind.read(&empty), Some(vec![]), "{empty:?}");
+        }
+        assert!(kind.allowed().ends_with("or [] for nothing") && kind.show(&vec![]) == "[]");
     }
 
     #[test]

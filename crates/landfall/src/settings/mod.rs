@@ -20,7 +20,8 @@ use landfall_event::ReplicaId;
 
 pub use address::{AddressError, NatsTarget, NatsUrl};
 pub use keys::{
-    Admin, Auth, AuthMode, Commands, Events, Instance, Log, LogForm, Mqtt, Nats, Presence, Row, Tls, Top,
+    Admin, Auth, AuthMode, Coap, Commands, Events, Instance, Log, LogForm, Mqtt, Nats, Presence, Row, Tls,
+    Top, Udp,
 };
 pub(crate) use kind::parse_duration;
 pub use log::{LogFilter, LogFilterError};
@@ -44,6 +45,10 @@ pub struct Settings {
     pub events: Events,
     /// `[mqtt]`
     pub mqtt: Mqtt,
+    /// `[coap]`
+    pub coap: Coap,
+    /// `[udp]`
+    pub udp: Udp,
     /// `[tls]`
     pub tls: Tls,
     /// `[auth]`
@@ -92,6 +97,8 @@ impl Settings {
         let nats = Nats::read(reader);
         let events = Events::read(reader);
         let mqtt = Mqtt::read(reader);
+        let coap = Coap::read(reader);
+        let udp = Udp::read(reader);
         let tls = Tls::read(reader);
         let auth = Auth::read(reader);
         let presence = Presence::read(reader);
@@ -104,6 +111,8 @@ impl Settings {
             nats: nats?,
             events: events?,
             mqtt: mqtt?,
+            coap: coap?,
+            udp: udp?,
             tls: tls?,
             auth: auth?,
             presence: presence?,
@@ -120,6 +129,8 @@ impl Settings {
         rows.extend(self.nats.rows());
         rows.extend(self.events.rows());
         rows.extend(self.mqtt.rows());
+        rows.extend(self.coap.rows());
+        rows.extend(self.udp.rows());
         rows.extend(self.tls.rows());
         rows.extend(self.auth.rows());
         rows.extend(self.presence.rows());
@@ -131,12 +142,14 @@ impl Settings {
 }
 
 /// What each section is about, in their order.
-pub(crate) const SECTIONS: [(&str, &[&str]); 11] = [
+pub(crate) const SECTIONS: [(&str, &[&str]); 13] = [
     ("", Top::ABOUT),
     ("instance", Instance::ABOUT),
     ("nats", Nats::ABOUT),
     ("events", Events::ABOUT),
     ("mqtt", Mqtt::ABOUT),
+    ("coap", Coap::ABOUT),
+    ("udp", Udp::ABOUT),
     ("tls", Tls::ABOUT),
     ("auth", Auth::ABOUT),
     ("presence", Presence::ABOUT),

@@ -1,16 +1,24 @@
 //! Rules between keys: what each value alone cannot say.
 
-use landfall_net::Endpoint;
+use std::collections::HashSet;
 
 use super::Settings;
 use super::address::NatsTarget;
-use super::keys::{AuthMode, Mqtt};
+use super::keys::AuthMode;
 use super::source::Reader;
 
 pub(super) fn check(settings: &Settings, reader: &mut Reader) {
-    open_stays_on_loopback(settings, reader);
-    listeners_differ(&settings.mqtt, reader);
+    let listeners = listeners(settings);
+    if listeners.is_empty() {
+        let text =
+            "`mqtt.listen`, `coap.listen` and `udp.listen` are all []: one of them must have an address";
+        reader.problem(text.to_owned());
+    }
+    open_stays_on_loopback(settings, &listeners, reader);
+    listeners_differ(&listeners, reader);
     certificates_come_in_pairs(settings, reader);
+    messages_fit_into_the_window(settings, reader);
+    silences_are_in_order(settings, reader);
     if settings.nats.url == NatsTarget::Embedded && settings.nats.replicas > 1 {
         let source = reader.source("nats.replicas");
         let replicas = settings.nats.replicas;
@@ -18,44 +26,107 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
             "`nats.replicas` = {replicas} ({source}): must be 1 with `nats.url` = \"embedded\", which is one server"
         ));
     }
-    if u64::from(settings.mqtt.max_packet_size) > settings.nats.publish_window_bytes as u64 {
-        let (window, packet) =
-            (reader.source("nats.publish_window_bytes"), reader.source("mqtt.max_packet_size"));
-        reader.problem(format!(
-            "`nats.publish_window_bytes` ({window}): must not be smaller than `mqtt.max_packet_size` ({packet})"
-        ));
-    }
-    if settings.presence.tick > settings.presence.idle_timeout {
-        let source = reader.source("presence.tick");
-        reader
-            .problem(format!("`presence.tick` ({source}): must not be longer than `presence.idle_timeout`"));
-    }
 }
 
-fn open_stays_on_loopback(settings: &Settings, reader: &mut Reader) {
-    let mut away: Vec<&Endpoint> =
-        settings.mqtt.listen.iter().filter(|listen| !listen.is_loopback()).collect();
-    if settings.auth.mode != AuthMode::Open || away.is_empty() {
+/// One address that some section listens at.
+struct Listener<'a> {
+    key: &'static str,
+    text: String,
+    is_loopback: bool,
+    /// TCP and UDP have ports of their own.
+    is_datagram: bool,
+    host: &'a str,
+    port: u16,
+}
+
+fn listeners(settings: &Settings) -> Vec<Listener<'_>> {
+    let streams = settings.mqtt.listen.iter().map(|listen| Listener {
+        key: "mqtt.listen",
+        text: listen.to_string(),
+        is_loopback: listen.is_loopback(),
+        is_datagram: false,
+        host: listen.host(),
+        port: listen.port(),
+    });
+    let coap = settings.coap.listen.iter().map(|listen| ("coap.listen", listen));
+    let udp = settings.udp.listen.iter().map(|listen| ("udp.listen", listen));
+    let datagrams = coap.chain(udp).map(|(key, listen)| Listener {
+        key,
+        text: listen.to_string(),
+        is_loopback: listen.is_loopback(),
+        is_datagram: true,
+        host: listen.host(),
+        port: listen.port(),
+    });
+    streams.chain(datagrams).collect()
+}
+
+fn open_stays_on_loopback(settings: &Settings, listeners: &[Listener<'_>], reader: &mut Reader) {
+    if settings.auth.mode != AuthMode::Open {
         return;
     }
-    away.truncate(4);
-    let away: Vec<_> = away.iter().map(|listen| format!("\"{listen}\"")).collect();
-    let (mode, listen) = (reader.source("auth.mode"), reader.source("mqtt.listen"));
-    reader.problem(format!(
-        "`auth.mode` = \"open\" ({mode}) while `mqtt.listen` has {} ({listen}): \"open\" believes whatever a device calls \
-         itself and is allowed on loopback addresses only (127.0.0.1, [::1], localhost); use `auth.mode` = \"devices\"",
-        away.join(", ")
-    ));
+    for key in ["mqtt.listen", "coap.listen", "udp.listen"] {
+        let away: Vec<_> = listeners
+            .iter()
+            .filter(|listener| listener.key == key && !listener.is_loopback)
+            .take(4)
+            .map(|listener| format!("\"{}\"", listener.text))
+            .collect();
+        if away.is_empty() {
+            continue;
+        }
+        let (mode, listen) = (reader.source("auth.mode"), reader.source(key));
+        reader.problem(format!(
+            "`auth.mode` = \"open\" ({mode}) while `{key}` has {} ({listen}): \"open\" believes whatever a device calls \
+             itself and is allowed on loopback addresses only (127.0.0.1, [::1], localhost); use `auth.mode` = \"devices\"",
+            away.join(", ")
+        ));
+    }
 }
 
-fn listeners_differ(mqtt: &Mqtt, reader: &mut Reader) {
-    let mut seen = std::collections::HashSet::new();
-    let twice = mqtt.listen.iter().find(|l| l.port() != 0 && !seen.insert((l.host(), l.port())));
-    if let Some(twice) = twice {
-        let source = reader.source("mqtt.listen");
+fn listeners_differ(listeners: &[Listener<'_>], reader: &mut Reader) {
+    let mut seen = HashSet::new();
+    let twice = listeners.iter().find(|l| l.port != 0 && !seen.insert((l.is_datagram, l.host, l.port)));
+    if let Some(Listener { key, text, .. }) = twice {
+        let source = reader.source(key);
         reader.problem(format!(
-            "`mqtt.listen` ({source}): host and port of \"{twice}\" are there twice; each must be there once"
+            "`{key}` ({source}): host and port of \"{text}\" are there twice; each must be there once"
         ));
+    }
+}
+
+fn messages_fit_into_the_window(settings: &Settings, reader: &mut Reader) {
+    let largest = [
+        ("mqtt.max_packet_size", u64::from(settings.mqtt.max_packet_size)),
+        ("coap.max_body", settings.coap.max_body as u64),
+        ("udp.max_datagram", settings.udp.max_datagram as u64),
+    ];
+    for (key, _) in largest.into_iter().filter(|(_, size)| *size > settings.nats.publish_window_bytes as u64)
+    {
+        let (window, message) = (reader.source("nats.publish_window_bytes"), reader.source(key));
+        reader.problem(format!(
+            "`nats.publish_window_bytes` ({window}): must not be smaller than `{key}` ({message})"
+        ));
+    }
+    if settings.coap.max_body > settings.coap.upload_memory {
+        let (memory, body) = (reader.source("coap.upload_memory"), reader.source("coap.max_body"));
+        reader.problem(format!(
+            "`coap.upload_memory` ({memory}): must not be smaller than `coap.max_body` ({body})"
+        ));
+    }
+}
+
+fn silences_are_in_order(settings: &Settings, reader: &mut Reader) {
+    let presence = &settings.presence;
+    let mut chain = |short: &str, long: &str| {
+        let source = reader.source(&format!("presence.{short}"));
+        reader.problem(format!("`presence.{short}` ({source}): must not be longer than `presence.{long}`"));
+    };
+    if presence.tick > presence.idle_timeout {
+        chain("tick", "idle_timeout");
+    }
+    if presence.adaptive && presence.adaptive_min > presence.idle_timeout {
+        chain("adaptive_min", "idle_timeout");
     }
 }
 

@@ -24,6 +24,9 @@ fn without_a_file_and_a_variable_the_defaults_hold() {
     assert_eq!(settings.nats.url, NatsTarget::Embedded);
     assert_eq!(settings.mqtt.listen[0].to_string(), "tcp://127.0.0.1:1883");
     assert_eq!(settings.mqtt.max_packet_size, 262_144);
+    assert_eq!(settings.coap.listen[0].to_string(), "udp://127.0.0.1:5683");
+    assert_eq!(settings.udp.listen[0].to_string(), "udp://127.0.0.1:7683");
+    assert_eq!(settings.coap.max_body, 262_144);
     assert_eq!(settings.presence.idle_timeout, Duration::from_secs(300));
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));
     assert_eq!(settings.auth.mode, AuthMode::Open);
@@ -107,12 +110,12 @@ fn an_unknown_key_is_named_with_a_guess_or_the_choice() {
 }
 
 #[test]
-fn sections_that_are_not_served_are_unknown() {
+fn sections_that_do_not_exist_are_named() {
     for text in
-        ["[coap]\nlisten = [\"udp://127.0.0.1:5683\"]\n", "[udp]\n", "coap = 1\n", "[mqt.deep]\na = 1\n"]
+        ["[lwm2m]\nlisten = [\"udp://127.0.0.1:5683\"]\n", "[http]\n", "tcp = 1\n", "[mqt.deep]\na = 1\n"]
     {
         let text = problem(text, &[]);
-        assert!(text.contains("the sections are instance, nats, events, mqtt, tls"), "{text}");
+        assert!(text.contains("the sections are instance, nats, events, mqtt, coap, udp, tls"), "{text}");
     }
     let text = problem("mqtt = 5\n", &[]);
     assert!(text.contains("must be a section, [mqtt]"), "{text}");
@@ -143,19 +146,81 @@ fn a_bad_nats_url_is_not_repeated() {
 
 #[test]
 fn open_mode_is_refused_off_loopback() {
-    for listen in ["tcp://0.0.0.0:1883", "ws://[::]:80", "tcp://gateway.example:1883"] {
-        let text = problem(&format!("[mqtt]\nlisten = [\"tcp://127.0.0.1:1\", \"{listen}\"]\n"), &[]);
-        assert!(text.contains("`auth.mode` = \"open\" (default)"), "{text}");
-        assert!(
-            text.contains("`mqtt.listen`") && text.contains(listen) && text.contains("landfall.toml:2"),
-            "{text}"
-        );
+    for (section, scheme) in [("mqtt", "tcp"), ("coap", "udp"), ("udp", "udp")] {
+        for address in ["0.0.0.0:1883", "[::]:80", "gateway.example:1883", "192.0.2.1:0"] {
+            let listen = format!("{scheme}://{address}");
+            let text =
+                problem(&format!("[{section}]\nlisten = [\"{scheme}://127.0.0.1:1\", \"{listen}\"]\n"), &[]);
+            assert!(text.contains("`auth.mode` = \"open\" (default)"), "{text}");
+            let key = format!("`{section}.listen` has \"{listen}\" (landfall.toml:2)");
+            assert!(text.contains(&key), "{text}");
+            let variable = format!("LANDFALL_{}__LISTEN", section.to_uppercase());
+            assert!(load("[auth]\nmode = \"devices\"\n", &[(&variable, &listen)]).is_ok(), "{variable}");
+        }
+        let near =
+            ["127.0.0.2:1", "localhost:2", "[::1]:3"].map(|near| format!("{scheme}://{near}")).join(",");
+        let variable = format!("LANDFALL_{}__LISTEN", section.to_uppercase());
+        assert!(load("", &[(&variable, &near)]).is_ok(), "{near}");
     }
-    assert!(load("[mqtt]\nlisten = [\"tcp://0.0.0.0:1\"]\n[auth]\nmode = \"devices\"\n", &[]).is_ok());
-    assert!(
-        load("[mqtt]\nlisten = [\"tcp://127.0.0.2:1\", \"tcp://localhost:2\", \"tcp://[::1]:3\"]\n", &[])
-            .is_ok()
+    let all = "[mqtt]\nlisten = [\"tcp://0.0.0.0:1\"]\n[coap]\nlisten = [\"udp://0.0.0.0:1\"]\n\
+               [udp]\nlisten = [\"udp://0.0.0.0:2\"]\n";
+    assert_eq!(load(all, &[]).unwrap_err().0.len(), 3, "each section is told");
+}
+
+#[test]
+fn datagram_listeners_take_udp_and_say_so() {
+    for (section, default) in [("coap", "udp://127.0.0.1:5683"), ("udp", "udp://127.0.0.1:7683")] {
+        for listen in ["dtls://127.0.0.1:5684", "tcp://127.0.0.1:1", "udp://127.0.0.1", "udp://127.0.0.1:1/x"]
+        {
+            let text = problem(&format!("[{section}]\nlisten = [\"{listen}\"]\n"), &[]);
+            let place = format!(
+                "`{section}.listen` = [\"{listen}\"] (landfall.toml:2): must be a list of 1 to 64 of"
+            );
+            assert!(text.starts_with(&place), "{text}");
+            assert!(
+                text.contains("\"udp://127.0.0.1:5683\" (udp; IPv4, IPv6 in brackets, or a name; port)"),
+                "{text}"
+            );
+        }
+        let rows = load("", &[]).unwrap().rows();
+        let row = rows.iter().find(|row| (row.section, row.key) == (section, "listen")).unwrap();
+        assert_eq!(row.value, format!("[\"{default}\"]"));
+    }
+}
+
+#[test]
+fn a_family_can_be_left_out_and_not_all_of_them() {
+    let settings = load("[coap]\nlisten = []\n", &[("LANDFALL_UDP__LISTEN", "")]).unwrap();
+    assert!(settings.coap.listen.is_empty() && settings.udp.listen.is_empty());
+    assert!(load(&settings.annotated(), &[]).unwrap().coap.listen.is_empty());
+    let text = problem("[mqtt]\nlisten = []\n[coap]\nlisten = []\n[udp]\nlisten = []\n", &[]);
+    assert!(text.contains("`mqtt.listen`, `coap.listen` and `udp.listen`"), "{text}");
+}
+
+#[test]
+fn the_bounds_of_coap_are_shared_out_among_its_sockets() {
+    let of = |text: &str| load(text, &[]).unwrap();
+    let settings = of("[coap]\nsockets = 3\nlisten = [\"udp://127.0.0.1:1\", \"udp://127.0.0.1:2\"]\n");
+    assert_eq!(settings.coap.datagrams().sockets, 3);
+    assert_eq!(
+        (settings.coap.share(600, 1), settings.coap.share(601, 1), settings.coap.share(6, 5)),
+        (100, 101, 5)
     );
+    for made in [of("").coap.datagrams(), of("").udp.datagrams()] {
+        assert!((1..=8).contains(&made.sockets), "{made:?}");
+        assert_eq!(made.receive_buffer, 4 << 20);
+    }
+    assert!(of("[coap]\nlisten = []\n").coap.share(600, 1) >= 75);
+}
+
+#[test]
+fn silences_are_learned_when_that_is_asked_for() {
+    assert_eq!(load("", &[]).unwrap().presence.learning(), None);
+    let settings =
+        load("[presence]\nadaptive = true\nadaptive_level = 5\nadaptive_min = \"3s\"\n", &[]).unwrap();
+    let learning = settings.presence.learning().unwrap();
+    assert_eq!((learning.level, learning.min), (5.0, Duration::from_secs(3)));
+    assert!(load("[presence]\nidle_timeout = \"5s\"\n", &[]).is_ok(), "what is off is out of order nowhere");
 }
 
 #[test]
@@ -172,6 +237,19 @@ fn keys_that_need_each_other_say_so() {
             ["nats.publish_window_bytes", "mqtt.max_packet_size"],
         ),
         ("[presence]\ntick = \"2s\"\nidle_timeout = \"1s\"\n", ["presence.tick", "presence.idle_timeout"]),
+        (
+            "[presence]\nadaptive = true\nadaptive_min = \"2s\"\nidle_timeout = \"1s\"\n",
+            ["presence.adaptive_min", "presence.idle_timeout"],
+        ),
+        ("[coap]\nmax_body = \"8MiB\"\nupload_memory = \"4MiB\"\n", ["coap.upload_memory", "coap.max_body"]),
+        (
+            "[coap]\nmax_body = \"8MiB\"\n[nats]\npublish_window_bytes = \"4MiB\"\n",
+            ["nats.publish_window_bytes", "coap.max_body"],
+        ),
+        (
+            "[coap]\nlisten = [\"udp://127.0.0.1:5\"]\n[udp]\nlisten = [\"udp://127.0.0.1:5\"]\n",
+            ["udp.listen", "udp://127.0.0.1:5"],
+        ),
     ] {
         let problem = problem(text, &[]);
         assert!(names.iter().all(|name| problem.contains(name)), "{problem}");
@@ -180,6 +258,8 @@ fn keys_that_need_each_other_say_so() {
         load("[mqtt]\nlisten = [\"tcp://127.0.0.1:0\", \"ws://127.0.0.1:0\"]\n", &[]).is_ok(),
         "free ports differ"
     );
+    let shared = "[mqtt]\nlisten = [\"tcp://127.0.0.1:5683\"]\n[udp]\nlisten = [\"udp://127.0.0.2:5683\"]\n";
+    assert!(load(shared, &[]).is_ok(), "TCP has ports of its own, and so has every address");
 }
 
 #[test]
