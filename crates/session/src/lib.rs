@@ -24,6 +24,7 @@
 //! free 69 bytes in all. The caller's value holds the rest ([`Tracked`]): 48 bytes of [`Vitals`] and the key, which the
 //! tracker reads there and does not copy.
 
+mod cadence;
 mod index;
 mod tracker;
 mod vitals;
@@ -32,6 +33,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub use cadence::{Cadence, Patience};
 pub use tracker::{Drain, Ended, KeyRef, Live, Opened, Slot, Terms, Tracked, Tracker};
 pub use vitals::Vitals;
 
