@@ -15,8 +15,6 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::limits::Limits;
-
 pub use downloads::{Downloads, Piece};
 pub use fingerprint::Fingerprint;
 pub use uploads::{Refusal, Upload, Uploads};
@@ -160,19 +158,4 @@ pub struct BodyLimits {
 impl BodyLimits {
     /// What a body counts beside its bytes.
     pub const OVERHEAD: usize = 256;
-
-    /// For request bodies: those of the endpoint, four bodies a peer, ten rests in all.
-    pub fn of_uploads(limits: &Limits) -> Self {
-        Self::of(limits, limits.max_uploads, limits.max_upload_bytes)
-    }
-
-    /// For response bodies, likewise.
-    pub fn of_downloads(limits: &Limits) -> Self {
-        Self::of(limits, limits.max_downloads, limits.max_download_bytes)
-    }
-
-    fn of(limits: &Limits, bodies: usize, bytes: usize) -> Self {
-        let idle_ms = limits.block_timeout_ms;
-        Self { body: limits.max_body, bodies, per_peer: 4, bytes, idle_ms, whole_ms: 10 * idle_ms }
-    }
 }
