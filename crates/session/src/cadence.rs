@@ -49,8 +49,9 @@ impl Cadence {
         }
         let memory = self.span_ms.min(self.mean_ms * MEMORY);
         let share = interval / (memory + interval);
-        self.excess_ms += share * ((interval - self.mean_ms).max(0.0) * self.is_begun() - self.excess_ms);
         self.mean_ms += share * (interval - self.mean_ms);
+        // Over the new mean: the first pause behind a burst is the cadence, and not an exception to it.
+        self.excess_ms += share * ((interval - self.mean_ms).max(0.0) - self.excess_ms);
         self.span_ms += interval;
     }
 
@@ -72,11 +73,6 @@ impl Cadence {
         let tail = self.learned()?;
         // A float that is too large becomes the largest integer, and NaN becomes 0.
         Some((tail.begins + level.max(0.0) * std::f64::consts::LN_10 * tail.spread).ceil() as u64)
-    }
-
-    /// 0 before the first interval, whose excess over nothing is none.
-    fn is_begun(&self) -> f32 {
-        f32::from(u8::from(self.span_ms > 0.0))
     }
 
     fn learned(&self) -> Option<Tail> {
