@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -101,6 +102,49 @@ pub struct SessionInfo {
     pub transport: Transport,
 }
 
+/// Whatever holds the facts of a session: one that keeps more of it than an event tells.
+pub trait Describe: fmt::Debug + Send + Sync {
+    /// The facts.
+    fn info(&self) -> &SessionInfo;
+}
+
+impl Describe for SessionInfo {
+    fn info(&self) -> &SessionInfo {
+        self
+    }
+}
+
+/// An event's session. It shares what the caller holds, so that an event costs no copy of it and a session no second
+/// allocation.
+#[derive(Clone, Debug)]
+pub struct SessionRef(Arc<dyn Describe>);
+
+impl<T: Describe + 'static> From<Arc<T>> for SessionRef {
+    fn from(session: Arc<T>) -> Self {
+        Self(session)
+    }
+}
+
+impl From<SessionInfo> for SessionRef {
+    fn from(info: SessionInfo) -> Self {
+        Self(Arc::new(info))
+    }
+}
+
+impl Deref for SessionRef {
+    type Target = SessionInfo;
+
+    fn deref(&self) -> &SessionInfo {
+        self.0.info()
+    }
+}
+
+impl PartialEq for SessionRef {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
 /// When something happened, under which id it is published, by whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Occasion<'a> {
@@ -139,7 +183,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connected {
     /// The session that begins; its number in the connectivity stream is always 1.
-    pub session: Arc<SessionInfo>,
+    pub session: SessionRef,
     /// The protocol and its version: "MQTT/5.0", "MQTT/3.1.1", "CoAP".
     pub protocol: &'static str,
     /// What the protocol calls the device: the MQTT client id, the PSK identity.
@@ -184,7 +228,7 @@ pub struct Evidence {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     /// The session.
-    pub session: Arc<SessionInfo>,
+    pub session: SessionRef,
     /// Its number among the session's connectivity events.
     pub seq: u64,
     /// Why.
@@ -216,7 +260,7 @@ pub struct Disconnected {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moved {
     /// The session, which goes on.
-    pub session: Arc<SessionInfo>,
+    pub session: SessionRef,
     /// Its number among the session's connectivity events.
     pub seq: u64,
     /// Where the device was heard before.
@@ -229,7 +273,7 @@ pub struct Moved {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dormant {
     /// The session, which goes on.
-    pub session: Arc<SessionInfo>,
+    pub session: SessionRef,
     /// Its number among the session's connectivity events.
     pub seq: u64,
     /// How long the device said that it would sleep, in ms.
@@ -242,7 +286,7 @@ pub struct Dormant {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Awake {
     /// The session, which goes on.
-    pub session: Arc<SessionInfo>,
+    pub session: SessionRef,
     /// Its number among the session's connectivity events.
     pub seq: u64,
     /// How long the device was dormant, in ms.
@@ -253,7 +297,7 @@ pub struct Awake {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// The session that sent it.
-    pub session: Arc<SessionInfo>,
+    pub session: SessionRef,
     /// Its number among the session's messages.
     pub seq: u64,
     /// MQTT topic or CoAP path (segments joined by "/"); "" where the protocol has none, and absent on the wire then.
@@ -280,7 +324,7 @@ pub struct Downstream {
     /// The device, as the command named it.
     pub device: DeviceId,
     /// The session that the command went to, and its number among that session's messages.
-    pub session: Option<(Arc<SessionInfo>, u64)>,
+    pub session: Option<(SessionRef, u64)>,
     /// The command.
     pub command: CommandId,
     /// Its name.

@@ -15,8 +15,8 @@ mod reason;
 pub mod subject;
 
 pub use event::{
-    Awake, Connected, Counters, Disconnected, Dormant, Downstream, Ended, Event, EventId, Evidence, Moved,
-    Occasion, Origin, Refused, Service, ServiceKind, SessionInfo, Stream, Upstream,
+    Awake, Connected, Counters, Describe, Disconnected, Dormant, Downstream, Ended, Event, EventId, Evidence,
+    Moved, Occasion, Origin, Refused, Service, ServiceKind, SessionInfo, SessionRef, Stream, Upstream,
 };
 pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};
 pub use format::{Encoded, Format, UnknownFormat, encode};

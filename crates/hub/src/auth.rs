@@ -142,5 +142,5 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
 
     /// Does what was found out then still hold? Asked when a session has just begun: credentials may have been withdrawn
     /// while it was on its way.
-    fn still_holds(&self, principal: &Principal) -> bool;
+    fn still_holds(&self, tenant: &TenantId, device: &DeviceId, acl: &Arc<Acl>) -> bool;
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use landfall_event::{Format, Origin};
+use landfall_session::Patience;
 
 /// The body of upstream events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,15 +12,6 @@ pub enum UpstreamBody {
     Event,
     /// The payload untouched; the head as `Landfall-*` headers.
     Raw,
-}
-
-/// How the silence that ends a session is learned where nobody has said it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Adaptive {
-    /// A silence ends the session when its probability is below 10 to the power of minus this.
-    pub level: f64,
-    /// No silence shorter than this ends it.
-    pub min: Duration,
 }
 
 /// The hub's settings.
@@ -38,7 +30,7 @@ pub struct HubConfig {
     /// The silence that ends the session of a device that does not connect, where neither it nor its entry says so.
     pub idle_timeout: Duration,
     /// Learn that silence from the device's own rhythm, `idle_timeout` at most; `None` does not.
-    pub adaptive: Option<Adaptive>,
+    pub adaptive: Option<Patience>,
     /// Between two `service.lifecycle.keep-alive`.
     pub service_interval: Duration,
     /// Bytes of messages that may be on their way to the store.

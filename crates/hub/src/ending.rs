@@ -17,7 +17,7 @@ use crate::post::News;
 use crate::router::Verdict;
 use crate::session::{Flight, Lane, Session, Will};
 use crate::wills::Waiting;
-use crate::{Command, PeerHandle, Principal, Receipt, StoreError};
+use crate::{Acl, Command, PeerHandle, Receipt, StoreError};
 
 /// Between two ticks; longer, and the process stood still.
 const STANDSTILL_MS: u64 = 2_000;
@@ -67,7 +67,7 @@ impl Hub {
         let silent_now_ms = self.clock.tick().saturating_sub(ending.last_seen);
         if !lane.never_began {
             toll.0.push(Ended {
-                session: Arc::clone(&session.info),
+                session: Arc::clone(session).into(),
                 seq: lane.next_presence(),
                 reason,
                 initiator: reason.initiator(),
@@ -77,9 +77,7 @@ impl Hub {
                 last_seen_at: Some(now.saturating_sub(silent_now_ms).max(session.opened_at.min(now))),
                 at: now,
                 counters: Some(session.vitals.counters()),
-                evidence: (reason == Reason::IdleTimeout)
-                    .then(|| Self::evidence(&lane, silent_ms))
-                    .flatten(),
+                evidence: (reason == Reason::IdleTimeout).then(|| self.evidence(&lane, silent_ms)).flatten(),
             });
         }
         let post = lane.post.take().filter(|_| lane.watched);
@@ -104,7 +102,7 @@ impl Hub {
     /// on, and are returned.
     fn end_commands(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         lane: &mut Lane,
         reason: Reason,
         by_silence: bool,
@@ -128,7 +126,13 @@ impl Hub {
     }
 
     /// Publishes the will, or returns the one that is due later.
-    fn end_will(&self, session: &Session, lane: &mut Lane, reason: Reason, will_now: bool) -> Option<Will> {
+    fn end_will(
+        &self,
+        session: &Arc<Session>,
+        lane: &mut Lane,
+        reason: Reason,
+        will_now: bool,
+    ) -> Option<Will> {
         let will = lane.take_will()?;
         if reason == Reason::CredentialsRevoked || lane.never_began {
             return None;
@@ -271,14 +275,16 @@ impl Hub {
     /// Ends every session of a device (`kicked`); returns how many there were.
     pub fn kick(self: &Arc<Self>, tenant: &TenantId, device: &DeviceId) -> usize {
         let mut shard = self.shard(tenant, device).lock();
-        let slot = |family: &Family| shard.get(KeyRef { tenant, device, family: *family }).map(|(slot, _)| slot);
+        let slot =
+            |family: &Family| shard.get(KeyRef { tenant, device, family: *family }).map(|(slot, _)| slot);
         let slots = Family::ALL.iter().filter_map(slot).collect();
         self.end_all(&mut shard, slots, Reason::Kicked)
     }
 
-    /// Ends the sessions of principals that no longer hold (`credentials-revoked`); returns how many there were.
-    pub fn revoke(self: &Arc<Self>, holds: impl Fn(&Principal) -> bool) -> usize {
-        self.end_where(Reason::CredentialsRevoked, |s| !holds(&s.principal))
+    /// Ends the sessions of devices for which what was found out at their beginning no longer holds
+    /// (`credentials-revoked`); returns how many there were.
+    pub fn revoke(self: &Arc<Self>, holds: impl Fn(&TenantId, &DeviceId, &Arc<Acl>) -> bool) -> usize {
+        self.end_where(Reason::CredentialsRevoked, |s| !holds(s.tenant(), s.device(), &s.acl))
     }
 
     /// Opens no further session, ends all (`gateway-draining`), and publishes what was waiting. Returns when the last
@@ -303,7 +309,7 @@ impl Hub {
     }
 
     /// Device and session closed by its connection: publishes the end, once.
-    pub(crate) fn close(self: &Arc<Self>, session: &Session, slot: Slot, reason: Reason) {
+    pub(crate) fn close(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, reason: Reason) {
         let mut shard = self.shard(&session.info.tenant, &session.info.device).lock();
         if let Some(ending) = shard.close(slot, reason, self.clock.tick()) {
             self.finish(&ending, false);

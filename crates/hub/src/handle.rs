@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use landfall_event::{CommandId, Epoch, Outcome, Reason, SessionId, Transport};
+use landfall_event::{CommandId, DeviceId, Epoch, Outcome, Reason, SessionId, TenantId, Transport};
 use landfall_session::Slot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -16,7 +16,7 @@ use crate::bus::Listener;
 use crate::mailbox::Mail;
 use crate::router::{Adopted, Verdict};
 use crate::session::{Session, Uplink};
-use crate::{BoxFuture, Command, Hub, Principal, Receipt, StoreError};
+use crate::{Acl, BoxFuture, Command, Hub, Receipt, StoreError};
 
 /// What a message costs of the publish window beside its payload: about the size of its event's head.
 pub(crate) const HEAD_BYTES: usize = 512;
@@ -76,7 +76,7 @@ impl SessionHandle {
 
     /// What the protocol calls the device.
     pub fn remote_id(&self) -> Arc<str> {
-        Arc::clone(&self.session.remote_id)
+        self.session.remote_id().into()
     }
 
     /// How the device reached the gateway.
@@ -89,9 +89,19 @@ impl SessionHandle {
         self.session.lane.lock().remote
     }
 
-    /// Who the device is and what it may do.
-    pub fn principal(&self) -> &Principal {
-        &self.session.principal
+    /// The device's tenant.
+    pub fn tenant(&self) -> &TenantId {
+        self.session.tenant()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &DeviceId {
+        self.session.device()
+    }
+
+    /// What the device may do.
+    pub fn acl(&self) -> &Arc<Acl> {
+        &self.session.acl
     }
 
     /// The device was heard. One atomic store.

@@ -16,7 +16,7 @@ use landfall_event::{
     Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Occasion, Reason, Refused, RefusedCause,
     SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
-use landfall_session::{KeyRef, Slot, Terms, Tracker, Vitals};
+use landfall_session::{KeyRef, Slot, Terms, Tracker};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::refusals::Refusals;
 use crate::router::{Offline, Router};
-use crate::session::{Lane, Session, Uplink, Will};
+use crate::session::{Lane, Protocol, Session, Uplink, Will};
 use crate::view::SessionView;
 use crate::wills::Wills;
 use crate::{Bus, HubConfig, Principal, Publication, Receipt, UpstreamBody};
@@ -47,8 +47,8 @@ pub struct Hello {
     pub principal: Principal,
     /// How it came.
     pub transport: Transport,
-    /// The protocol and its version: "MQTT/5.0".
-    pub protocol: &'static str,
+    /// The protocol and its version.
+    pub protocol: Protocol,
     /// What the protocol calls it.
     pub remote_id: Arc<str>,
     /// Where it connects from.
@@ -223,18 +223,7 @@ impl Hub {
             epoch: self.next_epoch(now),
             transport: hello.transport,
         };
-        Session {
-            info: Arc::new(info),
-            vitals: Vitals::new(self.clock.tick()),
-            principal: hello.principal,
-            protocol: hello.protocol,
-            remote_id: hello.remote_id,
-            inferred: hello.inferred,
-            clean_start: hello.clean_start,
-            opened_at: now,
-            lane: Mutex::new(Lane::new(hello.remote_address)),
-            mailbox,
-        }
+        Session::new(info, hello, mailbox, (self.clock.tick(), now))
     }
 
     /// Every later epoch is above `floor`: what an earlier start has stored, found out after this one has begun.
@@ -249,15 +238,15 @@ impl Hub {
         Epoch(next(last.unwrap_or_else(|last| last)))
     }
 
-    fn submit_connected(&self, session: &Session, keep_alive_ms: Option<u64>, receipt: Receipt) {
+    fn submit_connected(&self, session: &Arc<Session>, keep_alive_ms: Option<u64>, receipt: Receipt) {
         let mut lane = session.lane.lock();
         let seq = lane.next_presence();
         let event = Event::Connected(Connected {
-            session: Arc::clone(&session.info),
-            protocol: session.protocol,
-            remote_id: Arc::clone(&session.remote_id),
+            session: Arc::clone(session).into(),
+            protocol: session.protocol.as_str(),
+            remote_id: session.remote_id().into(),
             remote_address: lane.remote,
-            identified_by: session.identified_by(),
+            identified_by: session.identified_by,
             keep_alive_ms,
             inferred: session.inferred,
             clean_start: session.clean_start,
@@ -271,7 +260,7 @@ impl Hub {
         Permit::try_take(&self.window, self.config.window_bytes, bytes)
     }
 
-    pub(crate) fn count_in(&self, session: &Session, bytes: u64) {
+    pub(crate) fn count_in(&self, session: &Arc<Session>, bytes: u64) {
         session.vitals.count_in(bytes);
         self.metrics.messages_in.inc();
         self.metrics.payload_bytes_in.inc_by(bytes);
@@ -280,7 +269,7 @@ impl Hub {
     /// Numbers and submits one message of a session; the caller holds its lane.
     pub(crate) fn submit_upstream(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         lane: &mut Lane,
         uplink: Uplink,
         will: bool,
@@ -288,7 +277,7 @@ impl Hub {
     ) {
         let seq = lane.next_message();
         let event = Event::Upstream(Upstream {
-            session: Arc::clone(&session.info),
+            session: Arc::clone(session).into(),
             seq,
             topic: uplink.topic,
             qos: uplink.qos,

@@ -10,7 +10,6 @@ mod bus;
 mod clock;
 mod command;
 mod config;
-mod cadence_shim;
 mod ending;
 mod handle;
 mod hub;
@@ -31,14 +30,14 @@ pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Prin
 pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 pub use clock::unix_now;
 pub use command::{Command, CommandRequest, Wait};
-pub use config::{Adaptive, HubConfig, UpstreamBody};
+pub use config::{HubConfig, UpstreamBody};
 pub use handle::{Permit, SessionHandle};
 pub use hub::{Hello, Hub, OpenError};
 pub use mailbox::Mail;
 pub use peer::{Heard, PeerHandle};
 pub use post::{News, Post};
 pub use router::{Adopted, NotKept, Offline};
-pub use session::{Uplink, Will};
+pub use session::{Protocol, Uplink, Will};
 pub use view::SessionView;
 
 /// A boxed future, for the seams that are `dyn`.

@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::{
-    Awake, CommandId, DeviceId, Dormant, Event, EventId, Evidence, Family, Moved, Outcome, Reason, SessionId,
-    Stream, TenantId, Transport,
+    Awake, CommandId, DeviceId, Dormant, Event, EventId, Evidence, Family, IdentifiedBy, Moved, Outcome,
+    Reason, SessionId, Stream, TenantId, Transport, UnixMs,
 };
-use crate::cadence_shim::Cadence;
-use landfall_session::{KeyRef, Slot, Terms, Tick};
+use landfall_session::{Cadence, KeyRef, Slot, Terms, Tick};
 
 use crate::bus::Listener;
 use crate::handle::{HEAD_BYTES, Permit};
@@ -22,12 +21,10 @@ use crate::hub::{Hello, Hub, OpenError};
 use crate::post::News;
 use crate::router::Verdict;
 use crate::session::{Asleep, Lane, Learned, Session, Uplink};
-use crate::{Command, Post, Principal, Receipt, StoreError};
+use crate::{Acl, Command, Post, Receipt, StoreError};
 
 /// The token of a session's own `connected`; a listener's tokens never come here.
 const CONNECTED: u64 = u64::MAX;
-/// A learned silence is put in force when it differs from the one in force by more than one part in so many.
-const LEARNED_STEP: u64 = 8;
 
 /// One open session of a device that does not connect. Cheap to clone; dropping it ends nothing.
 #[derive(Clone, Debug)]
@@ -93,8 +90,7 @@ impl Hub {
             lane.post = Some(Arc::clone(post));
             lane.memo = memo;
             if learns {
-                lane.learned =
-                    Some(Box::new(Learned { cadence: Cadence::default(), silence_ms: idle_ms }));
+                lane.learned = Some(Box::new(Learned { cadence: Cadence::default(), silence_ms: idle_ms }));
             }
             drop(lane);
             Receipt::token(Arc::new(Beginning(Arc::clone(session))), CONNECTED, None)
@@ -111,16 +107,20 @@ impl Hub {
         post.put(News::Commands(PeerHandle { hub, session, slot }));
     }
 
-    /// What a learned rhythm has to say of a silence.
-    pub(crate) fn evidence(lane: &Lane, silent_ms: u64) -> Option<Evidence> {
-        let cadence = &lane.learned.as_ref()?.cadence;
-        let (interval_ms, phi) = (cadence.interval_ms()?, cadence.phi(silent_ms)?);
-        Some(Evidence { interval_ms, silent_ms, phi })
+    /// What a learned rhythm has to say of the silence that ended the session; nothing where `idle_timeout` did.
+    pub(crate) fn evidence(&self, lane: &Lane, silent_ms: u64) -> Option<Evidence> {
+        let learned = lane.learned.as_ref()?;
+        let (interval_ms, phi) = (learned.cadence.interval_ms()?, learned.cadence.phi(silent_ms)?);
+        (learned.silence_ms < self.config.idle_timeout_ms()).then_some(Evidence {
+            interval_ms,
+            silent_ms,
+            phi,
+        })
     }
 
-    fn tell(&self, session: &Session, seq: u64, event: &Event, permit: Permit) {
+    fn tell(&self, session: &Arc<Session>, (seq, at): (u64, UnixMs), event: &Event, permit: Permit) {
         let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
-        self.submit(id, self.clock.unix(), event, Receipt::unheard(permit.into_inner()));
+        self.submit(id, at, event, Receipt::unheard(permit.into_inner()));
     }
 }
 
@@ -139,9 +139,24 @@ impl PeerHandle {
         self.session.info.transport
     }
 
-    /// Who the device is and what it may do.
-    pub fn principal(&self) -> &Principal {
-        &self.session.principal
+    /// The device's tenant.
+    pub fn tenant(&self) -> &TenantId {
+        self.session.tenant()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &DeviceId {
+        self.session.device()
+    }
+
+    /// What its identity rests on.
+    pub fn identified_by(&self) -> IdentifiedBy {
+        self.session.identified_by
+    }
+
+    /// What the device may do.
+    pub fn acl(&self) -> &Arc<Acl> {
+        &self.session.acl
     }
 
     /// Where the device was last heard from.
@@ -199,10 +214,10 @@ impl PeerHandle {
         lane.asleep()?;
         let permit = self.try_admit(HEAD_BYTES)?;
         let asleep = lane.wake()?;
-        let seq = lane.next_presence();
+        let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
         let dormant_ms = now.saturating_sub(asleep.since);
-        let event = Event::Awake(Awake { session: Arc::clone(&self.session.info), seq, dormant_ms });
-        self.hub.tell(&self.session, seq, &event, permit);
+        let event = Event::Awake(Awake { session: Arc::clone(&self.session).into(), seq, dormant_ms });
+        self.hub.tell(&self.session, (seq, at), &event, permit);
         Some(asleep.terms)
     }
 
@@ -210,24 +225,18 @@ impl PeerHandle {
     fn move_to(&self, lane: &mut Lane, to: SocketAddr) {
         let Some(permit) = self.try_admit(HEAD_BYTES) else { return };
         let from = std::mem::replace(&mut lane.remote, to);
-        let seq = lane.next_presence();
-        let event = Event::Moved(Moved { session: Arc::clone(&self.session.info), seq, from, to });
-        self.hub.tell(&self.session, seq, &event, permit);
+        let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
+        let event = Event::Moved(Moved { session: Arc::clone(&self.session).into(), seq, from, to });
+        self.hub.tell(&self.session, (seq, at), &event, permit);
     }
 
     /// One more interval of the device; the terms when they have changed by enough.
     fn learn(&self, lane: &mut Lane, interval_ms: u64) -> Option<Terms> {
-        let adaptive = self.hub.config.adaptive?;
         let learned = lane.learned.as_mut()?;
         learned.cadence.heard(interval_ms);
-        let most = self.hub.config.idle_timeout_ms();
-        let least = u64::try_from(adaptive.min.as_millis()).unwrap_or(u64::MAX).min(most);
-        let silence = learned.cadence.silence_ms(adaptive.level).map_or(most, |ms| ms.clamp(least, most));
-        if silence.abs_diff(learned.silence_ms) <= learned.silence_ms / LEARNED_STEP {
-            return None;
-        }
-        learned.silence_ms = silence;
-        Some(Terms::after(silence, Reason::IdleTimeout))
+        let revised = self.hub.config.adaptive?.revised(&learned.cadence, learned.silence_ms)?;
+        learned.silence_ms = revised;
+        Some(Terms::after(revised, Reason::IdleTimeout))
     }
 
     fn put_in_force(&self, terms: Terms) {
@@ -252,14 +261,21 @@ impl PeerHandle {
         if lane.ended.is_some() {
             return;
         }
-        let terms = lane.asleep().map_or(now_terms, |asleep| asleep.terms);
+        let now = self.hub.clock.tick();
+        // It has spoken, or it could not announce anything.
+        let terms = match lane.asleep() {
+            Some(_) => self.wake(&mut lane, now),
+            None => Some(now_terms),
+        };
+        let Some(terms) = terms else { return };
         let silence_ms = terms.silence_ms.map(|ms| ms.saturating_add(sleep_ms));
         shard.set_terms(self.slot, Terms { silence_ms, ..terms });
-        lane.extra().asleep = Some(Asleep { since: self.hub.clock.tick(), terms });
-        let seq = lane.next_presence();
-        let wake_by = self.hub.clock.unix().saturating_add(silence_ms.unwrap_or(sleep_ms));
-        let event = Event::Dormant(Dormant { session: Arc::clone(info), seq, sleep_ms, wake_by });
-        self.hub.tell(&self.session, seq, &event, permit);
+        lane.extra().asleep = Some(Asleep { since: now, terms });
+        let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
+        let wake_by = at.saturating_add(silence_ms.unwrap_or(sleep_ms));
+        let event =
+            Event::Dormant(Dormant { session: Arc::clone(&self.session).into(), seq, sleep_ms, wake_by });
+        self.hub.tell(&self.session, (seq, at), &event, permit);
     }
 
     /// A share of the publish window for a message of `bytes`, if it is to be had now.

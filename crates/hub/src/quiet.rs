@@ -62,7 +62,8 @@ impl Quiet {
         self.made += 1;
         let number = self.made;
         self.order.push_back((device.clone(), number));
-        self.known.entry(device).or_insert_with(|| Known { number, waiting: VecDeque::new() }).number = number;
+        self.known.entry(device).or_insert_with(|| Known { number, waiting: VecDeque::new() }).number =
+            number;
         if self.order.len() > 2 * self.max_devices {
             let known = &self.known;
             self.order.retain(|(device, number)| known.get(device).is_some_and(|k| k.number == *number));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use landfall_event::{
-    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Occasion, Outcome, SessionInfo,
+    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Occasion, Outcome, SessionRef,
     Stream, TenantId, UnixMs, encode,
 };
 use landfall_session::Slot;
@@ -170,13 +170,20 @@ impl Hub {
             }
         };
         if !taken && let Some(flight) = lane.land(&command.id) {
-            self.settle_in(session, &mut lane, &flight, Verdict::because(Outcome::Busy, "device"), (None, None));
+            self.settle_in(
+                session,
+                &mut lane,
+                &flight,
+                Verdict::because(Outcome::Busy, "device"),
+                (None, None),
+            );
         }
     }
 
     fn offer_offline(&self, command: &Arc<Command>) {
         let offered = self.offline().map_or(Err(NotKept::Absent), |offline| offline.offer(command));
-        let kept = offered.or_else(|why| if why == NotKept::Absent { self.keep_quiet(command) } else { Err(why) });
+        let kept =
+            offered.or_else(|why| if why == NotKept::Absent { self.keep_quiet(command) } else { Err(why) });
         let verdict = match kept {
             Ok(()) => return,
             Err(NotKept::Duplicate) => Verdict::because(Outcome::Rejected, "duplicate-id"),
@@ -216,7 +223,7 @@ impl Hub {
     }
 
     /// Silence has ended the session; `unsent` was never sent.
-    pub(crate) fn fell_silent(&self, session: &Session, unsent: Vec<Arc<Command>>) {
+    pub(crate) fn fell_silent(&self, session: &Arc<Session>, unsent: Vec<Arc<Command>>) {
         let device = (session.info.tenant.clone(), session.info.device.clone());
         let mut over = self.quiet(|quiet| quiet.note(device));
         self.metrics.commands_under_way.dec_by(i64::try_from(over.len()).unwrap_or(0));
@@ -278,7 +285,7 @@ impl Hub {
     }
 
     /// Is the command still without an outcome? One that has expired meanwhile is not to be sent.
-    pub(crate) fn is_under_way(&self, session: &Session, id: &CommandId) -> bool {
+    pub(crate) fn is_under_way(&self, session: &Arc<Session>, id: &CommandId) -> bool {
         session.lane.lock().is_under_way(id)
     }
 
@@ -306,7 +313,7 @@ impl Hub {
     }
 
     /// A command that was written to its device's transport.
-    pub(crate) fn sent(&self, session: &Session, id: &CommandId, can_acknowledge: bool) {
+    pub(crate) fn sent(&self, session: &Arc<Session>, id: &CommandId, can_acknowledge: bool) {
         let mut lane = session.lane.lock();
         let Some(flight) = lane.flight(id) else { return };
         flight.attempts += 1;
@@ -321,7 +328,7 @@ impl Hub {
     }
 
     /// Settles a command of the session, if it still is under way.
-    pub(crate) fn settle(&self, session: &Session, id: &CommandId, verdict: Verdict) {
+    pub(crate) fn settle(&self, session: &Arc<Session>, id: &CommandId, verdict: Verdict) {
         let mut lane = session.lane.lock();
         if let Some(flight) = lane.land(id) {
             self.settle_in(session, &mut lane, &flight, verdict, (None, None));
@@ -329,7 +336,7 @@ impl Hub {
     }
 
     /// The device's protocol acknowledged it, or refused it.
-    pub(crate) fn acknowledged(&self, session: &Session, id: &CommandId) {
+    pub(crate) fn acknowledged(&self, session: &Arc<Session>, id: &CommandId) {
         let mut lane = session.lane.lock();
         if lane.flight(id).is_some_and(|flight| flight.command.wait == Wait::Acknowledged)
             && let Some(flight) = lane.land(id)
@@ -357,7 +364,7 @@ impl Hub {
     /// Settles a command that was taken out of its session's lane.
     pub(crate) fn settle_in(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         lane: &mut Lane,
         flight: &Flight,
         verdict: Verdict,
@@ -366,7 +373,7 @@ impl Hub {
         self.forget_flight(flight);
         let seq = lane.next_message();
         let id = EventId::Session(session.info.session, Stream::Messages, seq);
-        let place = Some((Arc::clone(&session.info), seq));
+        let place = Some((Arc::clone(session).into(), seq));
         let (event, at) = self.outcome_event(&flight.command, flight.attempts, place, verdict);
         self.publish_outcome((id, at), &flight.command, &event, told);
     }
@@ -396,7 +403,7 @@ impl Hub {
         &self,
         command: &Command,
         attempts: u32,
-        session: Option<(Arc<SessionInfo>, u64)>,
+        session: Option<(SessionRef, u64)>,
         verdict: Verdict,
     ) -> (Event, UnixMs) {
         self.metrics.settled(verdict.outcome);

@@ -10,14 +10,39 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use landfall_event::{CommandId, IdentifiedBy, Reason, SessionInfo, UnixMs};
-use crate::cadence_shim::Cadence;
-use landfall_session::{KeyRef, Terms, Tick, Tracked, Vitals};
+use landfall_event::{CommandId, Describe, DeviceId, IdentifiedBy, Reason, SessionInfo, TenantId, UnixMs};
+use landfall_session::{Cadence, KeyRef, Terms, Tick, Tracked, Vitals};
 use parking_lot::Mutex;
 
 use crate::bus::Listener;
+use crate::hub::Hello;
 use crate::mailbox::Mailbox;
-use crate::{Command, Post, Principal, StoreError};
+use crate::{Acl, Command, Post, StoreError};
+
+/// The protocol of a session, as `connected` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 3.1.1.
+    Mqtt311,
+    /// MQTT 5.0.
+    Mqtt5,
+    /// CoAP (RFC 7252).
+    Coap,
+    /// The `LF1` line in a datagram.
+    Udp,
+}
+
+impl Protocol {
+    /// Its name and version on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt311 => "MQTT/3.1.1",
+            Self::Mqtt5 => "MQTT/5.0",
+            Self::Coap => "CoAP",
+            Self::Udp => "UDP",
+        }
+    }
+}
 
 /// A message from a device, admitted and allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,11 +254,13 @@ impl Lane {
 
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) info: Arc<SessionInfo>,
+    pub(crate) info: SessionInfo,
     pub(crate) vitals: Vitals,
-    pub(crate) principal: Principal,
-    pub(crate) protocol: &'static str,
-    pub(crate) remote_id: Arc<str>,
+    pub(crate) acl: Arc<Acl>,
+    pub(crate) identified_by: IdentifiedBy,
+    pub(crate) protocol: Protocol,
+    /// What the protocol calls the device, where that is not its name.
+    remote_id: Option<Box<str>>,
     pub(crate) inferred: bool,
     pub(crate) clean_start: Option<bool>,
     pub(crate) opened_at: UnixMs,
@@ -244,12 +271,18 @@ pub(crate) struct Session {
 
 impl Tracked for Session {
     fn key(&self) -> KeyRef<'_> {
-        let SessionInfo { tenant, device, transport, .. } = &*self.info;
+        let SessionInfo { tenant, device, transport, .. } = &self.info;
         KeyRef { tenant, device, family: transport.family() }
     }
 
     fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+}
+
+impl Describe for Session {
+    fn info(&self) -> &SessionInfo {
+        &self.info
     }
 }
 
@@ -262,7 +295,38 @@ impl Listener for Session {
 }
 
 impl Session {
-    pub(crate) fn identified_by(&self) -> IdentifiedBy {
-        self.principal.identified_by
+    /// A session that begins at `now`, in the tracker's time.
+    pub(crate) fn new(
+        info: SessionInfo,
+        hello: Hello,
+        mailbox: Option<Box<Mailbox>>,
+        (now, at): (Tick, UnixMs),
+    ) -> Self {
+        let remote_id = (*hello.remote_id != *info.device.as_str()).then(|| hello.remote_id.as_ref().into());
+        Self {
+            info,
+            vitals: Vitals::new(now),
+            acl: hello.principal.acl,
+            identified_by: hello.principal.identified_by,
+            protocol: hello.protocol,
+            remote_id,
+            inferred: hello.inferred,
+            clean_start: hello.clean_start,
+            opened_at: at,
+            lane: Mutex::new(Lane::new(hello.remote_address)),
+            mailbox,
+        }
+    }
+
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.info.tenant
+    }
+
+    pub(crate) fn device(&self) -> &DeviceId {
+        &self.info.device
+    }
+
+    pub(crate) fn remote_id(&self) -> &str {
+        self.remote_id.as_deref().unwrap_or(self.info.device.as_str())
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use landfall_event::{Epoch, IdentifiedBy, Incarnation, Origin, Reason, RefusedCause, Transport};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
-    Acl, Adopted, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, SessionHandle, Uplink,
-    Will,
+    Acl, Adopted, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, Protocol, SessionHandle,
+    Uplink, Will,
 };
 use landfall_net::Scope;
 use prometheus_client::registry::Registry;
@@ -45,7 +45,7 @@ fn hello(device: &str) -> Hello {
     Hello {
         principal,
         transport: Transport::Mqtt,
-        protocol: "MQTT/5.0",
+        protocol: Protocol::Mqtt5,
         remote_id: device.into(),
         remote_address: ([127, 0, 0, 1], 4000).into(),
         keep_alive_ms: None,
@@ -426,7 +426,7 @@ async fn limits_and_operators() {
     assert_eq!(w.hub.kick(&"default".parse().unwrap(), &"b".parse().unwrap()), 1);
     assert_eq!(mail(&b).await.ended, Some(Reason::Kicked));
     assert_eq!(w.hub.sessions(10, |_| true).len(), 1);
-    assert_eq!(w.hub.revoke(|_| false), 1);
+    assert_eq!(w.hub.revoke(|_, _, _| false), 1);
     assert_eq!(w.story().last().unwrap(), "disconnected credentials-revoked");
     drop((a, again));
 }

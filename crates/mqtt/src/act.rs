@@ -75,7 +75,7 @@ impl<S: Stream> Conn<S> {
     }
 
     fn on_publish(&mut self, inbound: Inbound) -> Result<(), End> {
-        if !self.handle.principal().acl.may_publish(&inbound.topic) {
+        if !self.handle.acl().may_publish(&inbound.topic) {
             self.refuse_publish(RefusedCause::NotAuthorized);
             return self.fail(inbound.token, PublishFailure::NotAuthorized);
         }
@@ -97,8 +97,7 @@ impl<S: Stream> Conn<S> {
     }
 
     fn refuse_publish(&self, cause: RefusedCause) {
-        let principal = self.handle.principal();
-        let device = Some((principal.tenant.clone(), principal.device.clone()));
+        let device = Some((self.handle.tenant().clone(), self.handle.device().clone()));
         self.server.hub().refused(cause, self.handle.transport(), self.handle.remote_address(), device);
     }
 
@@ -163,7 +162,7 @@ impl<S: Stream> Conn<S> {
     }
 
     fn on_subscribe(&mut self, request: SubscribeRequest) {
-        let acl = &self.handle.principal().acl;
+        let acl = self.handle.acl();
         let verdict =
             |allowed| if allowed { Verdict::Granted(QoS::ExactlyOnce) } else { Verdict::NotAuthorized };
         let verdicts: Vec<_> =
@@ -244,7 +243,7 @@ impl<S: Stream> Conn<S> {
             // Its outcome is told, or will be at the next tick: a command that is said to have expired is never sent.
             return;
         }
-        let acl = &self.handle.principal().acl;
+        let acl = self.handle.acl();
         let topic =
             command_topic(&command, |topic| self.core.granted(topic).is_some() && acl.may_receive(topic));
         let Some(topic) = topic else {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use landfall_event::{Reason, RefusedCause, Transport};
 use landfall_hub::{
-    AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Secret, SessionHandle, Uplink, Will,
+    AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Protocol, Secret, SessionHandle,
+    Uplink, Will,
 };
-use landfall_mqtt_core::{Accept, Action, ConnectRequest, Connection, Refusal};
+use landfall_mqtt_core::{Accept, Action, ConnectRequest, Connection, Refusal, Version};
 use landfall_net::{Accepted, Permit, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -39,6 +40,14 @@ struct Caller {
     transport: Transport,
     remote: SocketAddr,
     certificate: Option<PeerCertificate>,
+}
+
+/// A client that was let in.
+struct Admitted {
+    handle: SessionHandle,
+    hold: Option<Box<Hold>>,
+    /// The keep-alive that holds for it, in seconds.
+    keep_alive: u16,
 }
 
 /// Why a client was not let in, as it is told.
@@ -97,7 +106,7 @@ impl<S: Stream> Newcomer<S> {
         };
         let admitted = tokio::time::timeout_at(deadline, self.caller.admit(&request)).await;
         match admitted.unwrap_or(Err(Turned::for_now(Refusal::ServerUnavailable))) {
-            Ok((handle, hold)) => Some(self.accept(&request, handle, hold)),
+            Ok(admitted) => Some(self.accept(&request, admitted)),
             Err(turned) => {
                 if let Some(cause) = turned.cause {
                     self.caller.refuse(cause);
@@ -139,14 +148,12 @@ impl<S: Stream> Newcomer<S> {
     fn accept(
         mut self,
         request: &ConnectRequest,
-        handle: SessionHandle,
-        hold: Option<Box<Hold>>,
+        Admitted { handle, hold, keep_alive }: Admitted,
     ) -> Box<Conn<S>> {
         let sessions = self.caller.server.sessions();
         let left = hold.as_ref().and_then(|hold| sessions.take(hold, request.clean_start));
         let (state, queue) = left.map_or_else(Default::default, |(state, queue)| (Some(state), queue));
         let assigned = request.client_id.is_empty().then(|| handle.remote_id());
-        let keep_alive = self.caller.server.keep_alive(request.keep_alive, handle.principal().keep_alive);
         let accept =
             Accept { assigned_client_id: assigned, keep_alive: Some(keep_alive), session_expiry: None };
         self.core.accept(&accept, state, &mut self.out);
@@ -163,7 +170,7 @@ impl<S: Stream> Newcomer<S> {
 }
 
 impl Caller {
-    async fn admit(&self, request: &ConnectRequest) -> Result<(SessionHandle, Option<Box<Hold>>), Turned> {
+    async fn admit(&self, request: &ConnectRequest) -> Result<Admitted, Turned> {
         if request.client_id.len() > MAX_CLIENT_ID || request.client_id.chars().any(char::is_control) {
             return Err(Turned::because(RefusedCause::Malformed));
         }
@@ -185,6 +192,7 @@ impl Caller {
             return Err(Turned::because(RefusedCause::NotAuthorized));
         }
         let key = (principal.tenant.clone(), principal.device.clone());
+        let keep_alive = self.server.keep_alive(request.keep_alive, principal.keep_alive);
         let lasting = request.session_expiry.min(self.server.config().limits.max_session_expiry) > 0;
         // Asked before anything has happened: a client that is turned away must not take over the session that it has.
         if lasting && !self.server.sessions().may_keep(&key) {
@@ -198,12 +206,12 @@ impl Caller {
                 return Err(Turned::for_now(Refusal::ServerUnavailable));
             }
         };
-        if !self.server.auth().still_holds(handle.principal()) {
+        if !self.server.auth().still_holds(handle.tenant(), handle.device(), handle.acl()) {
             handle.close(Reason::CredentialsRevoked);
             return Err(Turned::because(RefusedCause::BadCredentials));
         }
         let hold = self.server.sessions().hold(key, lasting).await;
-        Ok((handle, hold))
+        Ok(Admitted { handle, hold, keep_alive })
     }
 
     /// The name of a client that gives none is made of the connection's session; 5.0 clients are told.
@@ -232,7 +240,10 @@ impl Caller {
         Hello {
             principal,
             transport: self.transport,
-            protocol: request.version.as_str(),
+            protocol: match request.version {
+                Version::V311 => Protocol::Mqtt311,
+                Version::V5 => Protocol::Mqtt5,
+            },
             remote_id: client_id,
             remote_address: self.remote,
             // One and a half times the keep-alive [MQTT-3.1.2-22].

@@ -448,7 +448,7 @@ async fn a_command_that_comes_while_a_revoked_session_ends_fails() {
     // More than the client's buffer takes: the farewell waits until the client has not read for long enough.
     w.command("pump", "c0", 100);
     tokio::time::sleep(Duration::from_millis(10)).await;
-    w.hub.revoke(|_| false);
+    w.hub.revoke(|_, _, _| false);
     tokio::time::sleep(Duration::from_millis(10)).await;
     w.command("pump", "c1", 1);
     assert_eq!(w.outcomes(), ["c0 failed credentials-revoked"]);

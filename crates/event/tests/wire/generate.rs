@@ -1,14 +1,13 @@
 //! Arbitrary events, hostile texts among them, and what a reader must see of each.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::json::PayloadEncoding;
 use landfall_event::{
     Awake, Connected, Counters, DeviceId, Disconnected, Dormant, Downstream, Ended, Epoch, Event, EventId,
     Evidence, IdentifiedBy, Initiator, Moved, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind,
-    SessionId, SessionInfo, Stream, TenantId, Transport, Upstream, wire,
+    SessionId, SessionInfo, SessionRef, Stream, TenantId, Transport, Upstream, wire,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -75,8 +74,8 @@ prop_compose! {
     fn session()(
         tenant in tenant(), device in device(), app_version in text(), session in uuid(), epoch in number(),
         transport in select(Transport::ALL),
-    ) -> Arc<SessionInfo> {
-        Arc::new(SessionInfo {
+    ) -> SessionRef {
+        SessionRef::from(SessionInfo {
             tenant, device, app_version: app_version.into(), session, epoch: Epoch(epoch), transport,
         })
     }

@@ -118,11 +118,11 @@ fn a_bottomless_document_costs_no_stack() {
 /// The limits that [`Format::max_sessions`] states, with the longest ids there are.
 #[test]
 fn the_largest_event_fits_into_nats() {
-    use landfall_event::{Disconnected, Ended, EventId, Reason, SessionInfo, Transport};
+    use landfall_event::{Disconnected, Ended, EventId, Reason, SessionInfo, SessionRef, Transport};
     for (format, text) in [(Format::Json, "\""), (Format::Kaa2017, "\u{e9}"), (Format::KaaElce, "\u{e9}")] {
         let longest = text.repeat(128 / text.len());
         let base = crate::samples::session("d", 0, Transport::MqttWss);
-        let session = std::sync::Arc::new(SessionInfo {
+        let session = SessionRef::from(SessionInfo {
             tenant: longest.parse().unwrap(),
             device: longest.parse().unwrap(),
             app_version: longest.into(),

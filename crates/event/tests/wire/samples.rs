@@ -1,12 +1,10 @@
 //! Fixed events that the golden files and the page of the wire are made of.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use landfall_event::{
     Awake, Connected, Counters, Disconnected, Dormant, Downstream, Ended, Epoch, Event, EventId, Evidence,
     IdentifiedBy, Moved, Occasion, Origin, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind,
-    SessionId, SessionInfo, Stream, Transport, UnixMs, Upstream,
+    SessionId, SessionInfo, SessionRef, Stream, Transport, UnixMs, Upstream,
 };
 
 /// Some time in October 2025.
@@ -36,9 +34,9 @@ pub(crate) fn origin() -> Origin {
     }
 }
 
-pub(crate) fn session(device: &str, number: u8, transport: Transport) -> Arc<SessionInfo> {
+pub(crate) fn session(device: &str, number: u8, transport: Transport) -> SessionRef {
     let began = T0 + u64::from(number);
-    Arc::new(SessionInfo {
+    SessionRef::from(SessionInfo {
         tenant: "default".parse().unwrap(),
         device: device.parse().unwrap(),
         app_version: if number == 0 { "demo-v1".into() } else { "".into() },
@@ -48,9 +46,9 @@ pub(crate) fn session(device: &str, number: u8, transport: Transport) -> Arc<Ses
     })
 }
 
-pub(crate) fn ended(session: &Arc<SessionInfo>, reason: Reason, at: UnixMs) -> Ended {
+pub(crate) fn ended(session: &SessionRef, reason: Reason, at: UnixMs) -> Ended {
     Ended {
-        session: Arc::clone(session),
+        session: session.clone(),
         seq: 2,
         reason,
         initiator: reason.initiator(),
@@ -63,14 +61,9 @@ pub(crate) fn ended(session: &Arc<SessionInfo>, reason: Reason, at: UnixMs) -> E
     }
 }
 
-pub(crate) fn upstream(
-    session: &Arc<SessionInfo>,
-    seq: u64,
-    topic: &str,
-    payload: &'static [u8],
-) -> Upstream {
+pub(crate) fn upstream(session: &SessionRef, seq: u64, topic: &str, payload: &'static [u8]) -> Upstream {
     Upstream {
-        session: Arc::clone(session),
+        session: session.clone(),
         seq,
         topic: topic.into(),
         qos: Some(1),
@@ -82,7 +75,7 @@ pub(crate) fn upstream(
     }
 }
 
-fn downstream(session: Option<(Arc<SessionInfo>, u64)>, outcome: Outcome) -> Downstream {
+fn downstream(session: Option<(SessionRef, u64)>, outcome: Outcome) -> Downstream {
     Downstream {
         tenant: "default".parse().unwrap(),
         device: "pump-17".parse().unwrap(),
@@ -146,7 +139,7 @@ fn presence() -> Vec<Sample> {
     let pump = session("pump-17", 0, Transport::Mqtt);
     let valve = session("Ventil 3/süd", 1, Transport::MqttWss);
     let connected = Event::Connected(Connected {
-        session: Arc::clone(&pump),
+        session: pump.clone(),
         protocol: "MQTT/5.0",
         remote_id: "pump-17-client".into(),
         remote_address: "192.0.2.17:51234".parse().unwrap(),
@@ -183,7 +176,7 @@ fn stateless() -> Vec<Sample> {
         Sample { name, id, at, event }
     };
     let connected = Event::Connected(Connected {
-        session: Arc::clone(&meter),
+        session: meter.clone(),
         protocol: "CoAP",
         remote_id: "meter-4".into(),
         remote_address: "198.51.100.23:40211".parse().unwrap(),
@@ -193,18 +186,18 @@ fn stateless() -> Vec<Sample> {
         clean_start: None,
     });
     let moved = Event::Moved(Moved {
-        session: Arc::clone(&meter),
+        session: meter.clone(),
         seq: 2,
         from: "198.51.100.23:40211".parse().unwrap(),
         to: "198.51.100.23:61007".parse().unwrap(),
     });
     let dormant = Event::Dormant(Dormant {
-        session: Arc::clone(&meter),
+        session: meter.clone(),
         seq: 3,
         sleep_ms: 3_600_000,
         wake_by: T0 + 90_000 + 3_600_000 + 300_000,
     });
-    let awake = Event::Awake(Awake { session: Arc::clone(&meter), seq: 4, dormant_ms: 3_599_210 });
+    let awake = Event::Awake(Awake { session: meter.clone(), seq: 4, dormant_ms: 3_599_210 });
     let at = T0 + 4_000_000;
     let silent = Ended {
         seq: 5,
@@ -236,7 +229,7 @@ fn messages() -> Vec<Sample> {
     let answered = Downstream {
         response: Some(Bytes::from_static(br#"{"ok":true}"#)),
         status: Some("200".into()),
-        ..downstream(Some((Arc::clone(&pump), 4)), Outcome::Answered)
+        ..downstream(Some((pump.clone(), 4)), Outcome::Answered)
     };
     let absent = Downstream { latency_ms: 0, attempts: 0, ..downstream(None, Outcome::NotConnected) };
     let beacon = session("beacon-9", 3, Transport::Udp);

@@ -54,6 +54,7 @@ fn session(tenant: &str, device: &str) -> SessionView {
         remote_address: "127.0.0.1:5".into(),
         identified_by: "anonymous".into(),
         keep_alive_ms: Some(90_000),
+        dormant: None,
         connected_at: 1,
         last_seen_at: 2,
         messages_in: 0,

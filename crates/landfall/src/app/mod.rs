@@ -180,7 +180,7 @@ impl Gateway {
                     () = scope.cancelled() => return,
                     changed = changes.changed() => if changed.is_err() { return },
                 }
-                let ended = hub.revoke(|principal| auth.still_valid(principal));
+                let ended = hub.revoke(|tenant, device, acl| auth.still_valid(tenant, device, acl));
                 tracing::info!(ended, "the devices have changed");
             }
         });

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use landfall_event::{IdentifiedBy, RefusedCause};
+use landfall_event::{DeviceId, IdentifiedBy, RefusedCause, TenantId};
 use landfall_hub::{
-    AuthError, Authenticator, BoxFuture, Credentials, PeerCertificate, Principal, Secret, Signature,
+    Acl, AuthError, Authenticator, BoxFuture, Credentials, PeerCertificate, Principal, Secret, Signature,
 };
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
@@ -86,11 +86,9 @@ impl DevicesAuth {
     }
 
     /// An entry's ACL is its own, and one that says the same keeps it over a reload: so the pointer is the entry's name.
-    pub(super) fn still_valid(&self, principal: &Principal) -> bool {
+    pub(super) fn still_valid(&self, tenant: &TenantId, device: &DeviceId, acl: &Arc<Acl>) -> bool {
         let table = self.table.read();
-        table
-            .device(&principal.tenant, &principal.device)
-            .is_some_and(|device| Arc::ptr_eq(&device.acl, &principal.acl))
+        table.device(tenant, device).is_some_and(|device| Arc::ptr_eq(&device.acl, acl))
     }
 
     pub(super) async fn run(&self, stop: CancellationToken) {
@@ -169,7 +167,7 @@ impl DevicesAuth {
             Some(device) => {
                 let principal = principal(device, IdentifiedBy::Password);
                 // The file may have changed meanwhile.
-                let valid = self.still_valid(&principal);
+                let valid = self.still_valid(&principal.tenant, &principal.device, &principal.acl);
                 if valid { Ok(principal) } else { Err(AuthError::Refused(RefusedCause::BadCredentials)) }
             }
         }
@@ -273,8 +271,8 @@ fn principal(device: &Arc<Device>, identified_by: IdentifiedBy) -> Principal {
 }
 
 impl Authenticator for DevicesAuth {
-    fn still_holds(&self, principal: &Principal) -> bool {
-        self.still_valid(principal)
+    fn still_holds(&self, tenant: &TenantId, device: &DeviceId, acl: &Arc<Acl>) -> bool {
+        self.still_valid(tenant, device, acl)
     }
 
     fn authenticate<'a>(

@@ -10,8 +10,10 @@ mod password;
 #[cfg(test)]
 mod tests;
 
-use landfall_event::TenantId;
-use landfall_hub::{AuthError, Authenticator, BoxFuture, Credentials, Principal};
+use std::sync::Arc;
+
+use landfall_event::{DeviceId, TenantId};
+use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -54,10 +56,10 @@ impl Auth {
 
     /// Would the same device be let in today as it was then? False once its entry is gone or differs in anything. Ask for
     /// every open session after each of [`Auth::changes`].
-    pub fn still_valid(&self, principal: &Principal) -> bool {
+    pub fn still_valid(&self, tenant: &TenantId, device: &DeviceId, acl: &Arc<Acl>) -> bool {
         match self {
             Self::Open(_) => true,
-            Self::Devices(devices) => devices.still_valid(principal),
+            Self::Devices(devices) => devices.still_valid(tenant, device, acl),
         }
     }
 
@@ -89,7 +91,7 @@ impl Authenticator for Auth {
         }
     }
 
-    fn still_holds(&self, principal: &Principal) -> bool {
-        self.still_valid(principal)
+    fn still_holds(&self, tenant: &TenantId, device: &DeviceId, acl: &Arc<Acl>) -> bool {
+        self.still_valid(tenant, device, acl)
     }
 }

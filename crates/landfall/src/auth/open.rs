@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use landfall_event::{Family, IdentifiedBy, RefusedCause, TenantId};
+use landfall_event::{DeviceId, Family, IdentifiedBy, RefusedCause, TenantId};
 use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
 use tokio::sync::watch;
 
@@ -67,7 +67,7 @@ impl Authenticator for OpenAuth {
         Box::pin(std::future::ready(principal))
     }
 
-    fn still_holds(&self, _: &Principal) -> bool {
+    fn still_holds(&self, _: &TenantId, _: &DeviceId, _: &Arc<Acl>) -> bool {
         true
     }
 }

@@ -372,12 +372,15 @@ async fn only_devices_that_are_gone_or_changed_lose_their_sessions() {
         changed(&mut changes).await;
     })
     .await;
-    let valid: Vec<_> = before.iter().map(|principal| auth.still_holds(principal)).collect();
+    let valid: Vec<_> = before
+        .iter()
+        .map(|principal| auth.still_holds(&principal.tenant, &principal.device, &principal.acl))
+        .collect();
     assert_eq!(valid, [true, false, false]);
     assert_eq!(name(&auth, &user("gone", "x")).await, Err(RefusedCause::UnknownDevice));
     assert_eq!(name(&auth, &user("new", "x")).await, Ok("new@default".into()));
     let again = auth.authenticate(&user("changed", "x")).await.unwrap();
-    assert!(auth.still_holds(&again) && !again.acl.may_publish("a"));
+    assert!(auth.still_holds(&again.tenant, &again.device, &again.acl) && !again.acl.may_publish("a"));
 }
 
 #[tokio::test]
@@ -393,11 +396,11 @@ async fn a_broken_file_changes_nothing_and_a_mended_one_does() {
             .await
             .expect("it is read in time")
             .unwrap();
-        assert!(auth.still_holds(&principal));
+        assert!(auth.still_holds(&principal.tenant, &principal.device, &principal.acl));
         assert_eq!(name(&auth, &user("a", "x")).await, Ok("a@default".into()));
         world.replace("[[device]]\nid = \"b\"\npassword = \"plain:x\"\n");
         changed(&mut changes).await;
     })
     .await;
-    assert!(!auth.still_holds(&principal));
+    assert!(!auth.still_holds(&principal.tenant, &principal.device, &principal.acl));
 }

@@ -148,6 +148,7 @@ mod tests {
             remote_address: "127.0.0.1:5".into(),
             identified_by: "anonymous".into(),
             keep_alive_ms: None,
+            dormant: None,
             connected_at,
             last_seen_at: connected_at,
             messages_in: 3,

@@ -207,11 +207,10 @@ impl WatchArgs {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use landfall_event::{
         Connected, Epoch, Event as Published, EventId, Format, IdentifiedBy, Occasion, Origin, SessionId,
-        SessionInfo, Stream, Subjects, Transport, Upstream, encode, encode_raw_upstream,
+        SessionInfo, SessionRef, Stream, Subjects, Transport, Upstream, encode, encode_raw_upstream,
     };
 
     use super::super::output::tests::Printed;
@@ -225,8 +224,8 @@ mod tests {
         }
     }
 
-    fn session() -> Arc<SessionInfo> {
-        Arc::new(SessionInfo {
+    fn session() -> SessionRef {
+        SessionRef::from(SessionInfo {
             tenant: "acme".parse().unwrap(),
             device: "pump 17".parse().unwrap(),
             app_version: "".into(),

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use landfall_event::{Format, InstanceName, ReplicaId};
-use landfall_hub::{Adaptive, UpstreamBody};
+use landfall_hub::UpstreamBody;
 use landfall_net::{ClientAuth, DatagramEndpoint, DatagramSettings, Endpoint, TlsSettings};
+use landfall_session::Patience;
 
 use super::address::{DatagramListenKind, HostPortKind, NatsTarget, NatsTargetKind, StreamListenKind};
 use super::kind::{Choice, Flag, Kind, Path, count, each, maybe, parsed, size, span};
@@ -388,8 +389,15 @@ impl Udp {
 
 impl Presence {
     /// How the hub learns silences; `None` when it does not.
-    pub fn learning(&self) -> Option<Adaptive> {
-        self.adaptive.then(|| Adaptive { level: f64::from(self.adaptive_level), min: self.adaptive_min })
+    pub fn learning(&self) -> Option<Patience> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (level, most_ms) = (f64::from(self.adaptive_level), ms(self.idle_timeout));
+        self.adaptive.then(|| Patience {
+            level,
+            least_ms: ms(self.adaptive_min),
+            most_ms,
+            settle_ms: most_ms.saturating_mul(2),
+        })
     }
 }
 

@@ -219,7 +219,7 @@ fn silences_are_learned_when_that_is_asked_for() {
     let settings =
         load("[presence]\nadaptive = true\nadaptive_level = 5\nadaptive_min = \"3s\"\n", &[]).unwrap();
     let learning = settings.presence.learning().unwrap();
-    assert_eq!((learning.level, learning.min), (5.0, Duration::from_secs(3)));
+    assert_eq!((learning.level, learning.least_ms, learning.most_ms), (5.0, 3_000, 300_000));
     assert!(load("[presence]\nidle_timeout = \"5s\"\n", &[]).is_ok(), "what is off is out of order nowhere");
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use landfall_event::{IdentifiedBy, Incarnation, Origin};
+use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, TenantId};
 use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
 
 /// Believes what a device calls itself, and allows everything.
@@ -24,7 +24,7 @@ impl Authenticator for Anybody {
         })
     }
 
-    fn still_holds(&self, _: &Principal) -> bool {
+    fn still_holds(&self, _: &TenantId, _: &DeviceId, _: &Arc<Acl>) -> bool {
         true
     }
 }

@@ -214,6 +214,9 @@ async fn a_change_at_the_tenant_is_one_of_the_devices_that_it_reaches() {
         changed(&mut changes).await;
     })
     .await;
-    let valid: Vec<_> = before.iter().map(|principal| auth.still_holds(principal)).collect();
+    let valid: Vec<_> = before
+        .iter()
+        .map(|principal| auth.still_holds(&principal.tenant, &principal.device, &principal.acl))
+        .collect();
     assert_eq!(valid, [true, false, true]);
 }
