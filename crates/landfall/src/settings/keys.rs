@@ -245,7 +245,7 @@ sections! {
         /// Requests that wait for their answer, in all.
         max_exchanges: usize = "65536", count(64, 10_000_000, "requests");
         /// Message ids that are remembered, in all, so that a message that comes again has no second effect: each for 247 s
-        /// (CON) or 145 s (NON). It bounds the rate: 247 times as many as there are messages per second.
+        /// (CON) or 145 s (NON), less when they run short, and 45 s at least. So 45 for each message a second are the least.
         max_remembered: usize = "1048576", count(64, 100_000_000, "message ids");
         /// Bytes of answers kept, in all, for messages that come again.
         replay_memory: usize = "\"64MiB\"", size(1 << 20, 64 << 30);
