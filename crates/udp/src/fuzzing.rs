@@ -90,26 +90,29 @@ fn write(line: &Line<'_>) -> Vec<u8> {
 /// Each byte is a small number, who signs it, and what becomes of it.
 fn numbers(data: &[u8]) {
     let mut replay = Replay::default();
-    // Taken and not given back.
-    let mut taken: Vec<u64> = Vec::new();
+    // The newest number with its signature, and whether it was given back.
+    let mut newest = (0, [0; 32], false);
     for byte in data {
         let seq = u64::from(byte & 0x0f) + 1;
         let mac = [0x10 * (byte >> 7); 32];
-        let newest = taken.iter().max().copied().unwrap_or(0);
+        let is_same = (seq, mac) == (newest.0, newest.1);
         match replay.check(seq, &mac) {
-            Novelty::New => {
-                assert!(seq > newest, "{seq} is new, {newest} was taken");
-                match byte >> 4 & 0b11 {
-                    0 => replay.give_back(seq),
-                    1 => {
-                        replay.settle(seq);
-                        taken.push(seq);
-                    }
-                    _ => taken.push(seq),
-                }
+            Novelty::New => assert!(seq > newest.0, "{seq} is new after {}", newest.0),
+            Novelty::Retry => assert!(is_same && newest.2),
+            Novelty::Again { .. } => {
+                assert!(is_same && !newest.2);
+                continue;
             }
-            Novelty::Again { .. } => assert!(seq == newest && taken.contains(&seq)),
-            Novelty::Stale => {}
+            Novelty::Stale => {
+                assert!(seq < newest.0 || (seq == newest.0 && mac != newest.1));
+                continue;
+            }
+        }
+        newest = (seq, mac, byte >> 4 & 0b11 == 0);
+        match byte >> 4 & 0b11 {
+            0 => replay.give_back(seq),
+            1 => replay.settle(seq),
+            _ => replay.settle(seq.wrapping_sub(1)),
         }
     }
 }

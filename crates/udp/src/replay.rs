@@ -1,12 +1,15 @@
 //! What a signed device has said last, so that nobody says it again in its name.
 //!
-//! Owns: the rule of rising numbers, of one device and of all. Does not own: verifying signatures. Pure.
+//! Owns: the rule of rising numbers, for one device. Does not own: all devices (`guard.rs`), verifying signatures. Pure.
 
 /// What a signed number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Novelty {
     /// Above every number so far: it is taken.
     New,
+    /// The newest one again, with the same bytes, which could not be dealt with before: taken again, and no second sign
+    /// of life.
+    Retry,
     /// The newest one again, with the same bytes: a retransmission.
     Again {
         /// True when the first one has been dealt with, so that its ack may be said again; else the ack is under way.
@@ -21,20 +24,21 @@ pub enum Novelty {
 pub struct Replay {
     /// Its number; 0 when there is none yet.
     newest: u64,
-    /// A mark of its signature; the lowest bit says that it is settled. 0 where there is none.
+    /// What its signature begins with; the lowest bits say what became of it.
     mark: u64,
 }
 
-/// The lowest bit of a mark.
+/// It is stored, or there was nothing to store.
 const SETTLED: u64 = 0b01;
-/// Set in every mark, so that none is 0.
-const PRESENT: u64 = 0b10;
+/// It was not dealt with and may come again.
+const GIVEN_BACK: u64 = 0b10;
+const STATE: u64 = SETTLED | GIVEN_BACK;
 
 /// The signature, as far as it is kept: enough to tell two right signatures of one number apart.
 fn mark(mac: &[u8; 32]) -> u64 {
     let mut bytes = [0; 8];
     bytes.iter_mut().zip(mac).for_each(|(byte, of_mac)| *byte = *of_mac);
-    u64::from_le_bytes(bytes) & !SETTLED | PRESENT
+    u64::from_le_bytes(bytes) & !STATE
 }
 
 impl Replay {
@@ -43,10 +47,13 @@ impl Replay {
         if seq > self.newest {
             *self = Self { newest: seq, mark: mark(mac) };
             Novelty::New
-        } else if seq == self.newest && self.mark & !SETTLED == mark(mac) {
-            Novelty::Again { is_settled: self.mark & SETTLED != 0 }
-        } else {
+        } else if seq != self.newest || self.mark & !STATE != mark(mac) {
             Novelty::Stale
+        } else if self.mark & GIVEN_BACK != 0 {
+            self.mark &= !STATE;
+            Novelty::Retry
+        } else {
+            Novelty::Again { is_settled: self.mark & SETTLED != 0 }
         }
     }
 
@@ -57,16 +64,11 @@ impl Replay {
         }
     }
 
-    /// The datagram of this number was not dealt with: it may come again as a new one. Nothing older may.
+    /// The datagram of this number was not dealt with: the same may come again. Nothing older may.
     pub fn give_back(&mut self, seq: u64) {
         if seq == self.newest {
-            *self = Self { newest: seq.saturating_sub(1), mark: 0 };
+            self.mark |= GIVEN_BACK;
         }
-    }
-
-    /// Has nothing been taken yet?
-    pub fn is_empty(&self) -> bool {
-        self.newest == 0
     }
 }
 
@@ -80,7 +82,6 @@ mod tests {
     #[test]
     fn a_number_is_taken_once_and_none_below_it() {
         let mut replay = Replay::default();
-        assert!(replay.is_empty());
         assert_eq!(replay.check(5, &A), Novelty::New);
         assert_eq!(replay.check(5, &A), Novelty::Again { is_settled: false });
         replay.settle(5);
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_back_may_come_again_and_nothing_older() {
+    fn what_was_given_back_may_come_again_once_and_nothing_older() {
         let mut replay = Replay::default();
         replay.check(5, &A);
         replay.check(9, &A);
@@ -100,11 +101,11 @@ mod tests {
         assert_eq!(replay.check(9, &A), Novelty::Again { is_settled: false }, "a late word changes nothing");
         replay.give_back(9);
         assert_eq!(replay.check(8, &A), Novelty::Stale);
-        assert_eq!(replay.check(9, &A), Novelty::New);
-        let mut first = Replay::default();
-        first.check(1, &A);
-        first.give_back(1);
-        assert!(first.is_empty());
+        assert_eq!(replay.check(9, &B), Novelty::Stale);
+        assert_eq!(replay.check(9, &A), Novelty::Retry);
+        assert_eq!(replay.check(9, &A), Novelty::Again { is_settled: false });
+        replay.settle(9);
+        assert_eq!(replay.check(9, &A), Novelty::Again { is_settled: true });
     }
 
     #[test]

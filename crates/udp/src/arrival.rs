@@ -1,0 +1,371 @@
+//! What one datagram leads to: from its bytes to its session, and to the store.
+//!
+//! Owns: the order of the checks, what is refused and what is dropped. Does not own: sessions (`landfall-hub`), the loop
+//! (`door.rs`).
+//!
+//! Nothing of a datagram has an effect before its sender is admitted; a retransmission and a replay never are a sign of
+//! life.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use landfall_event::{DeviceId, Family, Reason, RefusedCause, TenantId, Transport};
+use landfall_hub::{AuthError, BoxFuture, Hello, OpenError, PeerHandle, Permit, Principal, Protocol, Uplink};
+use landfall_net::Path;
+use landfall_session::Terms;
+
+use crate::admission::{Marker, credentials};
+use crate::door::{Authenticated, Door};
+use crate::guard::{Checked, Taken};
+use crate::line::{Answer, Line, LineError};
+use crate::memo::Memo;
+use crate::metrics::{Dropped, level};
+use crate::server::Unstored;
+
+/// A datagram that could be read.
+struct Arrival<'a> {
+    path: Path,
+    line: Line<'a>,
+    /// Of what an unsigned line shows.
+    mark: Option<u64>,
+    /// The number of a signed one.
+    taken: Option<Taken>,
+}
+
+impl Arrival<'_> {
+    fn is_empty(&self) -> bool {
+        self.line.payload.is_empty() && self.line.answer.is_none()
+    }
+
+    /// The silence that the line announces, with half of it as grace.
+    fn silence_ms(&self) -> Option<u64> {
+        self.line.heartbeat.map(|seconds| u64::from(seconds) * 1_500)
+    }
+}
+
+/// What a message costs of the publish window: written as Base64, a payload grows by a third.
+fn weight(payload: &[u8]) -> usize {
+    payload.len() / 3 * 4 + 4
+}
+
+impl Door {
+    pub(crate) fn on_datagram(&mut self, path: Path, bytes: &[u8]) {
+        let Some(mut arrival) = self.read(path, bytes) else { return };
+        if let Some(peer) = self.known(&arrival)
+            && self.visit(&mut arrival, &peer, false).is_ok()
+        {
+            return;
+        }
+        self.authenticate(arrival, bytes);
+    }
+
+    fn read<'a>(&self, path: Path, bytes: &'a [u8]) -> Option<Arrival<'a>> {
+        let line = match Line::parse(bytes) {
+            Ok(line) => line,
+            Err(error) => {
+                let (problem, word) = error.detail();
+                tracing::debug!(remote = %path, problem, word, "a datagram was refused");
+                let is_version = error == LineError::Version;
+                let cause =
+                    if is_version { RefusedCause::UnsupportedVersion } else { RefusedCause::Malformed };
+                self.refuse(cause, path, None);
+                return None;
+            }
+        };
+        if line.payload.len() > self.server.config.max_datagram {
+            self.refuse(RefusedCause::LimitReached, path, None);
+            return None;
+        }
+        let mark = line.signed.is_none().then(|| self.server.marker.of(&line, path.remote.ip()));
+        Some(Arrival { path, line, mark, taken: None })
+    }
+
+    /// The open session that was admitted by the very same as this line shows. A signed line is looked at each time.
+    fn known(&self, arrival: &Arrival<'_>) -> Option<PeerHandle> {
+        let mark = arrival.mark?;
+        let tenant = arrival.line.tenant.as_ref().unwrap_or(&self.server.tenant);
+        let peer = self.server.hub.peer(tenant, &arrival.line.device, Family::Udp)?;
+        let is_same = peer.memo(|memo| Marker::is_same(Memo::from(*memo).mark, mark));
+        (is_same && peer.transport() == Transport::Udp).then_some(peer)
+    }
+
+    fn authenticate(&mut self, arrival: Arrival<'_>, bytes: &[u8]) {
+        let shown = credentials(&arrival.line, arrival.path.remote);
+        let auth = Arc::clone(&self.server.auth);
+        let mut asking: BoxFuture<'static, Result<Principal, AuthError>> =
+            Box::pin(async move { auth.authenticate(&shown).await });
+        // Nearly always the answer is there at once. Where it is not, the future gets a waker when it is polled again.
+        match asking.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(verdict) => self.on_verdict(arrival, verdict),
+            Poll::Pending => self.let_wait(arrival.path, bytes, asking),
+        }
+    }
+
+    fn let_wait(
+        &mut self,
+        path: Path,
+        bytes: &[u8],
+        asking: BoxFuture<'static, Result<Principal, AuthError>>,
+    ) {
+        let server = &self.server;
+        if self.authenticating.len() >= server.config.max_authenticating {
+            return server.metrics.dropped(Dropped::AuthenticatingFull);
+        }
+        let (datagram, within) = (Bytes::copy_from_slice(bytes), server.config.auth_timeout);
+        server.metrics.authenticating.inc();
+        self.authenticating.push(Box::pin(async move {
+            let verdict = tokio::time::timeout(within, asking).await;
+            Authenticated { path, datagram, verdict: verdict.unwrap_or(Err(AuthError::Unavailable)) }
+        }));
+    }
+
+    pub(crate) fn on_authenticated(&mut self, done: &Authenticated) {
+        if let Some(arrival) = self.read(done.path, &done.datagram) {
+            self.on_verdict(arrival, done.verdict.clone());
+        }
+    }
+
+    fn on_verdict(&mut self, mut arrival: Arrival<'_>, verdict: Result<Principal, AuthError>) {
+        let principal = match verdict {
+            Ok(principal) => principal,
+            Err(AuthError::Refused(cause)) => return self.refuse(cause, arrival.path, None),
+            Err(AuthError::Unavailable) => return self.server.metrics.dropped(Dropped::Unauthenticated),
+        };
+        if let (Some(signed), Some(seq)) = (&arrival.line.signed, arrival.line.seq) {
+            let checked = self.server.guard.check(&principal, seq, &signed.mac);
+            self.server.metrics.signed_devices.set(level(self.server.guard.devices()));
+            match checked {
+                Checked::Taken(taken) => arrival.taken = Some(taken),
+                Checked::Again { is_settled } => return self.on_retransmission(&arrival, is_settled),
+                Checked::Stale => return self.refuse(RefusedCause::BadCredentials, arrival.path, None),
+                Checked::Full => {
+                    return self.refuse(
+                        RefusedCause::LimitReached,
+                        arrival.path,
+                        Some((&principal.tenant, &principal.device)),
+                    );
+                }
+            }
+        }
+        self.enter(arrival, &principal);
+    }
+
+    /// The same signed datagram again: its ack may have been lost. No sign of life: anybody may have kept a copy.
+    fn on_retransmission(&mut self, arrival: &Arrival<'_>, is_settled: bool) {
+        self.server.metrics.retransmitted.inc();
+        if is_settled {
+            self.ack_at_once(arrival);
+        }
+    }
+
+    fn enter(&mut self, mut arrival: Arrival<'_>, principal: &Principal) {
+        // Twice, since a session may end at any moment.
+        for _ in 0..2 {
+            let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Udp);
+            let (peer, is_new) = match open.filter(|peer| peer.transport() == Transport::Udp) {
+                Some(peer) => (peer, false),
+                None if arrival.line.bye && arrival.is_empty() => return self.nothing_to_store(&arrival),
+                None => match self.begin(&arrival, principal) {
+                    Some(peer) => (peer, true),
+                    None => return self.server.give_back(arrival.taken.as_ref()),
+                },
+            };
+            if self.visit(&mut arrival, &peer, is_new).is_ok() {
+                return;
+            }
+        }
+        self.drop_for(Dropped::Ended, &arrival);
+    }
+
+    fn begin(&self, arrival: &Arrival<'_>, principal: &Principal) -> Option<PeerHandle> {
+        let server = &self.server;
+        let of_operator =
+            || principal.keep_alive.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let hello = Hello {
+            principal: principal.clone(),
+            transport: Transport::Udp,
+            protocol: Protocol::Udp,
+            remote_id: arrival.line.device.as_str().into(),
+            remote_address: arrival.path.remote,
+            keep_alive_ms: arrival.silence_ms().or_else(of_operator),
+            on_silence: Reason::IdleTimeout,
+            inferred: true,
+            clean_start: None,
+            will: None,
+        };
+        let memo = Memo {
+            mark: arrival.mark.unwrap_or(0),
+            heartbeat: arrival.line.heartbeat.unwrap_or(0),
+            local: server.locals.number(arrival.path.local),
+        };
+        match server.hub.begin_inferred(hello, memo.into(), &self.post) {
+            Ok(peer) if server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
+                return Some(peer);
+            }
+            Ok(peer) => {
+                peer.close(Reason::CredentialsRevoked);
+                self.refuse(RefusedCause::BadCredentials, arrival.path, None);
+            }
+            Err(OpenError::Full) => self.refuse(
+                RefusedCause::LimitReached,
+                arrival.path,
+                Some((&principal.tenant, &principal.device)),
+            ),
+            Err(OpenError::Draining) => server.metrics.dropped(Dropped::Draining),
+            Err(_) => server.metrics.dropped(Dropped::Away),
+        }
+        None
+    }
+
+    /// The datagram's effects on an open session.
+    ///
+    /// # Errors
+    /// The reason of the session's end, when it has ended before anything of the datagram was published.
+    fn visit(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle, is_new: bool) -> Result<(), Reason> {
+        // A datagram that could not be dealt with when it first came was a sign of life then.
+        let is_sign = is_new || !arrival.taken.as_ref().is_some_and(|taken| taken.is_retry);
+        let mut commands = is_new;
+        if is_sign && !is_new {
+            commands = peer.heard_from(arrival.path.remote, &self.post)?.commands;
+            self.note(arrival, peer);
+        }
+        self.content(arrival, peer)?;
+        if arrival.line.bye {
+            peer.close(Reason::ClientClosed);
+        } else if is_sign {
+            // Before it sleeps: now it listens.
+            if commands {
+                self.send_commands(peer);
+            }
+            if let Some(seconds) = arrival.line.sleep {
+                peer.dormant(u64::from(seconds) * 1_000);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, arrival: &Arrival<'_>, peer: &PeerHandle) {
+        let local = self.server.locals.number(arrival.path.local);
+        let heartbeat = arrival.line.heartbeat;
+        let is_changed = peer.memo(|memo| {
+            let old = Memo::from(*memo);
+            let new = Memo {
+                mark: arrival.mark.unwrap_or(old.mark),
+                heartbeat: heartbeat.unwrap_or(old.heartbeat),
+                local,
+            };
+            *memo = new.into();
+            new.heartbeat != old.heartbeat
+        });
+        if is_changed && let Some(silence_ms) = arrival.silence_ms() {
+            peer.agree(Terms::after(silence_ms, Reason::IdleTimeout));
+        }
+    }
+
+    /// What the datagram brings.
+    fn content(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle) -> Result<(), Reason> {
+        if let Some(command) = &arrival.line.got {
+            peer.acknowledged(command);
+        }
+        if arrival.is_empty() {
+            self.nothing_to_store(arrival);
+            return Ok(());
+        }
+        let server = Arc::clone(&self.server);
+        if arrival.line.answer.is_none() && !peer.acl().may_publish(&server.no_topic) {
+            self.refuse(RefusedCause::NotAuthorized, arrival.path, Some((peer.tenant(), peer.device())));
+            return Ok(());
+        }
+        let Some(permit) = peer.try_admit(weight(arrival.line.payload)) else {
+            self.drop_for(Dropped::WindowFull, arrival);
+            return Ok(());
+        };
+        let token = if arrival.line.ack || arrival.taken.is_some() {
+            let unstored = Unstored {
+                socket: Arc::clone(&self.socket),
+                path: arrival.path,
+                ack: arrival.line.ack,
+                seq: arrival.line.seq,
+                taken: arrival.taken.take(),
+            };
+            match server.unstored.insert(unstored, &server.metrics) {
+                Ok(token) => Some(token),
+                Err(taken) => {
+                    arrival.taken = taken;
+                    self.drop_for(Dropped::UnstoredFull, arrival);
+                    return Ok(());
+                }
+            }
+        } else {
+            None
+        };
+        let submitted = self.submit(&arrival.line, arrival.path, peer, token, permit);
+        if !matches!(submitted, Ok(true)) {
+            let unstored = token.and_then(|token| server.unstored.remove(token, &server.metrics));
+            arrival.taken = unstored.and_then(|unstored| unstored.taken);
+        }
+        submitted.map(|_| ())
+    }
+
+    /// Hands the payload over. False when the device may not send it.
+    fn submit(
+        &self,
+        line: &Line<'_>,
+        path: Path,
+        peer: &PeerHandle,
+        token: Option<u64>,
+        permit: Permit,
+    ) -> Result<bool, Reason> {
+        let payload = Bytes::copy_from_slice(line.payload);
+        let message = |topic, properties, payload| Uplink {
+            topic,
+            qos: None,
+            retain: false,
+            content_type: None,
+            properties,
+            payload,
+        };
+        let Some(Answer { command, status }) = &line.answer else {
+            let uplink = message(Arc::clone(&self.server.no_topic), Vec::new(), payload);
+            return peer.upstream(uplink, token, permit).map(|()| true);
+        };
+        let status = status.as_deref().unwrap_or_default();
+        let Err(permit) = peer.answered(command, (status.into(), payload.clone()), (token, permit)) else {
+            return Ok(true);
+        };
+        // No such command is under way: an ordinary message, told apart by its topic.
+        let topic: Arc<str> = format!("command/res/{command}").into();
+        if !peer.acl().may_publish(&topic) {
+            self.refuse(RefusedCause::NotAuthorized, path, Some((peer.tenant(), peer.device())));
+            return Ok(false);
+        }
+        let properties = if status.is_empty() { Vec::new() } else { vec![("status".into(), status.into())] };
+        peer.upstream(message(topic, properties, payload), token, permit).map(|()| true)
+    }
+
+    /// A datagram without content is dealt with when its session knows of it.
+    fn nothing_to_store(&mut self, arrival: &Arrival<'_>) {
+        self.server.settle(arrival.taken.as_ref());
+        self.ack_at_once(arrival);
+    }
+
+    /// While NATS is away nothing is acknowledged.
+    fn ack_at_once(&mut self, arrival: &Arrival<'_>) {
+        if arrival.line.ack && self.server.hub.is_ready() {
+            let socket = Arc::clone(&self.socket);
+            self.ack(&socket, &arrival.path, arrival.line.seq);
+        }
+    }
+
+    fn drop_for(&self, reason: Dropped, arrival: &Arrival<'_>) {
+        self.server.metrics.dropped(reason);
+        self.server.give_back(arrival.taken.as_ref());
+    }
+
+    fn refuse(&self, cause: RefusedCause, path: Path, who: Option<(&TenantId, &DeviceId)>) {
+        let device = who.map(|(tenant, device)| (tenant.clone(), device.clone()));
+        self.server.hub.refused(cause, Transport::Udp, path.remote, device);
+    }
+}

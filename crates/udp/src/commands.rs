@@ -1,0 +1,96 @@
+//! Commands to devices: as datagrams to where the device was last heard from.
+//!
+//! Owns: when a command is sent, and when it waits. Does not own: the queue and the outcomes (`landfall-hub`), the form
+//! (`answer.rs`).
+
+use std::future::Future as _;
+use std::io;
+use std::task::Context;
+use std::time::Duration;
+
+use landfall_event::Outcome;
+use landfall_hub::{Command, PeerHandle};
+use landfall_net::Path;
+
+use crate::answer;
+use crate::door::Door;
+use crate::memo::Memo;
+use crate::metrics::level;
+
+/// The most bytes in a datagram over IPv4.
+const LARGEST: usize = 65_507;
+/// A socket without room is tried again after this.
+const RELIEF: Duration = Duration::from_millis(20);
+
+impl Door {
+    /// A session has commands: they go out now if the device is likely to hear them, else with its next word.
+    pub(crate) fn on_commands(&mut self, peer: &PeerHandle) {
+        let reach = self.server.config.reach;
+        if !peer.is_asleep() && Duration::from_millis(peer.silent_ms()) <= reach {
+            self.send_commands(peer);
+        }
+    }
+
+    /// Sends everything that waits for the device.
+    pub(crate) fn send_commands(&mut self, peer: &PeerHandle) {
+        let local = self.server.locals.address(peer.memo(|memo| Memo::from(*memo)).local);
+        let path = Path { remote: peer.remote_address(), local };
+        while let Some(command) = peer.next_command() {
+            if !may_receive(peer, &command) {
+                peer.settled(&command.id, Outcome::Rejected, "not-authorized");
+                continue;
+            }
+            answer::command(&command, &mut self.out);
+            if self.out.len() > LARGEST {
+                peer.settled(&command.id, Outcome::Rejected, "too-large");
+                continue;
+            }
+            match self.socket.try_send(&path, &self.out) {
+                Ok(()) => {
+                    self.server.metrics.commands.inc();
+                    // A device confirms with `got`, if it can; nothing says beforehand whether it does.
+                    peer.sent(&command.id, command.payload.len(), true);
+                }
+                Err(error) => {
+                    self.server.metrics.unsent_commands.inc();
+                    peer.put_back(command);
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        self.try_again(peer);
+                    } else {
+                        tracing::debug!(remote = %path, %error, "a command waits for the device's next word");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn try_again(&mut self, peer: &PeerHandle) {
+        if self.congested.len() < self.server.config.max_congested {
+            self.congested.push_back(peer.clone());
+            self.server.metrics.congested.inc();
+            self.relief.get_or_insert_with(|| Box::pin(tokio::time::sleep(RELIEF)));
+        }
+    }
+
+    /// Tries the devices again whose command found no room.
+    pub(crate) fn poll_relief(&mut self, cx: &mut Context<'_>) {
+        while self.relief.as_mut().is_some_and(|relief| relief.as_mut().poll(cx).is_ready()) {
+            self.relief = None;
+            let waiting = std::mem::take(&mut self.congested);
+            self.server.metrics.congested.dec_by(level(waiting.len()));
+            for peer in waiting {
+                // In its order: one that finds no room again waits for the next time.
+                self.on_commands(&peer);
+            }
+        }
+    }
+}
+
+/// The same filters as over MQTT, in either of the two forms that a command's topic has there.
+fn may_receive(peer: &PeerHandle, command: &Command) -> bool {
+    let acl = peer.acl();
+    ["command///req", "c///q"]
+        .iter()
+        .any(|form| acl.may_receive(&format!("{form}/{}/{}", command.id, command.name)))
+}

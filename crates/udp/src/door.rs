@@ -1,0 +1,170 @@
+//! One socket: its task, and everything that it waits for.
+//!
+//! Owns: the loop, acks, senders that are being authenticated. Does not own: what a datagram leads to (`arrival.rs`),
+//! commands (`commands.rs`).
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use landfall_hub::{AuthError, News, PeerHandle, Post, Principal};
+use landfall_net::{Batch, DatagramSocket, Path};
+use tokio::time::Sleep;
+
+use crate::answer;
+use crate::metrics::Dropped;
+use crate::server::UdpServer;
+
+/// After an error of the socket itself.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long acks are still said after the end: what is stored by then is told.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A datagram whose sender was authenticated in the background.
+pub(crate) struct Authenticated {
+    pub(crate) path: Path,
+    pub(crate) datagram: Bytes,
+    pub(crate) verdict: Result<Principal, AuthError>,
+}
+
+type Authenticating = Pin<Box<dyn Future<Output = Authenticated> + Send>>;
+
+pub(crate) struct Door {
+    pub(crate) server: Arc<UdpServer>,
+    pub(crate) socket: Arc<DatagramSocket>,
+    pub(crate) post: Arc<Post>,
+    /// At most `max_authenticating`.
+    pub(crate) authenticating: FuturesUnordered<Authenticating>,
+    /// Devices whose command found no room in the socket; at most `max_congested`.
+    pub(crate) congested: VecDeque<PeerHandle>,
+    pub(crate) relief: Option<Pin<Box<Sleep>>>,
+    news: Vec<News>,
+    pub(crate) out: Vec<u8>,
+}
+
+enum Turn {
+    Received(io::Result<usize>),
+    Stop,
+}
+
+impl Door {
+    pub(crate) fn new(server: Arc<UdpServer>, socket: Arc<DatagramSocket>) -> Self {
+        Self {
+            server,
+            socket,
+            post: Post::new(),
+            authenticating: FuturesUnordered::new(),
+            congested: VecDeque::new(),
+            relief: None,
+            news: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()> + Send) {
+        let mut stop = pin!(stop);
+        let mut batch = Batch::new();
+        loop {
+            match poll_fn(|cx| self.poll_turn(cx, &mut batch, stop.as_mut())).await {
+                Turn::Received(Ok(_)) => batch.iter().for_each(|(path, bytes)| self.on_received(path, bytes)),
+                Turn::Received(Err(error)) => {
+                    self.server.metrics.socket_errors.inc();
+                    tracing::warn!(%error, endpoint = %self.socket.endpoint(), "a UDP socket failed and is tried again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Turn::Stop => break,
+            }
+        }
+        self.server.metrics.authenticating.dec_by(crate::metrics::level(self.authenticating.len()));
+        self.authenticating.clear();
+        let _ = tokio::time::timeout(FAREWELL, self.last_acks()).await;
+    }
+
+    /// News before datagrams: what is stored makes room for what comes.
+    fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Turn> {
+        if stop.poll(cx).is_ready() {
+            return Poll::Ready(Turn::Stop);
+        }
+        self.poll_news(cx);
+        while let Poll::Ready(Some(done)) = self.authenticating.poll_next_unpin(cx) {
+            self.server.metrics.authenticating.dec();
+            self.on_authenticated(&done);
+        }
+        self.poll_relief(cx);
+        self.socket.poll_recv(cx, batch).map(Turn::Received)
+    }
+
+    fn poll_news(&mut self, cx: &mut Context<'_>) {
+        let mut news = std::mem::take(&mut self.news);
+        while self.post.poll(cx, &mut news).is_ready() {
+            news.drain(..).for_each(|news| self.on_news(news));
+        }
+        self.news = news;
+    }
+
+    /// A defect that one datagram meets must not cost all other devices their listener.
+    fn on_received(&mut self, path: Path, bytes: &[u8]) {
+        self.server.metrics.received.inc();
+        self.server.metrics.received_bytes.inc_by(u64::try_from(bytes.len()).unwrap_or(0));
+        let handled = std::panic::catch_unwind(AssertUnwindSafe(|| self.on_datagram(path, bytes)));
+        if handled.is_err() {
+            self.server.metrics.dropped(Dropped::Panicked);
+            tracing::error!(remote = %path, "a datagram met a defect of the listener; it alone is lost");
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Settled { token, result } => {
+                let server = &self.server;
+                let Some(unstored) = server.unstored.remove(token, &server.metrics) else { return };
+                if let Err(error) = result {
+                    tracing::debug!(remote = %unstored.path, %error, "a datagram will not be stored");
+                    server.metrics.dropped(Dropped::NotStored);
+                    server.give_back(unstored.taken.as_ref());
+                    return;
+                }
+                server.settle(unstored.taken.as_ref());
+                if unstored.ack {
+                    self.ack(&unstored.socket, &unstored.path, unstored.seq);
+                }
+            }
+            News::Commands(peer) => self.on_commands(&peer),
+            // No session is watched: its end needs nothing of the listener.
+            News::Ended(..) => {}
+        }
+    }
+
+    /// Says that a datagram is stored. An ack that the socket does not take is not tried again: the device asks again.
+    pub(crate) fn ack(&mut self, socket: &DatagramSocket, path: &Path, seq: Option<u64>) {
+        answer::ack(seq, &mut self.out);
+        match socket.try_send(path, &self.out) {
+            Ok(()) => self.server.metrics.acks.inc(),
+            Err(error) => {
+                tracing::debug!(remote = %path, %error, "an ack could not be sent");
+                self.server.metrics.unsent_acks.inc()
+            }
+        };
+    }
+
+    async fn last_acks(&mut self) {
+        let mut news = Vec::new();
+        while !self.server.unstored.is_empty() {
+            poll_fn(|cx| self.post.poll(cx, &mut news)).await;
+            news.drain(..).for_each(|news| self.on_news(news));
+        }
+    }
+}
