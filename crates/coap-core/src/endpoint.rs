@@ -1,40 +1,195 @@
 //! One CoAP endpoint: every peer of one socket.
 //!
-//! Owns: the public face. Does not own: its parts.
+//! Owns: the public face, the dispatch of datagrams and of time. Does not own: its parts, each of which is a module.
 
-use std::collections::VecDeque;
+mod answers;
+mod incoming;
+mod observations;
+mod outgoing;
+mod peers;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use ahash::RandomState;
+use bytes::Bytes;
+
+use self::answers::{Cut, Head};
+use self::incoming::Draft;
+use self::observations::Observation;
+use self::peers::{AMPLIFICATION, Peers};
+use crate::block::{BlockValue, Downloads, Fingerprint, Uploads};
+use crate::echo::Echo;
 use crate::limits::Limits;
-use crate::output::{ExchangeId, NoteId, ObservationId, Output};
+use crate::message::{Code, Kind, Message, Token};
+use crate::options::{Options, number};
+use crate::output::{ExchangeId, Output, Rejected};
+use crate::remembered::{Gone, Key, Remembered};
+use crate::request::{Method, Observe};
 use crate::response::Response;
+use crate::secrets::{Secrets, Seed};
 use crate::{Tick, codec};
 
-/// Random bytes of the shell: message ids, jitter and Echo values are derived from them. Secret, and never used twice.
-pub type Seed = [u8; 32];
+/// Message ids that are forgotten with each datagram, at most: more than come.
+const FORGOTTEN_PER_DATAGRAM: usize = 2;
+/// The same with each deadline.
+const FORGOTTEN_PER_TIMEOUT: usize = 4_096;
 
 /// The machine for all peers of one socket; `P` says who a peer is: an address and the local one, or a secure session.
 #[derive(Debug)]
 pub struct Endpoint<P> {
     limits: Arc<Limits>,
+    secrets: Secrets,
+    echo: Echo,
+    peers: Peers<P>,
+    remembered: Remembered,
+    /// By id, and so in the order in which they began.
+    exchanges: BTreeMap<u64, Exchange>,
+    /// When the empty acknowledgement of which exchange leaves, in order; the exchange may be over.
+    acknowledgements: VecDeque<(Tick, u64)>,
+    observations: HashMap<u64, Observation, RandomState>,
+    uploads: Uploads<P>,
+    downloads: Downloads<P, Head>,
+    /// When which peer's outbox is due.
+    timers: BTreeSet<(Tick, u32)>,
+    outgoing_bytes: usize,
+    last_id: u64,
     outputs: VecDeque<Output<P>>,
 }
 
-impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
+/// A request that the shell has, or that is being answered.
+#[derive(Debug)]
+struct Exchange {
+    began: Tick,
+    slot: u32,
+    key: Key,
+    token: Token,
+    confirmable: bool,
+    /// The empty acknowledgement has left.
+    acknowledged: bool,
+    no_response: u8,
+    /// It changes nothing: GET.
+    safe: bool,
+    register: bool,
+    wants_size2: bool,
+    block1: Option<BlockValue>,
+    block2: Option<BlockValue>,
+    resource: Fingerprint,
+}
+
+impl Exchange {
+    fn new(now: Tick, slot: u32, key: Key, message: &Message, draft: &Draft) -> Self {
+        Self {
+            began: now,
+            slot,
+            key,
+            token: message.token,
+            confirmable: message.kind == Kind::Con,
+            acknowledged: false,
+            no_response: incoming::no_response(&message.options),
+            safe: draft.request.method == Method::Get,
+            register: draft.request.observe == Some(Observe::Register),
+            wants_size2: draft.wants_size2,
+            block1: draft.block1,
+            block2: draft.block2,
+            resource: draft.resource,
+        }
+    }
+
+    /// The exponent of the largest block that the client takes.
+    fn szx(&self) -> u8 {
+        self.block2.map_or(BlockValue::MAX_SZX, BlockValue::szx)
+    }
+
+    fn cut(&self) -> Cut {
+        Cut {
+            wanted: BlockValue::first(self.szx()),
+            asked: self.block2.is_some(),
+            wants_size2: self.wants_size2,
+            resource: self.resource,
+        }
+    }
+
+    /// The options of the answer that are not the resource's, but for Observe.
+    fn own_options(&self) -> Options {
+        let mut options = Options::new();
+        if let Some(block) = self.block1 {
+            options.push_uint(number::BLOCK1, block.to_uint());
+        }
+        options
+    }
+}
+
+/// An observation and its observer.
+#[derive(Clone, Copy, Debug)]
+struct Parties {
+    slot: u32,
+    observation: u64,
+}
+
+/// A datagram that came.
+struct Arrival<'a, P> {
+    now: Tick,
+    peer: &'a P,
+    length: usize,
+}
+
+impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
     /// An endpoint without peers.
     #[must_use]
-    pub fn new(limits: Arc<Limits>, _seed: &Seed) -> Self {
-        Self { limits, outputs: VecDeque::new() }
+    pub fn new(limits: Arc<Limits>, seed: &Seed) -> Self {
+        let secrets = Secrets::new(seed);
+        Self {
+            echo: Echo::new(&secrets.derive(b"echo", &[]), limits.echo_window_ms),
+            peers: Peers::new(secrets.hasher()),
+            remembered: Remembered::new(secrets.hasher()),
+            exchanges: BTreeMap::new(),
+            acknowledgements: VecDeque::new(),
+            observations: HashMap::with_hasher(secrets.hasher()),
+            uploads: Uploads::new(limits.uploads()),
+            downloads: Downloads::new(limits.downloads()),
+            timers: BTreeSet::new(),
+            outgoing_bytes: 0,
+            last_id: 0,
+            outputs: VecDeque::new(),
+            secrets,
+            limits,
+        }
     }
 
     /// A datagram came from a peer.
-    pub fn receive(&mut self, _now: Tick, peer: &P, datagram: &[u8]) {
-        if let Err(malformed) = codec::decode(datagram) {
-            self.outputs.push_back(Output::Rejected {
-                peer: peer.clone(),
-                why: crate::Rejected::Malformed(malformed),
-            });
+    pub fn receive(&mut self, now: Tick, peer: &P, datagram: &[u8]) {
+        self.forget_old(now, FORGOTTEN_PER_DATAGRAM);
+        let arrival = Arrival { now, peer, length: datagram.len() };
+        if let Some(known) = self.peers.find(peer).and_then(|slot| self.peers.get_mut(slot)) {
+            known.earn(datagram.len());
+        }
+        let message = match codec::decode(datagram) {
+            Ok(message) => message,
+            Err(malformed) => {
+                if let Some(id) = malformed.reset {
+                    self.send(&arrival, codec::encode(&Message::empty(Kind::Rst, id)));
+                }
+                return self.reject(peer, Rejected::Malformed(malformed));
+            }
+        };
+        match (message.kind, message.code) {
+            (Kind::Con, Code::EMPTY) => {
+                self.send(&arrival, codec::encode(&Message::empty(Kind::Rst, message.id)));
+                self.outputs.push_back(Output::Ping { peer: peer.clone() });
+            }
+            (Kind::Ack, Code::EMPTY) => self.acknowledged(now, peer, message.id),
+            (Kind::Rst, _) => self.reset(now, peer, message.id),
+            (Kind::Con | Kind::Non, code) if code.is_request() => self.request(&arrival, &message),
+            (Kind::Con, _) => {
+                // A response to no request of ours, since there are none (section 4.2).
+                self.send(&arrival, codec::encode(&Message::empty(Kind::Rst, message.id)));
+                self.reject(peer, Rejected::Unmatched);
+            }
+            _ => self.reject(peer, Rejected::Unmatched),
         }
     }
 
@@ -43,50 +198,198 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Self::handle_timeout`] at the latest.
+    /// When to call [`Self::handle_timeout`] at the latest. It may be early, or in the past.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Tick> {
-        None
+        let lifetime = self.limits.exchange_lifetime_ms();
+        [
+            self.acknowledgements.front().map(|(at, _)| *at),
+            self.timers.first().map(|(at, _)| *at),
+            self.exchanges.first_key_value().map(|(_, exchange)| exchange.began + lifetime),
+            self.remembered.next_timeout(),
+            self.uploads.next_timeout(),
+            self.downloads.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Tick) {}
+    pub fn handle_timeout(&mut self, now: Tick) {
+        while let Some((_, id)) = self.acknowledgements.pop_front_if(|(at, _)| *at <= now) {
+            self.acknowledge_late(id);
+        }
+        while let Some((at, slot)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, slot));
+            self.outbox_due(now, slot);
+        }
+        let lifetime = self.limits.exchange_lifetime_ms();
+        while let Some(entry) =
+            self.exchanges.first_entry().filter(|entry| entry.get().began + lifetime <= now)
+        {
+            let exchange = entry.remove();
+            self.leave(&exchange);
+        }
+        self.forget_old(now, FORGOTTEN_PER_TIMEOUT);
+        self.uploads.expire(now);
+        self.downloads.expire(now);
+    }
 
     /// Answers a request: with the acknowledgement while that has not left, else on its own (RFC 7252, section 5.2).
     ///
-    /// Nothing happens if the exchange is over. What No-Response suppresses is not sent (RFC 7967).
-    pub fn respond(&mut self, _now: Tick, _exchange: ExchangeId, _response: Response) {}
-
-    /// Answers a registration and from then on observes (RFC 7641, section 4.1).
-    ///
-    /// `None`: answered without observing, since the exchange is over, was no registration, has an answer that says no, a
-    /// limit is reached, or the peer's address is to be proven first.
-    pub fn observe(
-        &mut self,
-        _now: Tick,
-        _exchange: ExchangeId,
-        _response: Response,
-    ) -> Option<ObservationId> {
-        None
-    }
-
-    /// Sends a notification, confirmable, behind those before it; [`Output::Delivered`] or [`Output::Failed`] follows.
-    ///
-    /// `None`: the observation is over, or the peer's queue is full. A response that is no success ends the observation (RFC
-    /// 7641, section 4.2).
-    pub fn notify(&mut self, _now: Tick, _observation: ObservationId, _response: Response) -> Option<NoteId> {
-        None
+    /// Nothing happens if the exchange is over. What No-Response suppresses is not sent (RFC 7967). A body above
+    /// [`Limits::max_body`] becomes 5.00.
+    pub fn respond(&mut self, now: Tick, exchange: ExchangeId, response: Response) {
+        if let Some(exchange) = self.take_exchange(exchange) {
+            self.finish(now, &exchange, response, None);
+        }
     }
 
     /// The peer's session is over: its observations end, and what was on its way to it fails. Its requests are answered still.
-    pub fn forget(&mut self, _peer: &P) {}
+    pub fn forget(&mut self, peer: &P) {
+        self.uploads.forget(peer);
+        self.downloads.forget(peer);
+        if let Some(slot) = self.peers.find(peer) {
+            self.end_all_observations(slot, None);
+            self.peers.release(slot);
+        }
+    }
 
-    /// The peer's address is proven: it has shown a secret, or a secure session is bound to it.
-    pub fn prove(&mut self, _peer: &P) {}
+    /// The peer's address is proven: it has shown a secret, or a secure session is bound to it. Holds for as long as anything
+    /// is known of the peer, so it is to be said with every request that proves it.
+    pub fn prove(&mut self, peer: &P) {
+        if let Some(known) = self.peers.find(peer).and_then(|slot| self.peers.get_mut(slot)) {
+            known.proven = true;
+        }
+    }
+
+    fn take_exchange(&mut self, id: ExchangeId) -> Option<Exchange> {
+        let exchange = self.exchanges.remove(&id.0)?;
+        // Deadlines of exchanges that are over go as soon as they are the first.
+        while self.acknowledgements.pop_front_if(|(_, id)| !self.exchanges.contains_key(id)).is_some() {}
+        Some(exchange)
+    }
+
+    /// Answers an exchange that was taken, and leaves it; says whether this answer is on its way.
+    fn finish(
+        &mut self,
+        now: Tick,
+        exchange: &Exchange,
+        response: Response,
+        observation: Option<u64>,
+    ) -> bool {
+        let response = if response.payload.len() > self.limits.max_body {
+            Response::new(Code::INTERNAL_SERVER_ERROR)
+        } else {
+            response
+        };
+        let sent = self.answer(now, exchange, response, observation);
+        self.leave(exchange);
+        sent
+    }
+
+    fn leave(&mut self, exchange: &Exchange) {
+        if let Some(peer) = self.peers.get_mut(exchange.slot) {
+            peer.exchanges -= 1;
+        }
+        self.peers.release(exchange.slot);
+    }
+
+    /// The answer takes longer: the request is acknowledged without it (section 5.2.2).
+    fn acknowledge_late(&mut self, id: u64) {
+        let Some(mut exchange) = self.exchanges.remove(&id) else { return };
+        self.acknowledge(&exchange);
+        exchange.acknowledged = true;
+        self.exchanges.insert(id, exchange);
+    }
+
+    fn forget_old(&mut self, now: Tick, max: usize) {
+        for _ in 0..max {
+            let Some(gone) = self.remembered.expire_one(now) else { return };
+            self.forget_one(gone);
+            self.peers.release(gone.slot);
+        }
+    }
+
+    fn forget_one(&mut self, gone: Gone) {
+        if let Some(peer) = self.peers.get_mut(gone.slot).filter(|peer| peer.serial == gone.serial) {
+            peer.remembered -= 1;
+        }
+    }
+
+    /// The longest datagram that may be sent for one that came.
+    fn credit(&self, arrival: &Arrival<'_, P>) -> usize {
+        let known = self.peers.find(arrival.peer).and_then(|slot| self.peers.get(slot));
+        known.map_or(AMPLIFICATION * arrival.length, peers::Peer::credit)
+    }
+
+    /// Sends what needs no state, within what may be sent.
+    fn send(&mut self, arrival: &Arrival<'_, P>, bytes: Bytes) -> bool {
+        if let Some(slot) = self.peers.find(arrival.peer) {
+            return self.transmit(slot, bytes);
+        }
+        let fits = bytes.len() <= AMPLIFICATION * arrival.length;
+        if fits {
+            self.outputs.push_back(Output::Transmit { peer: arrival.peer.clone(), bytes });
+        }
+        fits
+    }
+
+    fn reject(&mut self, peer: &P, why: Rejected) {
+        self.outputs.push_back(Output::Rejected { peer: peer.clone(), why });
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
 
     /// The bounds in force.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Peers of which anything is known.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Requests that wait for their answer.
+    #[must_use]
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Message ids that are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.remembered.len()
+    }
+
+    /// Observations in force.
+    #[must_use]
+    pub fn observations(&self) -> usize {
+        self.observations.len()
+    }
+
+    /// Bodies on their way in.
+    #[must_use]
+    pub fn uploads(&self) -> usize {
+        self.uploads.len()
+    }
+
+    /// Bodies on their way out.
+    #[must_use]
+    pub fn downloads(&self) -> usize {
+        self.downloads.len()
+    }
+
+    /// Bytes of bodies, of answers kept for duplicates and of messages to be sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.uploads.bytes() + self.downloads.bytes() + self.remembered.bytes() + self.outgoing_bytes
     }
 }

@@ -21,17 +21,20 @@ pub mod link;
 mod message;
 mod options;
 mod output;
+mod remembered;
 mod request;
 mod response;
+mod secrets;
 pub mod uri;
 
-pub use endpoint::{Endpoint, Seed};
+pub use endpoint::Endpoint;
 pub use limits::Limits;
 pub use message::{Code, Kind, Message, Token};
 pub use options::{Options, number};
 pub use output::{Ending, ExchangeId, NoteFailure, NoteId, ObservationId, Output, Rejected};
 pub use request::{Method, Observe, Request};
 pub use response::Response;
+pub use secrets::Seed;
 
 /// Milliseconds since an origin of the shell's own; never goes back.
 pub type Tick = u64;

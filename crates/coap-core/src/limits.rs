@@ -2,6 +2,8 @@
 //!
 //! Owns: the numbers. Does not own: what happens at each bound (the module that keeps to it says it).
 
+use crate::block::BodyLimits;
+
 /// The bounds of an endpoint; [`Default`] holds the values that the gateway starts with. Times are milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -40,14 +42,23 @@ pub struct Limits {
     pub max_body: usize,
     /// Bodies that are being assembled. 4,096.
     pub max_uploads: usize,
+    /// Bodies of one peer that are being assembled, or kept for their blocks. 4.
+    pub max_bodies_per_peer: usize,
     /// Bytes of bodies that are being assembled. 67,108,864.
     pub max_upload_bytes: usize,
     /// Bodies kept for the blocks still to be fetched. 4,096.
     pub max_downloads: usize,
     /// Bytes of bodies kept for the blocks still to be fetched. 67,108,864.
     pub max_download_bytes: usize,
-    /// How long a body may wait for its next block. 93,000 (MAX_TRANSMIT_WAIT).
+    /// How long a body may wait for its next block. 120,000.
     pub block_timeout_ms: u64,
+    /// How long the blocks of one body may take in all. 900,000.
+    pub body_timeout_ms: u64,
+    /// How long the next notification waits for the peer to fetch the blocks of the last one; each block begins it anew.
+    /// 5,000.
+    pub fetch_ms: u64,
+    /// How long an Echo value is good for (RFC 9175, section 2.3). 60,000.
+    pub echo_window_ms: u64,
     /// Seconds of Max-Age in 5.03: when to try again. 5.
     pub retry_after_s: u32,
 }
@@ -69,6 +80,23 @@ impl Limits {
     #[must_use]
     pub fn non_lifetime_ms(&self) -> u64 {
         self.max_transmit_span_ms() + self.max_latency_ms
+    }
+
+    /// The bounds of request bodies.
+    pub(crate) fn uploads(&self) -> BodyLimits {
+        BodyLimits {
+            body: self.max_body,
+            bodies: self.max_uploads,
+            per_peer: self.max_bodies_per_peer,
+            bytes: self.max_upload_bytes,
+            idle_ms: self.block_timeout_ms,
+            whole_ms: self.body_timeout_ms,
+        }
+    }
+
+    /// The bounds of response bodies.
+    pub(crate) fn downloads(&self) -> BodyLimits {
+        BodyLimits { bodies: self.max_downloads, bytes: self.max_download_bytes, ..self.uploads() }
     }
 
     /// The longest first timeout: ACK_TIMEOUT * ACK_RANDOM_FACTOR. 3 s.
@@ -97,10 +125,14 @@ impl Default for Limits {
             max_outgoing_bytes: 67_108_864,
             max_body: 1_048_576,
             max_uploads: 4_096,
+            max_bodies_per_peer: 4,
             max_upload_bytes: 67_108_864,
             max_downloads: 4_096,
             max_download_bytes: 67_108_864,
-            block_timeout_ms: 93_000,
+            block_timeout_ms: 120_000,
+            body_timeout_ms: 900_000,
+            fetch_ms: 5_000,
+            echo_window_ms: 60_000,
             retry_after_s: 5,
         }
     }

@@ -99,6 +99,25 @@ impl Options {
         self.0.iter().map(|(number, value)| (*number, value))
     }
 
+    /// Checks the critical options: each one served, none repeated that must not be, each of a length it may have (section
+    /// 5.4, table 4). Elective ones that break these rules are left to their readers, which ignore them.
+    pub(crate) fn check(&self) -> Result<(), BadOption> {
+        let mut before = None;
+        for (number, value) in self.iter().filter(|(number, _)| number & 1 == 1) {
+            let rule = critical(number).ok_or(BadOption(number))?;
+            let repeated = before.replace(number) == Some(number) && !rule.repeatable;
+            if repeated || value.len() < rule.shortest || value.len() > rule.longest {
+                return Err(BadOption(number));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of an elective option that is a number, if its length is one that it may have (section 5.4.3).
+    pub(crate) fn elective_uint(&self, number: u16, longest: usize) -> Option<u32> {
+        self.first(number).filter(|value| value.len() <= longest).and_then(|value| uint(value))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -110,6 +129,29 @@ impl Options {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// A critical option that is not served, is repeated or has a wrong length; its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadOption(pub(crate) u16);
+
+struct Rule {
+    repeatable: bool,
+    shortest: usize,
+    longest: usize,
+}
+
+/// The critical options that are served. If-Match, If-None-Match and OSCORE are not: a server that does not recognise one
+/// must say so rather than pass over it.
+fn critical(number: u16) -> Option<Rule> {
+    let (repeatable, shortest, longest) = match number {
+        number::URI_HOST => (false, 1, 255),
+        number::URI_PORT | number::ACCEPT => (false, 0, 2),
+        number::URI_PATH | number::URI_QUERY => (true, 0, 255),
+        number::BLOCK1 | number::BLOCK2 => (false, 0, 3),
+        _ => return None,
+    };
+    Some(Rule { repeatable, shortest, longest })
 }
 
 /// A number of 0 to 4 bytes, leading zeroes allowed (section 3.2); `None` for more.
