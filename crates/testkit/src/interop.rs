@@ -1,4 +1,4 @@
-//! Other people's MQTT clients as processes: mosquitto's from Debian and paho from PyPI.
+//! Other people's clients as processes: mosquitto's and libcoap's from Debian, paho and aiocoap from PyPI.
 //!
 //! Owns: their command lines. Does not own: what they should do to the gateway (the tests say).
 
@@ -89,7 +89,7 @@ pub fn mosquitto(program: &str, route: Route<'_>, version: Version, more: &[&str
 
 /// The paho script `tests/data/paho_device.py` as device `device`; `None` when paho is not installed and need not be.
 pub fn paho(route: Route<'_>, version: Version, device: &str, more: &[&str]) -> Option<Process> {
-    let python = paths::interop("paho-mqtt", paths::python())?;
+    let python = paths::interop("paho-mqtt", paths::python("paho"))?;
     let mut command = Command::new(python);
     command.arg(paths::repository().join("tests/data/paho_device.py"));
     command.args(["--port", &route.address.port().to_string(), "--id", device]);
@@ -105,4 +105,37 @@ pub fn paho(route: Route<'_>, version: Version, device: &str, more: &[&str]) -> 
     }
     command.args(more);
     Some(Process::spawn("paho", command))
+}
+
+/// libcoap's `coap-client` with these arguments, the last of which is usually the URI; `None` when it is not installed and
+/// need not be. It ends by itself after its answer, or `-s` or `-B` seconds.
+pub fn coap_client(arguments: &[&str]) -> Option<Process> {
+    let mut command = Command::new(paths::interop("coap-client", paths::libcoap("coap-client"))?);
+    command.args(arguments);
+    Some(Process::spawn("coap-client", command))
+}
+
+/// libcoap's `coap-server` on a port of 127.0.0.1, which shows that a client of ours is right about CoAP before it judges
+/// the gateway; `None` when it is not installed and need not be.
+pub fn coap_server(port: u16, more: &[&str]) -> Option<Process> {
+    let mut command = Command::new(paths::interop("coap-server", paths::libcoap("coap-server"))?);
+    command.args(["-A", "127.0.0.1", "-p", &port.to_string()]).args(more);
+    Some(Process::spawn("coap-server", command))
+}
+
+/// The aiocoap script `tests/data/aiocoap_device.py` as device `device`; `None` when aiocoap is not installed and need not
+/// be.
+pub fn aiocoap(address: SocketAddr, device: &str, more: &[&str]) -> Option<Process> {
+    let mut command = Command::new(paths::interop("aiocoap", paths::python("aiocoap"))?);
+    command.arg(paths::repository().join("tests/data/aiocoap_device.py"));
+    command.args([
+        "--host",
+        &address.ip().to_string(),
+        "--port",
+        &address.port().to_string(),
+        "--id",
+        device,
+    ]);
+    command.args(more);
+    Some(Process::spawn("aiocoap", command))
 }

@@ -17,6 +17,7 @@
     reason = "a test kit fails a test by panicking and says so on stderr"
 )]
 
+pub mod coap;
 pub mod contract;
 pub mod device;
 pub mod gateway;
@@ -39,6 +40,7 @@ pub mod websocket;
 pub mod wiretap;
 pub mod world;
 
+pub use coap::CoapClient;
 pub use device::{Device, Version};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use link::{Faults, Link};

@@ -52,10 +52,17 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// The Python that has paho-mqtt.
-pub fn python() -> Option<PathBuf> {
-    let python = repository().join(".tools/venv/bin/python");
-    python.is_file().then_some(python)
+/// The Python that has `module` (`paho`, `aiocoap`).
+pub fn python(module: &str) -> Option<PathBuf> {
+    let environment = repository().join(".tools/venv");
+    let mut versions = environment.join("lib").read_dir().ok()?.flatten();
+    versions.find(|version| version.path().join("site-packages").join(module).is_dir())?;
+    Some(environment.join("bin/python")).filter(|python| python.is_file())
+}
+
+/// A program of libcoap (`coap-client`, `coap-server`): Debian names each after what it is built with.
+pub fn libcoap(name: &str) -> Option<PathBuf> {
+    program(&format!("{name}-notls")).or_else(|| program(name))
 }
 
 /// An interop client, or `None` with a word on stderr that the test is skipped.
