@@ -1,6 +1,7 @@
 //! Who is present: one tracker decides when a device's session begins and when it ends, for every protocol.
 //!
-//! Owns: the session table, takeover, silence and its deadlines, the timer wheel, the counters of a session.
+//! Owns: the session table, takeover, silence and its deadlines, the timer wheel, the counters of a session, what is
+//! learned of a device's rhythm.
 //! Does not own: what a session's end is called on the wire (`landfall-event`), when time passes, who calls
 //! (`landfall-hub`), or what else belongs to a session (the caller's tag).
 //! Pure: no clock, socket, task or randomness. Time is an argument, the hasher of the table is the caller's.
