@@ -385,16 +385,19 @@ impl CoapClient {
     pub async fn drawn_by(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.send_raw(bytes).await;
         let ping = Message::empty(kind::CON, self.id());
-        self.send(&ping).await;
         let pong = Message::empty(kind::RST, ping.id).encode();
         within(self.timing.patience, "the pong", async {
             let mut came = Vec::new();
+            let mut again = tokio::time::interval(self.timing.ack_timeout);
             loop {
-                let bytes = self.receive_raw().await;
-                if bytes == pong {
-                    return came;
+                tokio::select! {
+                    bytes = self.receive_raw() => match bytes {
+                        bytes if bytes == pong => return came,
+                        bytes => came.push(bytes),
+                    },
+                    // The first tick is at once.
+                    _ = again.tick() => self.send(&ping).await,
                 }
-                came.push(bytes);
             }
         })
         .await
