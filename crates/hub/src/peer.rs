@@ -109,7 +109,7 @@ impl Hub {
 
     /// What a learned rhythm has to say of the silence that ended the session; nothing where `idle_timeout` did.
     pub(crate) fn evidence(&self, lane: &Lane, silent_ms: u64) -> Option<Evidence> {
-        let learned = lane.learned.as_ref()?;
+        let learned = lane.learned.as_ref().filter(|_| lane.asleep().is_none())?;
         let (interval_ms, phi) = (learned.cadence.interval_ms()?, learned.cadence.phi(silent_ms)?);
         (learned.silence_ms < self.config.idle_timeout_ms()).then_some(Evidence {
             interval_ms,
@@ -191,7 +191,9 @@ impl PeerHandle {
         if let Some(reason) = lane.ended {
             return Err(reason);
         }
-        let interval = now.saturating_sub(session.vitals.last_seen());
+        let last_seen = session.vitals.last_seen();
+        // A time in which the gateway could not have heard it, and an announced sleep, say nothing of its rhythm.
+        let telling = session.vitals.quiet_since(now) == last_seen && lane.asleep().is_none();
         session.vitals.touch(now);
         let terms = self.wake(&mut lane, now);
         if lane.remote != remote {
@@ -200,7 +202,7 @@ impl PeerHandle {
         if !lane.post.as_ref().is_some_and(|known| Arc::ptr_eq(known, post)) {
             lane.post = Some(Arc::clone(post));
         }
-        let terms = terms.or_else(|| self.learn(&mut lane, interval));
+        let terms = if telling { self.learn(&mut lane, now.saturating_sub(last_seen)) } else { terms };
         let heard = Heard { commands: lane.unsent() > 0 };
         drop(lane);
         if let Some(terms) = terms {

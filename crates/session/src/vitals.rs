@@ -88,7 +88,7 @@ impl Vitals {
     }
 
     /// Since when the device could have been heard and was not, as of `now`.
-    pub(crate) fn quiet_since(&self, now: Tick) -> Tick {
+    pub fn quiet_since(&self, now: Tick) -> Tick {
         let state = self.state.load(Relaxed);
         let excused = if state & HELD == 0 { state >> FLAG_BITS } else { now };
         self.last_seen().max(excused)
