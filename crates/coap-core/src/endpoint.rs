@@ -56,6 +56,7 @@ pub struct Endpoint<P> {
     /// When which peer's outbox is due.
     timers: BTreeSet<(Tick, u32)>,
     outgoing_bytes: usize,
+    retransmitted: u64,
     last_id: u64,
     outputs: VecDeque<Output<P>>,
 }
@@ -153,6 +154,7 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
             downloads: Downloads::new(limits.downloads()),
             timers: BTreeSet::new(),
             outgoing_bytes: 0,
+            retransmitted: 0,
             last_id: 0,
             outputs: VecDeque::new(),
             secrets,
@@ -262,6 +264,12 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         if let Some(known) = self.peers.find(peer).and_then(|slot| self.peers.get_mut(slot)) {
             known.proven = true;
         }
+    }
+
+    /// Whether the peer's address is proven.
+    #[must_use]
+    pub fn is_proven(&self, peer: &P) -> bool {
+        self.peers.find(peer).and_then(|slot| self.peers.get(slot)).is_some_and(|known| known.proven)
     }
 
     fn take_exchange(&mut self, id: ExchangeId) -> Option<Exchange> {
@@ -385,6 +393,12 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
     #[must_use]
     pub fn downloads(&self) -> usize {
         self.downloads.len()
+    }
+
+    /// Times that a message was sent again, so far.
+    #[must_use]
+    pub fn retransmitted(&self) -> u64 {
+        self.retransmitted
     }
 
     /// Bytes of bodies, of answers kept for duplicates and of messages to be sent.

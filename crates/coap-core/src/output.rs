@@ -43,6 +43,11 @@ pub enum Output<P> {
         /// Who lives.
         peer: P,
     },
+    /// A request came that came before, and got what it got then: a sign of life.
+    Repeated {
+        /// Who lives.
+        peer: P,
+    },
     /// An acknowledgement or reset came that matches a message of ours: a sign of life from the peer's own address.
     Heard {
         /// Who lives.

@@ -78,6 +78,14 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         Some(note)
     }
 
+    /// Ends an observation without a word to the observer; what is on its way for it fails. It is not told as ended.
+    pub fn unobserve(&mut self, observation: ObservationId) {
+        let observation = observation.0;
+        let Some(slot) = self.observations.get(&observation).map(|known| known.slot) else { return };
+        self.end_observation(Parties { slot, observation }, None);
+        self.peers.release(slot);
+    }
+
     /// Finds or makes the observation of a registration; says whether it is new.
     fn register(&mut self, exchange: &Exchange) -> Option<(u64, bool)> {
         let slot = exchange.slot;

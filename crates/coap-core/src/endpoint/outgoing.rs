@@ -198,6 +198,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
             flight.retransmitted += 1;
             flight.timeout *= 2;
             let (bytes, due) = (flight.bytes.clone(), now + flight.timeout);
+            self.retransmitted += 1;
             self.transmit(slot, bytes);
             return self.set_timer(slot, Some(due));
         }

@@ -81,6 +81,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         if let Some(bytes) = again.filter(|_| message.kind == Kind::Con) {
             self.transmit(slot, bytes);
         }
+        self.outputs.push_back(Output::Repeated { peer: arrival.peer.clone() });
         true
     }
 

@@ -1,0 +1,310 @@
+//! Commands to devices: as notifications to who observes `/command`, and as the answers of requests that wait for one.
+//!
+//! Owns: who waits for commands, when one is sent, what became of it on the way. Does not own: the queue and the outcomes
+//! (`landfall-hub`), retransmission (`landfall-coap-core`).
+//!
+//! A session has at most one notification under way: the next command leaves when it is acknowledged (RFC 7252, section
+//! 4.7). While a device sleeps nothing is sent to it; its next word lets everything go out that waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use landfall_coap_core::{Code, Ending, NoteFailure, NoteId, ObservationId, Observe, Response, content};
+use landfall_event::{Outcome, Reason};
+use landfall_hub::{Command, PeerHandle, unix_now};
+use landfall_net::Path;
+
+use crate::Tick;
+use crate::admission::Memo;
+use crate::asked::Asked;
+use crate::door::Door;
+use crate::resources::After;
+
+/// Where a session's commands can go, on this socket.
+#[derive(Debug)]
+pub(crate) struct Station {
+    peer: PeerHandle,
+    observer: Option<Observer>,
+    /// Requests that wait, oldest first: their places among all that wait.
+    waiting: VecDeque<(Tick, u64)>,
+}
+
+#[derive(Debug)]
+struct Observer {
+    id: ObservationId,
+    path: Path,
+    /// The notification that is under way.
+    note: Option<NoteId>,
+}
+
+/// A command under way as a notification.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    peer: PeerHandle,
+    command: Arc<Command>,
+    observation: ObservationId,
+}
+
+impl Door {
+    /// `GET /command`.
+    pub(crate) fn command(&mut self, asked: &Asked, peer: &PeerHandle) {
+        let mut after = self.after(asked, peer);
+        match asked.request.observe {
+            Some(Observe::Register) => {
+                self.observe(&after);
+                self.send_commands(peer);
+            }
+            // A command in the last answer would reach somebody who has said that nothing more is wanted.
+            Some(Observe::Deregister) => {
+                after.until = None;
+                self.finish_empty(&after);
+            }
+            None => {
+                // Without `ttd` it is told what there is now.
+                after.until.get_or_insert(0);
+                self.finish(after);
+            }
+        }
+    }
+
+    fn observe(&mut self, after: &After) {
+        let now = self.now();
+        let observed = self.endpoint.observe(now, after.exchange, Response::new(Code::CONTENT));
+        let session = after.peer.id();
+        // One that was refreshed keeps its id, and what is under way for it.
+        if let Some(id) = observed.filter(|id| !self.observed.contains_key(id)) {
+            let observer = Observer { id, path: after.path, note: None };
+            if let Some(before) = self.station(&after.peer).observer.replace(observer) {
+                self.observed.remove(&before.id);
+                self.endpoint.unobserve(before.id);
+            }
+            self.observed.insert(id, session);
+        }
+        self.let_sleep(&after.peer, after.sleep_s);
+    }
+
+    fn station(&mut self, peer: &PeerHandle) -> &mut Station {
+        let session = peer.id();
+        self.stations.entry(session).or_insert_with(|| {
+            self.server.strays.keep(session, self.number);
+            Station { peer: peer.clone(), observer: None, waiting: VecDeque::new() }
+        })
+    }
+
+    /// Gives the session's place up if nothing of it is left.
+    fn tidy(&mut self, peer: &PeerHandle) {
+        let session = peer.id();
+        let is_empty = |station: &Station| station.observer.is_none() && station.waiting.is_empty();
+        if self.stations.get(&session).is_some_and(is_empty) {
+            self.stations.remove(&session);
+            self.server.strays.let_go(session, self.number);
+        }
+    }
+
+    /// Answers a request that was taken: with a command, if it waits for one.
+    pub(crate) fn finish(&mut self, after: After) {
+        let Some(until) = after.until else { return self.finish_empty(&after) };
+        if let Some(command) = self.take_command(&after.peer, &after.path) {
+            return self.finish_with(&after, &command);
+        }
+        let full = self.waits.len() >= self.server.config.max_waiting;
+        if full || self.is_closing || until <= self.now() || after.peer.is_over() {
+            return self.finish_empty(&after);
+        }
+        self.waits_made += 1;
+        let place = (until, self.waits_made);
+        self.station(&after.peer).waiting.push_back(place);
+        self.waits.insert(place, after);
+    }
+
+    fn finish_empty(&mut self, after: &After) {
+        self.respond(after.exchange, Response::new(after.code));
+        self.let_sleep(&after.peer, after.sleep_s);
+    }
+
+    /// The answer is lost with its datagram, or comes again with it: the device's protocol acknowledges no answer to us.
+    fn finish_with(&mut self, after: &After, command: &Command) {
+        self.respond(after.exchange, response(after.code, command));
+        after.peer.sent(&command.id, command.payload.len(), false);
+        self.let_sleep(&after.peer, after.sleep_s);
+    }
+
+    /// The next command that the device may have, to be sent along a path. Towards an address that is not proven it might
+    /// not go out, and would be lost.
+    fn take_command(&self, peer: &PeerHandle, path: &Path) -> Option<Arc<Command>> {
+        if !self.endpoint.is_proven(path) {
+            return None;
+        }
+        let (now, largest) = (unix_now(), self.endpoint.limits().max_body);
+        loop {
+            let command = peer.next_command()?;
+            if !may_receive(peer, &command) {
+                peer.settled(&command.id, Outcome::Rejected, "not-authorized");
+            } else if command.payload.len() > largest {
+                peer.settled(&command.id, Outcome::Rejected, "too-large");
+            } else if command.expires_at > now {
+                return Some(command);
+            }
+            // The outcome of one that has expired is told at the next tick, and then it must not have been sent.
+        }
+    }
+
+    /// Sends what can be sent now of what waits for the device.
+    pub(crate) fn send_commands(&mut self, peer: &PeerHandle) {
+        if !self.stations.contains_key(&peer.id()) {
+            return self.server.strays.pass_commands(peer, self.number);
+        }
+        if peer.is_asleep() {
+            return;
+        }
+        while self.send_command(peer) {}
+        self.tidy(peer);
+    }
+
+    /// False when there is nobody to send to now, or nothing to send.
+    fn send_command(&mut self, peer: &PeerHandle) -> bool {
+        let Some(station) = self.stations.get(&peer.id()) else { return false };
+        let waiting = station.waiting.front().and_then(|place| Some((*place, self.waits.get(place)?.path)));
+        let idle = station.observer.as_ref().filter(|observer| observer.note.is_none());
+        let idle = idle.map(|observer| (observer.id, observer.path));
+        let path = waiting.map(|(_, path)| path).or(idle.map(|(_, path)| path));
+        let Some(command) = path.and_then(|path| self.take_command(peer, &path)) else { return false };
+        if let Some((place, _)) = waiting {
+            if let Some(station) = self.stations.get_mut(&peer.id()) {
+                station.waiting.pop_front();
+            }
+            if let Some(after) = self.waits.remove(&place) {
+                self.finish_with(&after, &command);
+            }
+            return true;
+        }
+        idle.is_some_and(|(observation, _)| self.notify(peer, observation, command))
+    }
+
+    fn notify(&mut self, peer: &PeerHandle, observation: ObservationId, command: Arc<Command>) -> bool {
+        let now = self.now();
+        let Some(note) = self.endpoint.notify(now, observation, response(Code::CONTENT, &command)) else {
+            // No room for it, or nobody observes any more; the machine tells of the latter.
+            peer.put_back(command);
+            return false;
+        };
+        self.server.metrics.notifications.inc();
+        peer.sent(&command.id, command.payload.len(), true);
+        if let Some(observer) = self.observer(peer, observation) {
+            observer.note = Some(note);
+        }
+        self.notes.insert(note, Flight { peer: peer.clone(), command, observation });
+        true
+    }
+
+    fn observer(&mut self, peer: &PeerHandle, observation: ObservationId) -> Option<&mut Observer> {
+        let observer = self.stations.get_mut(&peer.id())?.observer.as_mut()?;
+        (observer.id == observation).then_some(observer)
+    }
+
+    /// The device has acknowledged a notification.
+    pub(crate) fn on_delivered(&mut self, note: NoteId) {
+        let Some(flight) = self.notes.remove(&note) else { return };
+        flight.peer.acknowledged(&flight.command.id);
+        self.free(&flight, note);
+        self.send_commands(&flight.peer);
+    }
+
+    /// A notification will never be acknowledged.
+    pub(crate) fn on_failed(&mut self, note: NoteId, why: NoteFailure) {
+        let Some(flight) = self.notes.remove(&note) else { return };
+        self.free(&flight, note);
+        let peer = flight.peer;
+        match why {
+            NoteFailure::Reset => peer.settled(&flight.command.id, Outcome::Failed, "reset"),
+            // The device may yet be heard before the command's time is over.
+            NoteFailure::Silent => peer.put_back(flight.command),
+            // Perhaps there is another observer already.
+            NoteFailure::Ended => {
+                peer.put_back(flight.command);
+                self.send_commands(&peer);
+            }
+        }
+    }
+
+    fn free(&mut self, flight: &Flight, note: NoteId) {
+        if let Some(observer) = self.observer(&flight.peer, flight.observation)
+            && observer.note == Some(note)
+        {
+            observer.note = None;
+        }
+    }
+
+    /// Ends nothing else: presence is decided by silence alone.
+    pub(crate) fn on_observation_ended(&mut self, observation: ObservationId, path: &Path, why: Ending) {
+        let Some(session) = self.observed.remove(&observation) else { return };
+        tracing::debug!(remote = %path, ?why, "an observation has ended");
+        let Some(station) = self.stations.get_mut(&session) else { return };
+        if station.observer.as_ref().is_some_and(|observer| observer.id == observation) {
+            station.observer = None;
+        }
+        let peer = station.peer.clone();
+        self.tidy(&peer);
+    }
+
+    /// Answers whoever has waited long enough, and all of them when nothing more will come.
+    pub(crate) fn end_waits(&mut self, now: Tick) {
+        while let Some(entry) = self.waits.first_entry()
+            && (entry.key().0 <= now || self.is_closing)
+        {
+            let place = *entry.key();
+            let after = entry.remove();
+            if let Some(station) = self.stations.get_mut(&after.peer.id()) {
+                station.waiting.retain(|other| *other != place);
+            }
+            let peer = after.peer.clone();
+            self.finish_empty(&after);
+            self.tidy(&peer);
+        }
+    }
+
+    /// A session is over: nobody waits for its commands any more.
+    pub(crate) fn on_ended(&mut self, peer: &PeerHandle, reason: Reason) {
+        let session = peer.id();
+        self.paths.forget(peer);
+        if peer.memo(|memo| Memo::from(*memo).is_registered) {
+            self.server.registrations.forget(session);
+        }
+        let Some(station) = self.stations.remove(&session) else {
+            return self.server.strays.pass_end(peer, reason, self.number);
+        };
+        self.server.strays.let_go(session, self.number);
+        for place in station.waiting {
+            if let Some(after) = self.waits.remove(&place) {
+                self.respond(after.exchange, Response::new(after.code));
+            }
+        }
+        if let Some(observer) = station.observer {
+            self.observed.remove(&observer.id);
+            self.endpoint.unobserve(observer.id);
+        }
+    }
+}
+
+/// A command as an answer or a notification: what it is called stands where its answer is to go.
+fn response(code: Code, command: &Command) -> Response {
+    let format = command.content_type.as_deref().and_then(content::number);
+    let response = Response::new(code)
+        .location("command")
+        .location("res")
+        .location(command.id.as_str().to_owned())
+        .location_query(format!("name={}", command.name))
+        .with_payload(command.payload.clone());
+    match format {
+        Some(format) => response.content_format(format),
+        None => response,
+    }
+}
+
+/// The same filters as over MQTT, in either of the two forms that a command's topic has there.
+fn may_receive(peer: &PeerHandle, command: &Command) -> bool {
+    let acl = peer.acl();
+    ["command///req", "c///q"]
+        .iter()
+        .any(|form| acl.may_receive(&format!("{form}/{}/{}", command.id, command.name)))
+}

@@ -1,0 +1,65 @@
+//! The CoAP server: what all its sockets share.
+//!
+//! Owns: settings, registrations, the way of news between sockets. Does not own: one socket's loop (`door.rs`).
+
+use std::sync::Arc;
+
+use landfall_event::TenantId;
+use landfall_hub::{Authenticator, Hub};
+use landfall_net::{DatagramSocket, Scope};
+use prometheus_client::registry::Registry;
+
+use crate::CoapConfig;
+use crate::admission::Marker;
+use crate::door::Door;
+use crate::metrics::Metrics;
+use crate::registrations::Registrations;
+use crate::stray::Strays;
+
+/// Serves CoAP on whatever sockets it is given.
+#[derive(Debug)]
+pub struct CoapServer {
+    pub(crate) config: CoapConfig,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) auth: Arc<dyn Authenticator>,
+    pub(crate) metrics: Metrics,
+    pub(crate) marker: Marker,
+    pub(crate) registrations: Registrations,
+    pub(crate) strays: Strays,
+    /// The tenant of a request that names none.
+    pub(crate) tenant: TenantId,
+}
+
+impl CoapServer {
+    /// A server on this hub; registers its metrics.
+    pub fn new(
+        config: CoapConfig,
+        hub: Arc<Hub>,
+        auth: Arc<dyn Authenticator>,
+        registry: &mut Registry,
+    ) -> Arc<Self> {
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        #[expect(clippy::expect_used, reason = "a constant")]
+        let tenant = "default".parse().expect("a valid tenant");
+        Arc::new(Self {
+            marker: Marker::random(),
+            registrations: Registrations::new(config.max_registrations, metrics.registrations.clone()),
+            strays: Strays::default(),
+            tenant,
+            config,
+            hub,
+            auth,
+            metrics,
+        })
+    }
+
+    /// Serves a socket in `scope`, with one task, until the scope is cancelled. Returns false when it has been, or when the
+    /// server has 65,535 sockets already.
+    pub fn serve(self: &Arc<Self>, socket: DatagramSocket, scope: &Scope) -> bool {
+        let Some(place) = self.strays.enter() else { return false };
+        let stop = scope.token();
+        let door = Door::new(Arc::clone(self), socket, place);
+        scope.spawn(async move { door.run(stop.cancelled()).await })
+    }
+}
