@@ -26,7 +26,8 @@ impl Door {
     /// A session has commands: they go out now if the device is likely to hear them, else with its next word.
     pub(crate) fn on_commands(&mut self, peer: &PeerHandle) {
         let reach = self.server.config.reach;
-        if !peer.is_asleep() && Duration::from_millis(peer.silent_ms()) <= reach {
+        let is_near = !reach.is_zero() && Duration::from_millis(peer.silent_ms()) <= reach;
+        if is_near && !peer.is_asleep() {
             self.send_commands(peer);
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct UdpConfig {
     /// Bytes of payload in one datagram; a larger one is refused whole.
     pub max_datagram: usize,
-    /// A device that was heard within this time is sent its commands at once; for another they wait for its next word.
+    /// A device that was heard within this time is sent its commands at once; for another they wait for its next word. Zero: for
+    /// every one.
     pub reach: Duration,
     /// Datagrams whose ack waits for the store, over all sockets. Further ones are dropped.
     pub max_unstored: usize,

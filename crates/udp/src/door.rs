@@ -162,7 +162,7 @@ impl Door {
 
     async fn last_acks(&mut self) {
         let mut news = Vec::new();
-        while !self.server.unstored.is_empty() {
+        while self.server.unstored.has_of(&self.socket) {
             poll_fn(|cx| self.post.poll(cx, &mut news)).await;
             news.drain(..).for_each(|news| self.on_news(news));
         }

@@ -121,7 +121,8 @@ impl UnstoredTable {
         unstored
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.lock().is_empty()
+    /// Does anything wait that came in at `socket`?
+    pub(crate) fn has_of(&self, socket: &Arc<DatagramSocket>) -> bool {
+        self.waiting.lock().iter().any(|(_, unstored)| Arc::ptr_eq(&unstored.socket, socket))
     }
 }

@@ -4,5 +4,6 @@
 mod bounds;
 mod commands;
 mod messages;
+mod page;
 mod proof;
 mod world;
