@@ -2,6 +2,7 @@
 //!
 //! Owns: build, start, wait, drain. Does not own: what the parts do.
 
+mod doors;
 mod figures;
 mod parts;
 mod signals;
@@ -10,11 +11,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use landfall_coap::CoapServer;
 use landfall_hub::CommandRequest;
 use landfall_mqtt::{MqttServer, Sessions};
 use landfall_nats::embedded::Embedded;
 use landfall_nats::{AdminRequest, Health, JetStreamStore, Publisher, Requests, Target, streams};
-use landfall_net::{AcceptSettings, Gate, Limits, Listener, Scope};
+use landfall_net::{Gate, Limits, Listener, Scope};
+use landfall_udp::UdpServer;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
@@ -24,6 +27,7 @@ use crate::auth::Auth;
 use crate::runfile::{Announced, RunFile};
 use crate::settings::Settings;
 
+use doors::{Doors, Servers};
 use parts::Standing;
 use signals::Signals;
 
@@ -40,10 +44,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let auth = Arc::new(Auth::from_settings(&settings.auth)?);
     let tls = parts::tls(&settings)?;
-    let mut listeners = Vec::new();
-    for endpoint in &settings.mqtt.listen {
-        listeners.push(Listener::bind(endpoint, tls.clone()).await.map_err(Failure::runtime)?);
-    }
+    let doors = Doors::bind(&settings, tls.as_ref()).await.map_err(Failure::runtime)?;
     let embedded = tokio::select! {
         embedded = parts::embedded(&settings) => embedded?,
         () = signals.end() => return Ok(()),
@@ -55,7 +56,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     }
     let mut gateway = Gateway::build(settings, auth, target, scopes).await?;
     let started = tokio::select! {
-        started = gateway.start(listeners, embedded.as_ref()) => started.map(Some),
+        started = gateway.start(doors, embedded.as_ref()) => started.map(Some),
         () = signals.end() => Ok(None),
     };
     if matches!(started, Ok(Some(_))) {
@@ -93,6 +94,8 @@ struct Gateway {
     standing: Arc<Standing>,
     gate: Arc<Gate>,
     sessions: Option<Arc<Sessions>>,
+    coap: Arc<CoapServer>,
+    udp: Arc<UdpServer>,
     scopes: Scopes,
 }
 
@@ -116,20 +119,19 @@ impl Gateway {
         };
         let gate = Gate::new(limits);
         figures::register(&mut registry, &standing, &gate, &settings);
+        let (hub, who) = (standing.hub(), || Arc::clone(&auth) as _);
+        let coap = CoapServer::new(parts::coap_config(&settings), Arc::clone(hub), who(), &mut registry);
+        let udp = UdpServer::new(parts::udp_config(&settings), Arc::clone(hub), who(), &mut registry);
         if let Some(endpoint) = &settings.admin.listen {
             let listener = Listener::bind(endpoint, None).await.map_err(Failure::runtime)?;
             standing.set_admin(listener.local_addr().map_err(Failure::runtime)?);
             AdminServer::start(listener, &scopes.parts, Arc::clone(&standing) as _, registry);
         }
-        Ok(Self { settings, auth, target, client, bus, standing, gate, sessions: None, scopes })
+        Ok(Self { settings, auth, target, client, bus, standing, gate, sessions: None, coap, udp, scopes })
     }
 
     /// Starts serving; returns when everything is in place and told.
-    async fn start(
-        &mut self,
-        listeners: Vec<Listener>,
-        embedded: Option<&Embedded>,
-    ) -> Result<Announced, Failure> {
+    async fn start(&mut self, doors: Doors, embedded: Option<&Embedded>) -> Result<Announced, Failure> {
         let context = async_nats::jetstream::new(self.client.clone());
         let kept = parts::stream_settings(&self.settings);
         streams::establish(&context, &kept).await.map_err(Failure::runtime)?;
@@ -138,16 +140,12 @@ impl Gateway {
         }
         let hub = Arc::clone(self.standing.hub());
         hub.start(&self.scopes.inside);
-        let server = self.mqtt_server().await?;
+        let mqtt = self.mqtt_server().await?;
         self.follow_auth();
         self.serve_requests().await?;
         hub.announce(&self.scopes.inside).await.map_err(Failure::runtime)?;
-        let mut told = Vec::new();
-        for listener in listeners {
-            told.push(listener.endpoint().to_string());
-            let accept = AcceptSettings { handshake_timeout: self.settings.tls.handshake_timeout };
-            listener.run(&self.scopes.doors, Arc::clone(&server), Arc::clone(&self.gate), accept);
-        }
+        let servers = Servers { mqtt, coap: Arc::clone(&self.coap), udp: Arc::clone(&self.udp) };
+        let told = doors.open(&servers, &self.scopes.doors, &self.gate, &self.settings);
         self.standing.set_serving();
         self.announce(told, embedded)
     }
@@ -203,7 +201,11 @@ impl Gateway {
         Ok(())
     }
 
-    fn announce(&self, listeners: Vec<String>, embedded: Option<&Embedded>) -> Result<Announced, Failure> {
+    fn announce(
+        &self,
+        listeners: BTreeMap<String, Vec<String>>,
+        embedded: Option<&Embedded>,
+    ) -> Result<Announced, Failure> {
         let origin = self.standing.origin();
         let nats = embedded.map_or_else(|| self.target.to_string(), Embedded::url);
         let admin = self.standing.admin();
@@ -215,7 +217,7 @@ impl Gateway {
             incarnation: origin.incarnation.to_string(),
             nats,
             admin,
-            listeners: BTreeMap::from([("mqtt".to_owned(), listeners)]),
+            listeners,
         };
         let store_dir = &self.settings.nats.store_dir;
         run.announce(store_dir).map_err(|error| {

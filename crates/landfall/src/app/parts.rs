@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::Client;
+use landfall_coap::CoapConfig;
 use landfall_event::{DeviceId, Incarnation, Origin, ReplicaId, TenantId};
 use landfall_hub::{Bus as _, Hub, HubConfig, SessionView, unix_now};
 use landfall_mqtt::{MqttConfig, OfflineLimits, Sessions};
@@ -16,6 +17,7 @@ use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::window::Bounds;
 use landfall_nats::{ConnectSettings, Health, Publisher, PublisherSettings, Target};
 use landfall_net::Tls;
+use landfall_udp::UdpConfig;
 use prometheus_client::registry::Registry;
 
 use crate::Failure;
@@ -49,13 +51,20 @@ pub(super) async fn embedded(settings: &Settings) -> Result<Option<Embedded>, Fa
         server: settings.nats.server.clone(),
         sync_always: settings.nats.sync_always,
         // The largest packet as an event: texts and properties may grow sixfold in JSON, and the event has a head.
-        max_payload: (8 * bytes_of(settings.mqtt.max_packet_size)).max(1 << 20),
+        max_payload: (8 * largest_message(settings)).max(1 << 20),
         launcher: std::env::current_exe().ok(),
         ..EmbeddedSettings::default()
     };
     let embedded = Embedded::start(server).await.map_err(Failure::runtime)?;
     tracing::info!(url = embedded.url(), "nats-server started");
     Ok(Some(embedded))
+}
+
+/// The largest message that a device may send, whatever the protocol, in bytes.
+fn largest_message(settings: &Settings) -> usize {
+    let [mqtt, coap, udp] =
+        [bytes_of(settings.mqtt.max_packet_size), settings.coap.max_body, settings.udp.max_datagram];
+    mqtt.max(coap).max(udp)
 }
 
 pub(super) fn target(settings: &Settings, embedded: Option<&Embedded>) -> Result<Target, Failure> {
@@ -117,6 +126,35 @@ pub(super) fn mqtt_config(settings: &Settings) -> MqttConfig {
     }
 }
 
+pub(super) fn coap_config(settings: &Settings) -> CoapConfig {
+    let coap = &settings.coap;
+    // The settings bound what there is in all, the protocol machine what one socket has.
+    let share = |in_all: usize, least: usize| coap.share(in_all, least);
+    let limits = landfall_coap_core::Limits {
+        max_peers: share(coap.max_peers, 1),
+        max_exchanges: share(coap.max_exchanges, 1),
+        max_remembered: share(coap.max_remembered, 1),
+        max_replay_bytes: share(coap.replay_memory, 1),
+        max_observations: share(coap.max_observations, 1),
+        max_body: coap.max_body,
+        max_uploads: share(coap.max_uploads, 1),
+        max_upload_bytes: share(coap.upload_memory, coap.max_body),
+        ..landfall_coap_core::Limits::default()
+    };
+    CoapConfig { limits: Arc::new(limits), max_ttd: coap.max_ttd, ..CoapConfig::default() }
+}
+
+pub(super) fn udp_config(settings: &Settings) -> UdpConfig {
+    let udp = &settings.udp;
+    UdpConfig {
+        max_datagram: udp.max_datagram,
+        reach: udp.reach,
+        max_unstored: udp.max_unstored,
+        max_signed_devices: udp.max_signed_devices,
+        ..UdpConfig::default()
+    }
+}
+
 fn hub_config(settings: &Settings) -> HubConfig {
     let origin = Origin {
         instance: settings.instance.name.clone(),
@@ -134,6 +172,9 @@ fn hub_config(settings: &Settings) -> HubConfig {
         commands_per_session: settings.commands.max_per_device,
         max_commands: settings.commands.max_under_way,
         max_command_ttl: settings.commands.max_ttl,
+        max_quiet_devices: settings.commands.max_quiet_devices,
+        idle_timeout: settings.presence.idle_timeout,
+        adaptive: settings.presence.learning(),
         ..HubConfig::new(origin)
     }
 }
