@@ -10,6 +10,7 @@ use crate::metadata::Metadata;
 /// is taken out here, a new one is looked at before it is let in.
 const TWICE: &[&str] = &[
     "block-buffer",
+    "coap-message",
     "const-oid",
     "cpufeatures",
     "crypto-common",
