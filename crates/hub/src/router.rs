@@ -356,7 +356,11 @@ impl Hub {
     ) -> Result<(), Option<OwnedSemaphorePermit>> {
         let mut lane = session.lane.lock();
         let Some(flight) = lane.land(id) else { return Err(told.1) };
-        let verdict = Verdict { outcome: Outcome::Answered, response: Some(response), status: Some(status) };
+        let verdict = Verdict {
+            outcome: Outcome::Answered,
+            response: Some(response),
+            status: Some(status).filter(|s| !s.is_empty()),
+        };
         self.settle_in(session, &mut lane, &flight, verdict, told);
         Ok(())
     }
