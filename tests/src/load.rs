@@ -45,3 +45,27 @@ async fn published_messages_are_acknowledged_and_timed() {
     assert!(number("latency_p50_us") > 0 && number("latency_p50_us") <= number("latency_p99_us"), "{report}");
     world.close().await;
 }
+
+/// The marks are for a million devices in a release build (docs/performance.md). What this holds is that the measurement
+/// measures: everybody arrives, is heard, and is told of exactly once after the own deadline.
+#[tokio::test]
+async fn a_thousand_datagram_devices_come_speak_and_fall_silent_at_once() {
+    let world = World::start().await;
+    let run = world.gateway.run_file();
+    let (server, admin) = (run.listeners["udp"][0].replace("udp://", ""), run.admin.to_string());
+    let (nats, pid) = (world.nats.url(), world.gateway.pid().to_string());
+    let place = ["--server", &server, "--admin", &admin, "--nats", &nats, "--pid", &pid];
+    let size = ["--devices", "1000", "--hold", "0", "--seconds", "1", "--bursts", "2"];
+    let report = load(&[&["udp"], &place[..], &size[..]].concat()).await;
+    let number = |name: &str| report[name].as_i64().unwrap_or_else(|| panic!("{name} in {report}"));
+    assert_eq!(number("ended"), 1000, "{report}");
+    assert!(number("end_events") < 200, "ends at once share events: {report}");
+    assert!(number("touches") > 1000, "{report}");
+    assert!((1..65_536).contains(&number("bytes_per_device")), "{report}");
+    for (detected, published) in
+        [("detected_p50_ms", "published_p50_ms"), ("detected_max_ms", "published_max_ms")]
+    {
+        assert!(number(detected) <= number(published) + 5 && number(published) < 10_000, "{report}");
+    }
+    world.close().await;
+}

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::client;
+use crate::process::resident;
 use crate::report::Report;
 
 /// Settings of the scenario.
@@ -28,15 +29,6 @@ pub(crate) struct Idle {
     /// Seconds to hold the connections before measuring.
     #[arg(long, default_value_t = 2)]
     hold: u64,
-}
-
-/// Resident anonymous memory of a process, in bytes: what it allocated, without the files that it maps.
-fn resident(pid: u32) -> Result<u64, String> {
-    let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| format!("{path} has no RssAnon"))
 }
 
 impl Idle {

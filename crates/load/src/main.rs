@@ -1,17 +1,20 @@
-//! `landfall-load`: puts a known load on an MQTT server and says what came of it.
+//! `landfall-load`: puts a known load on a server and says what came of it.
 //!
-//! Owns: the scenarios and their command line. Does not own: the server under load, which may be any.
+//! Owns: the scenarios and their command line. Does not own: the server under load: any for MQTT, a gateway for UDP.
 
 mod client;
 mod idle;
+mod metrics;
+mod process;
 mod publish;
 mod report;
+mod udp;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Puts a known load on an MQTT server and says what came of it.
+/// Puts a known load on a server and says what came of it.
 #[derive(Debug, Parser)]
 #[command(name = "landfall-load", version)]
 struct Cli {
@@ -31,6 +34,8 @@ enum Scenario {
     Idle(idle::Idle),
     /// Publishes with a window of unacknowledged messages per connection.
     Publish(publish::Publish),
+    /// Plays UDP devices of a gateway: their memory, their heartbeats, and how late it tells that all fell silent at once.
+    Udp(udp::Udp),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
             match cli.scenario {
                 Scenario::Idle(scenario) => scenario.run().await,
                 Scenario::Publish(scenario) => scenario.run().await,
+                Scenario::Udp(scenario) => scenario.run().await,
             }
         })
     });

@@ -1,0 +1,57 @@
+//! What a process under load uses, as the kernel counts it.
+//!
+//! Owns: reading `/proc`. Does not own: when to look.
+
+use std::time::Duration;
+
+/// The kernel tells CPU time in hundredths of a second (`USER_HZ`), whatever its own clock's rate.
+const TICK: Duration = Duration::from_millis(10);
+
+fn read(pid: u32, file: &str) -> Result<(String, String), String> {
+    let path = format!("/proc/{pid}/{file}");
+    std::fs::read_to_string(&path)
+        .map(|text| (path.clone(), text))
+        .map_err(|error| format!("{path}: {error}"))
+}
+
+/// Resident anonymous memory of a process, in bytes: what it allocated, without the files that it maps.
+pub(crate) fn resident(pid: u32) -> Result<u64, String> {
+    let (path, status) = read(pid, "status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| format!("{path} has no RssAnon"))
+}
+
+/// CPU time of all threads of a process since its start, in user and kernel mode.
+pub(crate) fn cpu(pid: u32) -> Result<Duration, String> {
+    let (path, stat) = read(pid, "stat")?;
+    parse_cpu(&stat).ok_or_else(|| format!("{path} has no CPU times"))
+}
+
+/// The program's name stands in parentheses and may hold anything; utime and stime are the 12th and 13th field behind it.
+fn parse_cpu(stat: &str) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    Some(TICK * ticks()?.checked_add(ticks()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read_behind_the_name() {
+        let stat = "77 (a) b 1) S 1 77 77 0 -1 4194560 10 0 0 0 250 31 9 9 20 0 8 0 100 1000 10";
+        assert_eq!(parse_cpu(stat), Some(Duration::from_millis(2_810)));
+        assert_eq!(parse_cpu("77 (a) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_used_time() {
+        let pid = std::process::id();
+        assert!(resident(pid).unwrap() > 0);
+        cpu(pid).unwrap();
+        assert!(resident(u32::MAX).unwrap_err().contains("/proc/4294967295/status"));
+    }
+}
