@@ -288,6 +288,9 @@ impl Client {
     /// A message that the server starts: a separate response or a notification.
     fn told(&mut self, now: u64, message: &Message, datagram: &[u8]) {
         let reply = |kind| codec::encode(&Message::empty(kind, message.id));
+        if message.code == Code::EMPTY {
+            return self.out.push(reply(Kind::Rst));
+        }
         let before = self.heard.get(&message.id).filter(|(at, _)| now - at < EXCHANGE_LIFETIME);
         if let Some((_, bytes)) = before {
             assert_eq!(bytes, datagram, "a message id is not used twice within its lifetime");
@@ -328,7 +331,10 @@ impl Client {
         let number = message.options.uint(number::OBSERVE).unwrap();
         assert!(number < 1 << 24, "an Observe number has 24 bits");
         let before = self.newest.insert(message.token, number);
-        assert!(before < Some(number), "{before:?} came before {number}, though one is sent at a time");
+        assert!(
+            before.is_none_or(|before| is_newer(number, before)),
+            "{before:?} came before {number}, though one is sent at a time"
+        );
         let block = message.options.first(number::BLOCK2).map(|block| BlockValue::decode(block).unwrap());
         match block.filter(|block| block.more()) {
             Some(block) => {
@@ -377,12 +383,20 @@ impl Client {
             Task::Observe if message.code == Code::CONTENT => {
                 if let Some(number) = message.options.uint(number::OBSERVE) {
                     self.observed = Some(message.token);
-                    let newest = self.newest.entry(message.token).or_default();
-                    *newest = number.max(*newest);
+                    let newest = self.newest.entry(message.token).or_insert(number);
+                    if is_newer(number, *newest) {
+                        *newest = number;
+                    }
                 }
             }
             _ => {}
         }
         self.end(now, Outcome::Answered(message.code, message.payload.clone()));
     }
+}
+
+/// Whether one number of a notification is after another, as far as numbers say (RFC 7641, section 3.4).
+fn is_newer(number: u32, than: u32) -> bool {
+    let half = 1 << 23;
+    (than < number && number - than < half) || (than > number && than - number > half)
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_coap_core::{
-    Code, Endpoint, ExchangeId, Kind, Limits, Method, NoteId, ObservationId, Observe, Output, Request,
-    Response, codec, number,
+    Code, Endpoint, ExchangeId, Kind, Limits, Method, NoteFailure, NoteId, ObservationId, Observe, Output,
+    Request, Response, codec, number,
 };
 use landfall_testkit::proxy::Seed;
 use landfall_testkit::{Faults, Link};
@@ -43,7 +43,7 @@ enum Deed {
 pub(crate) enum Fate {
     UnderWay,
     Delivered,
-    Failed,
+    Failed(NoteFailure),
 }
 
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub(crate) struct Sim {
 /// The body of `GET /big/{name}` for a peer.
 pub(crate) fn big(peer: Peer, name: &str) -> Bytes {
     let line = format!("{peer}:{name};");
-    line.repeat(3_000 / line.len()).into()
+    line.repeat(1_500 / line.len()).into()
 }
 
 /// The answer to a body.
@@ -256,7 +256,7 @@ impl Sim {
             }
             Output::Request { exchange, peer, request } => self.serve(exchange, peer, &request),
             Output::Delivered { note, peer } => self.decide(note, peer, Fate::Delivered),
-            Output::Failed { note, peer, .. } => self.decide(note, peer, Fate::Failed),
+            Output::Failed { note, peer, why } => self.decide(note, peer, Fate::Failed(why)),
             Output::ObservationEnded { observation, peer, .. } => {
                 if self.observing.get(&peer) == Some(&observation) {
                     self.observing.remove(&peer);
