@@ -14,8 +14,6 @@ use landfall_net::Path;
 
 /// The longest status of an answer to a command, in bytes.
 const MAX_STATUS: usize = 64;
-/// The status of an answer that names none.
-const DONE: &str = "200";
 
 /// What the gateway offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,9 +92,9 @@ fn resource(request: &Request) -> Result<Resource, Code> {
     }
 }
 
-/// The status of an answer: as one level of an MQTT topic, so that it is the same on either way.
+/// The status of an answer: as one level of an MQTT topic, so that it is the same on either way. "" where it names none.
 fn status(request: &Request) -> Result<Arc<str>, Code> {
-    let status = request.query("status").unwrap_or(DONE);
+    let Some(status) = request.query("status") else { return Ok("".into()) };
     let valid = (1..=MAX_STATUS).contains(&status.len())
         && !status.contains(['/', '+', '#'])
         && !status.chars().any(char::is_control);
@@ -172,7 +170,7 @@ mod tests {
             (Put, "rd/x", not_allowed.clone()),
             (Get, "command", Ok(Resource::Command)),
             (Post, "command", not_allowed.clone()),
-            (Post, "command/res/17", Ok(Resource::Answer(id.clone(), "200".into()))),
+            (Post, "command/res/17", Ok(Resource::Answer(id.clone(), "".into()))),
             (Get, "command/res/17", not_allowed.clone()),
             (Post, "command/res/a+b", Err(Code::NOT_FOUND)),
             (Post, "telemetry", Ok(Resource::Upstream)),

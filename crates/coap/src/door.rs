@@ -309,8 +309,9 @@ impl Door {
     /// The device has acknowledged or reset something, or repeated itself: it lives. No word of its own, so it moves no
     /// address, and wakes nobody who has just said that it will sleep.
     fn on_sign(&mut self, path: &Path) {
-        if let Some(peer) = self.paths.once(path).filter(|peer| !peer.is_asleep()) {
-            let _ = peer.heard_from(peer.remote_address(), &self.post);
+        let Some(peer) = self.paths.once(path).filter(|peer| !peer.is_asleep()).cloned() else { return };
+        if peer.heard_from(peer.remote_address(), &self.post).is_ok_and(|heard| heard.commands) {
+            self.send_commands(&peer);
         }
     }
 
