@@ -16,6 +16,9 @@ pub mod codec;
 pub mod content;
 pub mod echo;
 mod endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 pub mod link;
 mod message;

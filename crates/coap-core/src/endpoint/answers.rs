@@ -54,7 +54,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let Some((kind, id)) = self.answer_kind(now, exchange) else { return false };
         let mut message = Message::new(kind, response.code, id, exchange.token);
         message.options = exchange.own_options();
-        if let Some(value) = observation.and_then(|observation| self.next_value(observation)) {
+        if let Some(value) = observation.and_then(|observation| self.next_value(now, observation)) {
             message.options.push_uint(number::OBSERVE, value);
         }
         let fits = self.fill(now, &address, response, &exchange.cut(), credit, &mut message);

@@ -16,7 +16,7 @@ use crate::output::{Ending, ExchangeId, NoteId, ObservationId, Output};
 use crate::response::Response;
 
 /// The Observe option has 24 bits.
-const MASK: u32 = 0xFF_FFFF;
+const MASK: u64 = 0xFF_FFFF;
 
 #[derive(Debug)]
 pub(super) struct Observation {
@@ -25,7 +25,6 @@ pub(super) struct Observation {
     resource: Fingerprint,
     /// The size of block that the client has asked for.
     szx: u8,
-    value: u32,
 }
 
 impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
@@ -62,7 +61,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     /// the observation (RFC 7641, section 4.2).
     pub fn notify(&mut self, now: Tick, observation: ObservationId, response: Response) -> Option<NoteId> {
         let observation = observation.0;
-        let Observation { slot, token, resource, szx, .. } = *self.observations.get(&observation)?;
+        let Observation { slot, token, resource, szx } = *self.observations.get(&observation)?;
         let cut = Cut { wanted: BlockValue::first(szx), asked: false, wants_size2: false, resource };
         let note = NoteId(self.next_id());
         let is_last = !response.code.is_success();
@@ -112,7 +111,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         peer.observations.push(observation);
         let (token, resource, szx) = (exchange.token, exchange.resource, exchange.szx());
-        self.observations.insert(observation, Observation { slot, token, resource, szx, value: 0 });
+        self.observations.insert(observation, Observation { slot, token, resource, szx });
         Some((observation, true))
     }
 
@@ -126,11 +125,13 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
     }
 
-    /// The next number of an observation that is in force; it rises, and wraps (section 4.4).
-    pub(super) fn next_value(&mut self, observation: u64) -> Option<u32> {
-        let observation = self.observations.get_mut(&observation)?;
-        observation.value = (observation.value + 1) & MASK;
-        Some(observation.value)
+    /// The next number of an observation that is in force (section 4.4): the milliseconds, or one more than the peer's last,
+    /// so that it rises also over the end of one observation and the beginning of the next with the same token.
+    pub(super) fn next_value(&mut self, now: Tick, observation: u64) -> Option<u32> {
+        let slot = self.observations.get(&observation)?.slot;
+        let peer = self.peers.get_mut(slot)?;
+        peer.observe_value = now.max(peer.observe_value + 1);
+        u32::try_from(peer.observe_value & MASK).ok()
     }
 
     /// Ends an observation with what is on its way for it; told where there is a reason that the shell does not know.

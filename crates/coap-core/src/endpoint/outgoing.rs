@@ -163,7 +163,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
             What::Note(_, observation) => Some(observation),
         };
         // Numbered as they leave, so that the numbers rise in the order in which they do.
-        if let Some(value) = observation.and_then(|observation| self.next_value(observation)) {
+        if let Some(value) = observation.and_then(|observation| self.next_value(now, observation)) {
             message.options.push_uint(number::OBSERVE, value);
         }
         // Only a body above the limit would not fit, and these do not get here.

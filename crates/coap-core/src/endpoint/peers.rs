@@ -32,6 +32,8 @@ pub(super) struct Peer<P> {
     /// Message ids that are remembered.
     pub(super) remembered: usize,
     pub(super) observations: Vec<u64>,
+    /// The last number of a notification, before it is cut to 24 bits.
+    pub(super) observe_value: u64,
     pub(super) ids: Option<MessageIds>,
     pub(super) outbox: Option<Box<Outbox>>,
 }
@@ -119,6 +121,7 @@ impl<P: Clone + Eq + Hash> Peers<P> {
             exchanges: 0,
             remembered: 0,
             observations: Vec::new(),
+            observe_value: 0,
             ids: None,
             outbox: None,
         });

@@ -1,0 +1,250 @@
+//! Clients, a shell and a clock that bytes direct.
+//!
+//! Owns: the moves. Does not own: what is right (`model`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::model::Model;
+use super::source::Source;
+use crate::block::BlockValue;
+use crate::{Code, Endpoint, Kind, Limits, Message, ObservationId, Response, Tick, Token, codec, number};
+
+/// Steps of one play at most: longer ones find nothing that these do not.
+const STEPS: usize = 400;
+
+/// Peers below this one show a secret with every request.
+const TRUSTED: u8 = 2;
+
+pub(super) struct Play<'a> {
+    source: Source<'a>,
+    endpoint: Endpoint<u8>,
+    model: Model,
+    now: Tick,
+    /// The last Echo value that each peer got.
+    echoes: [Option<Bytes>; 4],
+}
+
+impl<'a> Play<'a> {
+    pub(super) fn new(data: &'a [u8]) -> Self {
+        let limits = Limits {
+            max_exchanges_per_peer: 3,
+            max_observations_per_peer: 2,
+            max_outgoing_per_peer: 4,
+            max_body: 3_000,
+            max_uploads: 3,
+            max_downloads: 3,
+            ..Limits::default()
+        };
+        let model = Model::new(&limits);
+        Self {
+            source: Source::new(data),
+            endpoint: Endpoint::new(Arc::new(limits), &[9; 32]),
+            model,
+            now: 0,
+            echoes: [const { None }; 4],
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        for _ in 0..STEPS {
+            if self.source.is_empty() {
+                break;
+            }
+            self.step();
+        }
+        self.end();
+    }
+
+    fn step(&mut self) {
+        let peer = self.source.below(4);
+        match self.source.below(16) {
+            0..=5 => self.request(peer),
+            6 | 7 => self.replies(peer),
+            8 | 9 => self.answer(),
+            10 | 11 => self.notify(),
+            12 => self.pass(),
+            13 => {
+                let bytes = self.source.bytes(40);
+                self.arrives(peer, bytes, None);
+            }
+            14 => {
+                self.endpoint.prove(&peer);
+                if self.endpoint.is_proven(&peer) {
+                    self.model.is_proven(peer);
+                }
+            }
+            _ => self.forget(peer),
+        }
+    }
+
+    /// A request from a small world, so that ids, tokens and paths meet often.
+    fn request(&mut self, peer: u8) {
+        let kind = if self.source.below(4) == 0 { Kind::Non } else { Kind::Con };
+        let code = Code(self.source.of(&[1, 2, 1, 2, 3, 4, 5]));
+        let id = u16::from(self.source.below(12));
+        let token = Token::new(&[self.source.below(3)]).unwrap_or_default();
+        let mut message = Message::new(kind, code, id, token);
+        message.options.push(number::URI_PATH, self.source.of(&["a", "b"]));
+        let choices = self.source.byte();
+        if choices & 1 != 0 {
+            message.options.push_uint(number::OBSERVE, u32::from(self.source.below(3)));
+        }
+        if choices & 2 != 0 {
+            let value = self.source.byte();
+            let block = BlockValue::new(u32::from(value >> 4), value & 8 != 0, value & 7);
+            let number = if choices & 4 != 0 { number::BLOCK1 } else { number::BLOCK2 };
+            message.options.push_uint(number, block.map_or(7, BlockValue::to_uint));
+            message.payload = vec![b'p'; block.map_or(0, BlockValue::size)].into();
+        }
+        if choices & 8 != 0 {
+            message.options.push_uint(number::NO_RESPONSE, u32::from(self.source.of(&[0, 2, 8, 16, 26_u8])));
+        }
+        if choices & 16 != 0
+            && let Some(value) = self.echoes.get(usize::from(peer)).cloned().flatten()
+        {
+            message.options.push(number::ECHO, value);
+        }
+        if choices & 32 != 0 {
+            let number = u16::from(self.source.byte());
+            message.options.push(number, Bytes::copy_from_slice(self.source.bytes(8)));
+        }
+        let bytes = codec::encode(&message);
+        self.arrives(peer, &bytes, Some(&message));
+    }
+
+    /// The peer acknowledges or resets what is in flight, or something near it.
+    fn replies(&mut self, peer: u8) {
+        let choice = self.source.byte();
+        let kind = if choice & 1 == 0 { Kind::Ack } else { Kind::Rst };
+        let id = self.model.flight(peer).unwrap_or(0) ^ u16::from(choice & 0xE0 == 0xE0);
+        let bytes = codec::encode(&Message::empty(kind, id));
+        self.arrives(peer, &bytes, None);
+    }
+
+    fn arrives(&mut self, peer: u8, bytes: &[u8], message: Option<&Message>) {
+        self.model.arrives(peer, bytes.len());
+        let decoded = codec::decode(bytes).ok();
+        if decoded.as_ref().is_some_and(|read| read.options.has(number::ECHO)) {
+            // Whether it is the right value is for other tests to say.
+            self.model.is_proven(peer);
+        }
+        self.endpoint.receive(self.now, &peer, bytes);
+        self.drain(message.or(decoded.as_ref()));
+    }
+
+    /// The shell answers one of the requests that it has.
+    fn answer(&mut self) {
+        let at = usize::from(self.source.byte()).checked_rem(self.model.open.len());
+        let Some(at) = at else { return };
+        let (exchange, peer, registers) = self.model.open.swap_remove(at);
+        let response = self.response();
+        if registers && self.source.below(4) > 0 {
+            let observation = self.endpoint.observe(self.now, exchange, response);
+            // What it takes the place of ends before it begins.
+            self.drain(None);
+            if let Some(observation) = observation {
+                self.model.observations.insert(observation, peer);
+            }
+        } else {
+            self.endpoint.respond(self.now, exchange, response);
+            self.drain(None);
+        }
+    }
+
+    fn notify(&mut self) {
+        let at = usize::from(self.source.byte()).checked_rem(self.model.observations.len());
+        let Some(observation) = at.and_then(|at| self.model.observations.keys().nth(at).copied()) else {
+            return;
+        };
+        let response = self.response();
+        let is_last = !response.code.is_success();
+        if let Some(note) = self.endpoint.notify(self.now, observation, response) {
+            assert!(self.model.notes.insert(note), "an id of a notification is used twice");
+            if is_last {
+                self.model.is_over(observation);
+            }
+        }
+        self.drain(None);
+    }
+
+    fn response(&mut self) -> Response {
+        let code = self.source.of(&[0x45, 0x44, 0x45, 0x84, 0xA3_u8]);
+        let length = self.source.of(&[0_usize, 5, 20, 60, 300, 1_024, 1_500, 2_900, 4_000]);
+        Response::new(Code(code)).with_payload(vec![b'r'; length])
+    }
+
+    /// Time passes, deadline by deadline.
+    fn pass(&mut self) {
+        let ms = self.source.of(&[1_u64, 500, 1_000, 2_500, 3_000, 20_000, 60_000, 150_000, 250_000]);
+        self.until(self.now + ms);
+    }
+
+    fn until(&mut self, until: Tick) {
+        let mut turns = 0;
+        while let Some(due) = self.endpoint.next_timeout().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.endpoint.handle_timeout(self.now);
+            self.drain(None);
+            turns += 1;
+            assert!(turns < 100_000, "a deadline that never passes");
+        }
+        self.now = until;
+    }
+
+    fn forget(&mut self, peer: u8) {
+        let theirs: Vec<ObservationId> =
+            self.model.observations.iter().filter(|(_, of)| **of == peer).map(|(id, _)| *id).collect();
+        if self.source.below(2) == 0 {
+            if let Some(first) = theirs.first() {
+                self.model.is_over(*first);
+                self.endpoint.unobserve(*first);
+            }
+        } else {
+            theirs.into_iter().for_each(|observation| self.model.is_over(observation));
+            self.endpoint.forget(&peer);
+        }
+        self.drain(None);
+    }
+
+    fn drain(&mut self, cause: Option<&Message>) {
+        while let Some(output) = self.endpoint.poll() {
+            if let crate::Output::Transmit { peer, bytes } = &output
+                && let Ok(message) = codec::decode(bytes)
+                && let Some(value) = message.options.first(number::ECHO)
+                && let Some(echo) = self.echoes.get_mut(usize::from(*peer))
+            {
+                *echo = Some(value.clone());
+            }
+            if let crate::Output::Request { peer: peer @ ..TRUSTED, .. } = &output {
+                self.endpoint.prove(peer);
+                self.model.is_trusted(*peer);
+            }
+            self.model.happens(self.now, cause, &output);
+        }
+    }
+
+    /// Every notification has an outcome, and nothing is left of anybody.
+    fn end(&mut self) {
+        for observation in std::mem::take(&mut self.model.observations).into_keys() {
+            self.endpoint.unobserve(observation);
+        }
+        self.drain(None);
+        for peer in 0..4 {
+            self.endpoint.forget(&peer);
+            self.drain(None);
+        }
+        assert!(self.model.notes.is_empty(), "{:?} have no outcome", self.model.notes);
+        assert!(self.endpoint.observations() == 0, "an observation nobody knows of");
+        // A late answer behind three others, each never acknowledged, and what is remembered meanwhile.
+        self.until(self.now + 2_000_000);
+        let left = (self.endpoint.peers(), self.endpoint.exchanges(), self.endpoint.remembered());
+        assert!(
+            left == (0, 0, 0) && self.endpoint.bytes() == 0,
+            "{left:?} are left, {} B",
+            self.endpoint.bytes()
+        );
+        assert!(self.endpoint.next_timeout().is_none(), "a deadline for nobody");
+    }
+}
