@@ -51,10 +51,15 @@ for _ in $(seq 300); do
   grep -q "\"pid\": *$gateway[,}]" "$run_file" 2>/dev/null && break
   sleep 0.1
 done
-mqtt=$(grep -o 'tcp://[^"]*' "$run_file" | head -n 1 || true)
+# The first address of the protocol $1 with the scheme $2, if there is one.
+listener() { sed -n "/\"$1\": *\[/,/\]/s|.*\"\($2://[^\"]*\)\".*|\1|p" "$run_file" | head -n 1; }
+mqtt=$(listener mqtt tcp)
+coap=$(listener coap udp)
+udp=$(listener udp udp)
 admin=$(sed -n 's/.*"admin": *"\([^"]*\)".*/\1/p' "$run_file")
 nats=$(sed -n 's/.*"nats": *"\([^"]*\)".*/\1/p' "$run_file")
-say "landfall listens on ${mqtt:-no plain TCP}, its NATS is $nats, its admin interface http://$admin; log: $log"
+say "landfall listens on ${mqtt:-no plain TCP}${coap:+, CoAP $coap}${udp:+, UDP $udp}"
+say "its NATS is $nats, its admin interface http://$admin; log: $log"
 say ""
 
 # The list of events is there before the first of them: it says so.
@@ -79,7 +84,13 @@ fi
 sleep 0.5
 say ""
 say "the gateway keeps running, and so does this list of its events; Ctrl-C ends both. Try:"
-say "  mosquitto_pub -h 127.0.0.1 -p ${mqtt##*:} -i pump-17 -q 1 -t site/7/flow -m '{\"l\":4.5}'"
+[ -z "$mqtt" ] || say "  mosquitto_pub -h 127.0.0.1 -p ${mqtt##*:} -i pump-17 -q 1 -t site/7/flow -m '{\"l\":4.5}'"
+# The program, not bash's own printf, which would make a datagram of each line.
+[ -z "$udp" ] || say "  env printf 'LF1 beacon-1 hb=2\\n{\"volts\":3.1}' > /dev/udp/127.0.0.1/${udp##*:}"
+# libcoap's name for it, or Debian's.
+client=$(command -v coap-client coap-client-notls | head -n 1 || true)
+client=${client##*/}
+[ -z "$coap" ] || say "  ${client:-coap-client} -m post -e '{\"l\":4.5}' 'coap://127.0.0.1:${coap##*:}/site/7/flow?ep=meter-1&lt=60'"
 say "  $landfall sessions"
 say ""
 wait "$gateway"

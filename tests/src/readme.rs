@@ -3,11 +3,13 @@
 //! Times, ports, ids and durations differ from run to run and are compared by their kind.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use landfall_testkit::paths::{self, repository};
 use landfall_testkit::process::{Process, Signal};
+use serde_json::Value;
 
 /// The whole demonstration on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,7 +22,8 @@ struct Block {
 
 #[tokio::test]
 async fn the_first_screen_is_true() {
-    let [run, publish, rest] = transcript().try_into().unwrap_or_else(|_| panic!("three blocks"));
+    let [run, publish, rest, datagram, silence] =
+        transcript().try_into().unwrap_or_else(|_| panic!("five blocks"));
     assert_eq!(run.command.as_deref(), Some("make run"));
 
     let store = tempfile::tempdir().unwrap();
@@ -31,6 +34,8 @@ async fn the_first_screen_is_true() {
     for (variable, value) in [
         ("LANDFALL_BIN", bin.to_str().unwrap()),
         ("LANDFALL_MQTT__LISTEN", "tcp://127.0.0.1:0"),
+        ("LANDFALL_COAP__LISTEN", "udp://127.0.0.1:0"),
+        ("LANDFALL_UDP__LISTEN", "udp://127.0.0.1:0"),
         ("LANDFALL_ADMIN__LISTEN", "127.0.0.1:0"),
         ("LANDFALL_NATS__STORE_DIR", store.path().to_str().unwrap()),
     ] {
@@ -38,8 +43,8 @@ async fn the_first_screen_is_true() {
     }
     let make = Demonstration(Process::spawn("make run", make));
     let make = &make.0;
-    let listens = make.logged("landfall listens on tcp://127.0.0.1:", PATIENCE).await;
-    make.logged("mosquitto_pub", PATIENCE).await;
+    make.logged("landfall sessions", PATIENCE).await;
+    let listeners = listeners(store.path());
     // The programs are built already, so nothing is.
     assert_shown(&make.log(), &run.lines[1..]);
     assert_eq!(run.lines[0], "building");
@@ -48,20 +53,44 @@ async fn the_first_screen_is_true() {
     let mut words = shell_words(&command).into_iter();
     let program = words.next().unwrap();
     if let Some(path) = paths::interop(&program, paths::program(&program)) {
-        let port = listens.split("tcp://127.0.0.1:").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
         let mut client = Command::new(path);
-        client.args(words).args(["-h", "127.0.0.1", "-p", port]);
+        client.args(words).args(["-h", "127.0.0.1", "-p", port(&listeners, "mqtt")]);
         let client = Process::spawn("mosquitto_pub", client);
         assert!(client.exited(PATIENCE).await.success(), "{}", client.log());
         assert!(publish.lines.is_empty() && client.log().is_empty(), "it prints nothing");
         make.logged("disconnected  pump-17", PATIENCE).await;
-        let log = make.log();
-        let (_, later) = log.split_once("landfall sessions").expect("what to try next");
-        assert_shown(later, &rest.lines);
+        assert_shown(later(&make.log()), &rest.lines);
     }
+
+    let command = datagram.command.expect("a command");
+    let usual = "/dev/udp/127.0.0.1/7683";
+    assert!(command.contains(usual), "the port that nothing has to be set for: {command}");
+    let command = command.replace(usual, &format!("/dev/udp/127.0.0.1/{}", port(&listeners, "udp")));
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &command]);
+    let shell = Process::spawn("bash", shell);
+    assert!(shell.exited(PATIENCE).await.success(), "{}", shell.log());
+    assert!(datagram.lines.is_empty() && shell.log().is_empty(), "it prints nothing");
+    make.logged("disconnected  beacon-1", PATIENCE).await;
+    assert_shown(later(&make.log()), &silence.lines);
 
     make.signal(Signal::TERM);
     make.exited(PATIENCE).await;
+}
+
+/// What the gateway says it listens at, by protocol.
+fn listeners(store: &Path) -> Value {
+    let run = fs::read(store.join("landfall.run.json")).unwrap();
+    serde_json::from_slice::<Value>(&run).unwrap()["listeners"].take()
+}
+
+fn port<'a>(listeners: &'a Value, protocol: &str) -> &'a str {
+    listeners[protocol][0].as_str().and_then(|address| address.rsplit(':').next()).unwrap()
+}
+
+/// What is printed once the demonstration has said what to try next.
+fn later(log: &str) -> &str {
+    log.split_once("landfall sessions").expect("what to try next").1
 }
 
 /// It has children, which only an orderly end takes along: also when the test fails.
