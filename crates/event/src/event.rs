@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -93,7 +94,7 @@ pub struct SessionInfo {
     /// The device.
     pub device: DeviceId,
     /// The device's application version; "" when unknown.
-    pub app_version: Box<str>,
+    pub app_version: ArcStr,
     /// The session.
     pub session: SessionId,
     /// The session's place among all sessions of its device.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Milliseconds since the Unix epoch.
@@ -83,7 +83,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
+        pub struct $name(ArcStr);
 
         impl $name {
             /// The text itself.
@@ -147,6 +147,12 @@ impl SessionId {
         let [_, _, t0, t1, t2, t3, t4, t5] = now.to_be_bytes();
         let [a, b, c, d, e, f, g, h, i, j] = random;
         Self([t0, t1, t2, t3, t4, t5, 0x70 | (a & 0x0f), b, 0x80 | (c & 0x3f), d, e, f, g, h, i, j])
+    }
+
+    /// When the session began, by the clock of its making.
+    pub fn began_at(&self) -> UnixMs {
+        let [t0, t1, t2, t3, t4, t5, ..] = self.0;
+        UnixMs::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5])
     }
 
     /// The sixteen bytes.

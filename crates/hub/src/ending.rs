@@ -72,9 +72,9 @@ impl Hub {
                 reason,
                 initiator: reason.initiator(),
                 inferred: by_silence,
-                connected_at: session.opened_at,
+                connected_at: session.opened_at(),
                 // Two clocks: what they say is held together, so that nobody is seen outside of the session.
-                last_seen_at: Some(now.saturating_sub(silent_now_ms).max(session.opened_at.min(now))),
+                last_seen_at: Some(now.saturating_sub(silent_now_ms).max(session.opened_at().min(now))),
                 at: now,
                 counters: Some(session.vitals.counters()),
                 evidence: (reason == Reason::IdleTimeout).then(|| self.evidence(&lane, silent_ms)).flatten(),

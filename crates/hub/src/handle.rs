@@ -86,7 +86,7 @@ impl SessionHandle {
 
     /// Where the device connects from.
     pub fn remote_address(&self) -> SocketAddr {
-        self.session.lane.lock().remote
+        self.session.lane.lock().remote.into()
     }
 
     /// The device's tenant.

@@ -223,7 +223,7 @@ impl Hub {
             epoch: self.next_epoch(now),
             transport: hello.transport,
         };
-        Session::new(info, hello, mailbox, (self.clock.tick(), now))
+        Session::new(info, hello, mailbox, self.clock.tick())
     }
 
     /// Every later epoch is above `floor`: what an earlier start has stored, found out after this one has begun.
@@ -245,14 +245,14 @@ impl Hub {
             session: Arc::clone(session).into(),
             protocol: session.protocol.as_str(),
             remote_id: session.remote_id().into(),
-            remote_address: lane.remote,
+            remote_address: lane.remote.into(),
             identified_by: session.identified_by,
             keep_alive_ms,
             inferred: session.inferred,
             clean_start: session.clean_start,
         });
         let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
-        self.submit(id, session.opened_at, &event, receipt);
+        self.submit(id, session.opened_at(), &event, receipt);
     }
 
     /// A share of the publish window for a message of `bytes`, if it is to be had now.

@@ -5,6 +5,7 @@
 //! `Authenticator` seams, the metrics. Does not own: protocols (the `*-core` crates), sockets (`landfall-net` and the
 //! listeners), NATS (`landfall-nats`), settings (`landfall`).
 
+mod address;
 mod auth;
 mod bus;
 mod clock;

@@ -15,6 +15,7 @@ use landfall_event::{
 };
 use landfall_session::{Cadence, KeyRef, Slot, Terms, Tick};
 
+use crate::address::Address;
 use crate::bus::Listener;
 use crate::handle::{HEAD_BYTES, Permit};
 use crate::hub::{Hello, Hub, OpenError};
@@ -161,7 +162,7 @@ impl PeerHandle {
 
     /// Where the device was last heard from.
     pub fn remote_address(&self) -> SocketAddr {
-        self.session.lane.lock().remote
+        self.session.lane.lock().remote.into()
     }
 
     /// True once the session has ended.
@@ -196,7 +197,7 @@ impl PeerHandle {
         let telling = session.vitals.quiet_since(now) == last_seen && lane.asleep().is_none();
         session.vitals.touch(now);
         let terms = self.wake(&mut lane, now);
-        if lane.remote != remote {
+        if lane.remote != Address::from(remote) {
             self.move_to(&mut lane, remote);
         }
         if !lane.post.as_ref().is_some_and(|known| Arc::ptr_eq(known, post)) {
@@ -226,7 +227,7 @@ impl PeerHandle {
     /// While the window is full the old address stands: a stranger with many addresses fills no memory.
     fn move_to(&self, lane: &mut Lane, to: SocketAddr) {
         let Some(permit) = self.try_admit(HEAD_BYTES) else { return };
-        let from = std::mem::replace(&mut lane.remote, to);
+        let from = std::mem::replace(&mut lane.remote, to.into()).into();
         let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
         let event = Event::Moved(Moved { session: Arc::clone(&self.session).into(), seq, from, to });
         self.hub.tell(&self.session, (seq, at), &event, permit);

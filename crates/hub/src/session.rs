@@ -6,7 +6,6 @@
 //! There may be a million of these: what few sessions have stands behind one pointer ([`Extra`]).
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use landfall_event::{CommandId, Describe, DeviceId, IdentifiedBy, Reason, Sessio
 use landfall_session::{Cadence, KeyRef, Terms, Tick, Tracked, Vitals};
 use parking_lot::Mutex;
 
+use crate::address::Address;
 use crate::bus::Listener;
 use crate::hub::Hello;
 use crate::mailbox::Mailbox;
@@ -127,7 +127,7 @@ pub(crate) struct Lane {
     /// The listener knows that there are commands.
     pub(crate) told: bool,
     /// Where the device was last heard from.
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: Address,
     /// The listener that last heard it; `None` for a session with a mailbox of its own.
     pub(crate) post: Option<Arc<Post>>,
     /// The listener's own.
@@ -137,7 +137,7 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(remote: SocketAddr) -> Self {
+    pub(crate) fn new(remote: Address) -> Self {
         Self {
             messages: 0,
             presence: 0,
@@ -259,11 +259,10 @@ pub(crate) struct Session {
     pub(crate) acl: Arc<Acl>,
     pub(crate) identified_by: IdentifiedBy,
     pub(crate) protocol: Protocol,
-    /// What the protocol calls the device, where that is not its name.
-    remote_id: Option<Box<str>>,
+    /// What the protocol calls the device, where that is not its name: one word for those where it is.
+    remote_id: Option<Box<Box<str>>>,
     pub(crate) inferred: bool,
     pub(crate) clean_start: Option<bool>,
-    pub(crate) opened_at: UnixMs,
     pub(crate) lane: Mutex<Lane>,
     /// Of a session with a task of its own; one without hears by its lane's post.
     pub(crate) mailbox: Option<Box<Mailbox>>,
@@ -296,13 +295,9 @@ impl Listener for Session {
 
 impl Session {
     /// A session that begins at `now`, in the tracker's time.
-    pub(crate) fn new(
-        info: SessionInfo,
-        hello: Hello,
-        mailbox: Option<Box<Mailbox>>,
-        (now, at): (Tick, UnixMs),
-    ) -> Self {
-        let remote_id = (*hello.remote_id != *info.device.as_str()).then(|| hello.remote_id.as_ref().into());
+    pub(crate) fn new(info: SessionInfo, hello: Hello, mailbox: Option<Box<Mailbox>>, now: Tick) -> Self {
+        let remote_id =
+            (*hello.remote_id != *info.device.as_str()).then(|| Box::new(Box::from(&*hello.remote_id)));
         Self {
             info,
             vitals: Vitals::new(now),
@@ -312,8 +307,7 @@ impl Session {
             remote_id,
             inferred: hello.inferred,
             clean_start: hello.clean_start,
-            opened_at: at,
-            lane: Mutex::new(Lane::new(hello.remote_address)),
+            lane: Mutex::new(Lane::new(hello.remote_address.into())),
             mailbox,
         }
     }
@@ -326,7 +320,12 @@ impl Session {
         &self.info.device
     }
 
+    /// By the wall clock.
+    pub(crate) fn opened_at(&self) -> UnixMs {
+        self.info.session.began_at()
+    }
+
     pub(crate) fn remote_id(&self) -> &str {
-        self.remote_id.as_deref().unwrap_or(self.info.device.as_str())
+        self.remote_id.as_deref().map_or(self.info.device.as_str(), |id| id)
     }
 }

@@ -1,6 +1,7 @@
 //! A session as an operator sees it.
 
 use landfall_event::{Counters, UnixMs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use landfall_session::{Live, Tick};
@@ -66,14 +67,14 @@ impl SessionView {
             transport: session.info.transport.to_string(),
             protocol: session.protocol.as_str().to_owned(),
             remote_id: session.remote_id().to_owned(),
-            remote_address: remote.to_string(),
+            remote_address: SocketAddr::from(remote).to_string(),
             identified_by: session.identified_by.to_string(),
             keep_alive_ms: live.terms.silence_ms,
             dormant: asleep.then_some(true),
-            connected_at: session.opened_at,
+            connected_at: session.opened_at(),
             last_seen_at: unix
                 .saturating_sub(tick.saturating_sub(session.vitals.last_seen()))
-                .max(session.opened_at.min(unix)),
+                .max(session.opened_at().min(unix)),
             messages_in,
             messages_out,
             bytes_in,
