@@ -142,6 +142,25 @@ impl Recorder {
         self.wait(PATIENCE, &what, |_| Some(self.of(kind, device)).filter(|found| found.len() >= count)).await
     }
 
+    /// The ends of a device's sessions over this transport so far, in order, each as if it had been told alone: one that
+    /// came as one of many has that entry as its body.
+    pub fn ends(&self, device: &str, transport: &str) -> Vec<Seen> {
+        ends(&self.all(), device, transport)
+    }
+
+    /// Waits until there are `count` of them, and returns them.
+    pub async fn expect_ends(&self, device: &str, transport: &str, count: usize) -> Vec<Seen> {
+        let what = format!("{count} ends of {device:?} over {transport}");
+        let enough =
+            |all: &[Arc<Seen>]| Some(ends(all, device, transport)).filter(|ends| ends.len() >= count);
+        self.wait(PATIENCE, &what, enough).await
+    }
+
+    /// Waits for the first of them.
+    pub async fn expect_end(&self, device: &str, transport: &str) -> Seen {
+        self.expect_ends(device, transport, 1).await.remove(0)
+    }
+
     /// Waits for the first event for which `matches` holds, at most `deadline`.
     ///
     /// # Panics
@@ -182,4 +201,13 @@ impl Recorder {
         let from = lines.len().saturating_sub(60);
         lines[from..].join("\n")
     }
+}
+
+fn ends(all: &[Arc<Seen>], device: &str, transport: &str) -> Vec<Seen> {
+    let told = all.iter().filter(|event| event.kind() == "disconnected" && event.is_about(device));
+    let each = told.flat_map(|event| match event.json["sessions"].as_array() {
+        Some(many) => many.iter().map(|one| Seen { json: one.clone(), ..Seen::clone(event) }).collect(),
+        None => vec![Seen::clone(event)],
+    });
+    each.filter(|end| end.text("endpointId") == device && end.text("transport") == transport).collect()
 }

@@ -4,6 +4,7 @@
 
 mod after_connect;
 mod before_connect;
+mod datagrams;
 mod floods;
 mod names;
 mod websockets;
