@@ -8,9 +8,14 @@ use landfall_testkit::{PATIENCE, World, paths};
 
 fn example(name: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new(paths::binary(name));
-    for variable in
-        ["LANDFALL_MQTT", "LANDFALL_DEVICE", "LANDFALL_PASSWORD", "LANDFALL_INSTANCE", "LANDFALL_TENANT"]
-    {
+    for variable in [
+        "LANDFALL_MQTT",
+        "LANDFALL_DEVICE",
+        "LANDFALL_PASSWORD",
+        "LANDFALL_KEY",
+        "LANDFALL_INSTANCE",
+        "LANDFALL_TENANT",
+    ] {
         command.env_remove(variable);
     }
     command.args(arguments);
@@ -38,6 +43,26 @@ async fn a_sensor_a_reader_and_a_command_meet() {
     sensor.signal(Signal::INT);
     assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
     reader.logged("disconnected thermo 1.a mqtt 2 client-closed", PATIENCE).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_coap_sensor_registers_reads_answers_and_says_goodbye() {
+    let world = World::start().await;
+    let reader = example("watch_events", &[&world.nats.url()]);
+    reader.logged("watching kaa.v1.events.>", PATIENCE).await;
+    let sensor = example("coap_sensor", &[&world.gateway.coap().to_string(), "sensor 1.a"]);
+    reader.logged("connected sensor 1.a coap 1", PATIENCE).await;
+    reader.logged(r#"upstream sensor 1.a coap 1 telemetry {"reading":1}"#, PATIENCE).await;
+    // It waits for a command with each reading.
+    let command = example("send_command", &["sensor 1.a", "blink", "twice", &world.nats.url()]);
+    let status = command.exited(Duration::from_secs(20)).await;
+    assert!(status.success(), "{}", command.log());
+    sensor.logged("2.04 command/res/", PATIENCE).await;
+    reader.logged("blink answered done", PATIENCE).await;
+    sensor.signal(Signal::INT);
+    assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
+    reader.logged("disconnected sensor 1.a coap 2 deregistered", PATIENCE).await;
     world.close().await;
 }
 
