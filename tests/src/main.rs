@@ -15,6 +15,7 @@ mod admin;
 mod architecture;
 mod auth;
 mod clients;
+mod coap;
 mod command_line;
 mod commands;
 mod documents;

@@ -1,0 +1,204 @@
+//! Commands to devices that have no connection: to who observes, to who waits, to who speaks again.
+
+use landfall_testkit::coap::{Block, Message, Timing, code, kind, method, option};
+use landfall_testkit::{PATIENCE, World, within};
+use serde_json::{Value, json};
+
+use super::{body, client};
+
+const ACKNOWLEDGED: (&str, &str) = ("Command-Wait", "acknowledged");
+const ANSWERED: (&str, &str) = ("Command-Wait", "answered");
+
+/// The path and the name that a command came with.
+fn place(command: &Message) -> (String, String) {
+    (command.joined(option::LOCATION_PATH, "/"), command.joined(option::LOCATION_QUERY, "&"))
+}
+
+fn outcome(reply: &Value) -> &str {
+    reply["outcome"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn an_observer_gets_each_command_and_answers_it() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    let (observation, first) = device.observe("command", &["ep=valve"]).await;
+    assert_eq!((first.code, first.payload.len()), (code(2, 5), 0));
+    let headers =
+        [ANSWERED, ("Command-Id", "c 1"), ("Command-Name", "turn"), ("Content-Type", "application/json")];
+    let request = world.command("valve", r#"{"to":"open"}"#, &headers);
+    let answer = async {
+        let command = device.notification(&observation).await;
+        assert_eq!((command.kind, command.code), (kind::CON, code(2, 5)));
+        assert_eq!(place(&command), ("command/res/c 1".into(), "name=turn".into()));
+        assert_eq!(
+            (command.text().as_str(), command.uint(option::CONTENT_FORMAT)),
+            (r#"{"to":"open"}"#, Some(50))
+        );
+        let queries = ["ep=valve", "status=all well"];
+        let taken = device.post("command/res/c 1", &queries, r#"{"is":"open"}"#).await;
+        assert_eq!(taken.code, code(2, 4));
+        command.uint(option::OBSERVE).unwrap()
+    };
+    let (reply, before) = tokio::join!(request, answer);
+    assert_eq!((outcome(&reply), reply["status"].as_str()), ("answered", Some("all well")));
+    assert_eq!(reply["response"], json!({"is": "open"}));
+    let event = world.recorder.expect("downstream", "valve").await;
+    assert_eq!((event.text("commandId"), event.text("transport")), ("c 1", "coap"));
+    // Each further one in order, with a number that grows, and acknowledged by its own acknowledgement.
+    let mut last = before;
+    for n in 0..5 {
+        let payload = n.to_string();
+        let request = world.command("valve", &payload, &[ACKNOWLEDGED]);
+        let (reply, command) = tokio::join!(request, device.notification(&observation));
+        assert_eq!((outcome(&reply), command.text()), ("acknowledged", payload));
+        let number = command.uint(option::OBSERVE).unwrap();
+        assert!(number > last, "{number} after {last}");
+        last = number;
+    }
+    // Nobody waits for these, and nothing is made of them.
+    for id in ["none", "c 1"] {
+        let path = format!("command/res/{id}");
+        assert_eq!(device.post(&path, &["ep=valve"], "x").await.code, code(4, 4), "{id}");
+    }
+    assert!(world.recorder.of("upstream", "valve").is_empty());
+    assert_eq!(device.cancel(&observation).await.code, code(2, 5));
+    let reply = world.command("valve", "x", &[("Command-Ttl", "300")]).await;
+    assert_eq!(outcome(&reply), "expired", "nobody observes");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_request_with_ttd_brings_the_command_back() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    // A command that is there already, with the very answer.
+    assert_eq!(device.post("t", &["ep=probe"], "0").await.code, code(2, 4));
+    let waiting = world.command("probe", "early", &[("Command-Id", "c1")]);
+    let speak = async {
+        // The command reaches the gateway while nobody can take it, and then somebody can.
+        let answer = device.post("t", &["ep=probe", "ttd=10"], "1").await;
+        assert_eq!((answer.code, answer.text().as_str()), (code(2, 4), "early"));
+        assert_eq!(place(&answer), ("command/res/c1".into(), "name=command".into()));
+    };
+    let (reply, ()) = tokio::join!(waiting, speak);
+    assert_eq!(outcome(&reply), "delivered");
+    // None is there, and none comes: the answer says so when the time is over.
+    let began = std::time::Instant::now();
+    let answer = device.get("command", &["ep=probe", "ttd=1"]).await;
+    assert_eq!((answer.code, answer.payload.len()), (code(2, 5), 0));
+    assert!(began.elapsed().as_millis() >= 990, "{:?}", began.elapsed());
+    // A poll without a window is told at once what there is.
+    assert_eq!(device.get("command", &["ep=probe"]).await.payload.len(), 0);
+    // It answers in the next request, and a second window is open at the same time.
+    let request = world.command("probe", "late", &[ANSWERED, ("Command-Id", "c2")]);
+    let answer = async {
+        let command = device.get("command", &["ep=probe", "ttd=10"]).await;
+        assert_eq!((place(&command).0.as_str(), command.text().as_str()), ("command/res/c2", "late"));
+        assert_eq!(device.post("command/res/c2", &["ep=probe", "ttd=1"], "done").await.code, code(2, 4));
+    };
+    let (reply, ()) = tokio::join!(request, answer);
+    assert_eq!((outcome(&reply), &reply["response"]), ("answered", &json!("done")));
+    assert!(world.recorder.of("dormant", "probe").is_empty(), "a window is no sleep");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_for_a_silent_device_waits_for_its_next_word() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    assert_eq!(device.post("t", &["ep=far", "lt=1"], "0").await.code, code(2, 4));
+    world.recorder.expect("disconnected", "far").await;
+    let headers = [ANSWERED, ("Command-Id", "c1"), ("Command-Ttl", "60000")];
+    let request = world.command("far", "at last", &headers);
+    let speak = async {
+        let command = device.get("command", &["ep=far", "ttd=10"]).await;
+        assert_eq!((place(&command).0.as_str(), command.text().as_str()), ("command/res/c1", "at last"));
+        device.post("command/res/c1", &["ep=far"], "here").await
+    };
+    let (reply, _) = tokio::join!(request, speak);
+    assert_eq!((outcome(&reply), &reply["response"]), ("answered", &json!("here")));
+    // One that nobody fetches expires, and one for a device that never was is told so.
+    assert_eq!(outcome(&world.command("far", "x", &[("Command-Ttl", "200")]).await), "expired");
+    assert_eq!(outcome(&world.command("nobody", "x", &[]).await), "not-connected");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_larger_than_a_block_is_fetched_in_blocks() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    let text: String = body(5_000).iter().map(|byte| char::from(b' ' + byte % 90)).collect();
+    let poll = Message::request(method::GET).path("command").queries(&["ep=big", "ttd=10"]);
+    assert_eq!(device.post("t", &["ep=big"], "0").await.code, code(2, 4));
+    let (reply, answer) = tokio::join!(world.command("big", &text, &[]), device.download(&poll));
+    assert_eq!(outcome(&reply), "delivered");
+    assert_eq!(answer.code, code(2, 5));
+    assert!(answer.text() == text, "{} bytes", answer.payload.len());
+    // The same as a notification: its first block comes by itself, the rest is asked for (RFC 7959, section 2.6).
+    let (observation, _) = device.observe("command", &["ep=big"]).await;
+    let request = world.command("big", &text, &[ACKNOWLEDGED]);
+    let fetch = async {
+        let mut part = device.notification(&observation).await;
+        let etag = part.value(option::ETAG).unwrap().to_vec();
+        let mut whole = part.payload.clone();
+        while let Some(block) = part.block(option::BLOCK2).filter(|block| block.more) {
+            let next = Block { number: block.number + 1, more: false, exponent: block.exponent };
+            let get = Message::request(method::GET).path("command").query("ep=big");
+            part = device.request(get.number(option::BLOCK2, next.value())).await;
+            assert_eq!((part.code, part.value(option::ETAG)), (code(2, 5), Some(etag.as_slice())));
+            whole.extend(&part.payload);
+        }
+        whole
+    };
+    let (reply, whole) = tokio::join!(request, fetch);
+    assert_eq!(outcome(&reply), "acknowledged");
+    assert!(whole == text.as_bytes(), "{} bytes", whole.len());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_reset_refuses_the_command_and_ends_the_observation() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    let (observation, _) = device.observe("command", &["ep=moody"]).await;
+    device.forget(&observation);
+    let (reply, stray) = tokio::join!(world.command("moody", "x", &[ACKNOWLEDGED]), device.stray());
+    assert_eq!((outcome(&reply), stray.text().as_str()), ("failed", "x"));
+    // The session goes on, and another observation begins.
+    let (observation, _) = device.observe("command", &["ep=moody"]).await;
+    let (reply, command) =
+        tokio::join!(world.command("moody", "y", &[ACKNOWLEDGED]), device.notification(&observation));
+    assert_eq!((outcome(&reply), command.text().as_str()), ("acknowledged", "y"));
+    assert_eq!(world.recorder.of("connected", "moody").len(), 1);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_notification_that_is_lost_is_sent_again_until_it_is_acknowledged() {
+    let world = World::start().await;
+    let patient = Timing { patience: PATIENCE, ..Timing::default() };
+    let mut device = client(&world, 1).await.timing(patient);
+    let (observation, _) = device.observe("command", &["ep=deaf"]).await;
+    device.acknowledge(false);
+    let request = world.command("deaf", "x", &[ACKNOWLEDGED]);
+    let listen = async {
+        let first = device.notification(&observation).await;
+        device.acknowledge(true);
+        // The same message again, after ACK_TIMEOUT and its jitter.
+        let again = within(PATIENCE, "a retransmission", async {
+            loop {
+                let message = device.receive().await;
+                if message.id == first.id {
+                    return message;
+                }
+            }
+        })
+        .await;
+        assert_eq!((again.kind, again.token, again.payload), (kind::CON, first.token, first.payload));
+        device.send(&Message::empty(kind::ACK, first.id)).await;
+    };
+    let (reply, ()) = tokio::join!(request, listen);
+    assert_eq!((outcome(&reply), reply["attempts"].as_u64()), ("acknowledged", Some(1)));
+    world.close().await;
+}
