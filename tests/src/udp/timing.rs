@@ -124,3 +124,32 @@ async fn an_announced_sleep_is_no_silence() {
     assert_eq!(story(&world, "never").await, ["connected", "dormant", "disconnected"]);
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_gateway_that_stood_still_gives_everybody_his_time() {
+    let world = World::start().await;
+    let mut heard = UdpDevice::new(world.gateway.udp(), "heard").await;
+    let mut silent = UdpDevice::new(world.gateway.udp(), "silent").await;
+    delivered(&mut heard, "hb=1", "").await;
+    delivered(&mut silent, "hb=1", "").await;
+    world.gateway.freeze();
+    // Longer than both may be silent. What comes meanwhile waits in the system's buffers.
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    for _ in 0..6 {
+        ticks.tick().await;
+        heard.send("", "").await;
+    }
+    world.gateway.thaw();
+    let thawed = Instant::now();
+    delivered(&mut heard, "hb=60", "").await;
+    let ended = world.recorder.expect_end("silent", "udp").await;
+    assert_eq!(ended.text("reason"), "idle-timeout");
+    let waited = ended.at - thawed;
+    // It may have been heard a moment before the freeze.
+    let due = Duration::from_millis(1_500);
+    assert!((due - LATE..=due + LATE + Duration::from_millis(150)).contains(&waited), "{waited:?}");
+    let silence = ended.number("timestamp") - ended.number("lastSeenAt");
+    assert!(silence >= 3_900, "the last that was heard of it stays what it was: {silence} ms");
+    assert_eq!(story(&world, "heard").await, ["connected"]);
+    world.close().await;
+}
