@@ -72,13 +72,17 @@ impl Door {
         let observed = self.endpoint.observe(now, after.exchange, Response::new(Code::CONTENT));
         let session = after.peer.id();
         // One that was refreshed keeps its id, and what is under way for it.
-        if let Some(id) = observed.filter(|id| !self.observed.contains_key(id)) {
+        if let Some(id) = observed.filter(|id| self.observed.get(id) != Some(&session)) {
+            // A session that has just ended had it.
+            let former = self.observed.insert(id, session).and_then(|former| self.stations.get_mut(&former));
+            if let Some(station) = former {
+                station.observer = None;
+            }
             let observer = Observer { id, path: after.path, note: None };
             if let Some(before) = self.station(&after.peer).observer.replace(observer) {
                 self.observed.remove(&before.id);
                 self.endpoint.unobserve(before.id);
             }
-            self.observed.insert(id, session);
         }
         self.let_sleep(&after.peer, after.sleep_s);
     }
@@ -103,7 +107,9 @@ impl Door {
 
     /// Answers a request that was taken: with a command, if it waits for one.
     pub(crate) fn finish(&mut self, after: After) {
-        let Some(until) = after.until else { return self.finish_empty(&after) };
+        let Some(until) = after.until.filter(|_| self.now() < after.answerable) else {
+            return self.finish_empty(&after);
+        };
         if let Some(command) = self.take_command(&after.peer, &after.path) {
             return self.finish_with(&after, &command);
         }
@@ -205,6 +211,7 @@ impl Door {
     /// The device has acknowledged a notification.
     pub(crate) fn on_delivered(&mut self, note: NoteId) {
         let Some(flight) = self.notes.remove(&note) else { return };
+        self.touch(&flight.peer);
         flight.peer.acknowledged(&flight.command.id);
         self.free(&flight, note);
         self.send_commands(&flight.peer);
@@ -216,7 +223,10 @@ impl Door {
         self.free(&flight, note);
         let peer = flight.peer;
         match why {
-            NoteFailure::Reset => peer.settled(&flight.command.id, Outcome::Failed, "reset"),
+            NoteFailure::Reset => {
+                self.touch(&peer);
+                peer.settled(&flight.command.id, Outcome::Failed, "reset");
+            }
             // The device may yet be heard before the command's time is over.
             NoteFailure::Silent => peer.put_back(flight.command),
             // Perhaps there is another observer already.

@@ -12,7 +12,8 @@ pub struct CoapConfig {
     pub limits: Arc<Limits>,
     /// From a request to its answer: what is not stored by then is told 5.03.
     pub request_timeout: Duration,
-    /// The longest that a request with `ttd` waits for a command.
+    /// The longest that a request with `ttd` waits for a command; seven eighths of the lifetime of an exchange at most, which
+    /// is 216 s with the protocol's own times.
     pub max_ttd: Duration,
     /// Requests that wait for a command, per socket. A further one is answered at once.
     pub max_waiting: usize,

@@ -28,6 +28,8 @@ pub(crate) struct After {
     pub(crate) code: Code,
     /// Until when it waits for a command.
     pub(crate) until: Option<Tick>,
+    /// From then on an answer may be too late to be one.
+    pub(crate) answerable: Tick,
     /// How long the device sleeps then, in seconds.
     pub(crate) sleep_s: Option<u32>,
 }
@@ -89,13 +91,19 @@ impl Door {
     pub(crate) fn after(&self, asked: &Asked, peer: &PeerHandle) -> After {
         let most_ms = u64::try_from(self.server.config.max_ttd.as_millis()).unwrap_or(u64::MAX);
         let code = if asked.request.method == Method::Get { Code::CONTENT } else { Code::CHANGED };
-        let until = |ttd_s| self.now().saturating_add((u64::from(ttd_s) * 1_000).min(most_ms));
+        // The machine forgets a request after its lifetime; some of that has gone by.
+        let answerable = self.now().saturating_add(self.endpoint.limits().exchange_lifetime_ms() / 8 * 7);
+        let until = |ttd_s| {
+            let until = self.now().saturating_add((u64::from(ttd_s) * 1_000).min(most_ms));
+            until.min(answerable)
+        };
         After {
             exchange: asked.exchange,
             path: asked.path,
             peer: peer.clone(),
             code,
             until: asked.says.ttd_s.map(until),
+            answerable,
             sleep_s: asked.says.sleep_s,
         }
     }

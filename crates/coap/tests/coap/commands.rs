@@ -4,7 +4,7 @@ use landfall_hub::CommandRequest;
 use landfall_testkit::coap::{CoapClient, Message, code, kind, method, option};
 use landfall_testkit::wait::{PATIENCE, eventually};
 
-use crate::world::{TestAuth, World, request};
+use crate::world::{TestAuth, World, quick, request};
 
 /// A command as it comes to a device.
 fn assert_command(message: &Message, id: &str, expected: u8) {
@@ -143,6 +143,19 @@ async fn a_wait_has_a_bound() {
     .await;
     let mut device = world.client().await;
     assert_eq!(device.post("a", &["ep=d", "ttd=4000000000"], "").await.code, code(2, 4));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_wait_ends_before_its_request_is_forgotten() {
+    let mut world = World::with(TestAuth::open(), |config, _| {
+        config.limits = std::sync::Arc::new(landfall_coap_core::Limits { max_latency_ms: 0, ..quick() });
+    })
+    .await;
+    let mut device = world.client().await;
+    assert_eq!(device.post("a", &["ep=d", "ttd=50"], "").await.code, code(2, 4));
+    world.command("d", "c1", "delivered");
+    assert_command(&device.get("command", &["ep=d"]).await, "c1", code(2, 5));
     world.close().await;
 }
 
