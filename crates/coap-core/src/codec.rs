@@ -17,6 +17,9 @@ use crate::options::Options;
 /// The longest option value that is written: what the two extension bytes can say (section 3.1).
 const MAX_OPTION: usize = 65_535;
 
+/// The most options of a message that is read: each costs the codec far more than its bytes.
+const MAX_OPTIONS: usize = 256;
+
 /// Why bytes are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -26,7 +29,7 @@ pub enum Fault {
     Version,
     /// A token length of 9 to 15, or a token that is cut off.
     Token,
-    /// An option whose number, length or value is reserved, too large or cut off.
+    /// An option whose number, length or value is reserved, too large or cut off; or more than 256 of them.
     Option,
     /// A payload marker without a payload.
     Marker,
@@ -83,6 +86,9 @@ pub fn decode(datagram: &[u8]) -> Result<Message, Malformed> {
     let (kind, code, id) = (kind(first), Code(code), u16::from_be_bytes([high, low]));
     let malformed = |fault| Malformed { fault, reset: (kind == Kind::Con).then_some(id) };
     check_code(kind, code, datagram.len()).map_err(malformed)?;
+    if has_too_many_options(datagram) {
+        return Err(malformed(Fault::Option));
+    }
     let packet = Packet::from_bytes(datagram).map_err(|error| malformed(fault(&error)))?;
     // The marker is missed by reading on without it: only a marker can be taken away from the end of a message.
     if packet.payload.is_empty()
@@ -119,6 +125,33 @@ fn check_code(kind: Kind, code: Code, length: usize) -> Result<(), Fault> {
         (code, _) if matches!(code.class(), 1 | 6 | 7) => Err(Fault::Code),
         _ => Ok(()),
     }
+}
+
+/// Counts options by their lengths alone; where they are broken, the codec will say so.
+fn has_too_many_options(datagram: &[u8]) -> bool {
+    // A header and as many options of one byte are no less.
+    if datagram.len() <= 4 + MAX_OPTIONS {
+        return false;
+    }
+    let token = usize::from(datagram.first().map_or(0, |first| first & 0xF));
+    let mut at = 4 + token;
+    for _ in 0..=MAX_OPTIONS {
+        let Some(&first) = datagram.get(at).filter(|first| **first != 0xFF) else { return false };
+        let extension = |nibble: u8| match nibble {
+            13 => 1,
+            14 => 2,
+            _ => 0,
+        };
+        let values = at + 1 + extension(first >> 4);
+        let byte = |at: usize| datagram.get(at).copied().map_or(0, usize::from);
+        let length = match first & 0xF {
+            13 => 13 + byte(values),
+            14 => 269 + (byte(values) << 8 | byte(values + 1)),
+            short => usize::from(short),
+        };
+        at = values + extension(first & 0xF) + length;
+    }
+    true
 }
 
 fn fault(error: &MessageError) -> Fault {

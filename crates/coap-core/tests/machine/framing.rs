@@ -145,3 +145,18 @@ fn section_4_4_the_same_id_and_token_of_another_peer_is_another_message() {
     assert_ne!(first, second);
     assert_eq!(request.payload, "two");
 }
+
+#[test]
+fn a_message_has_256_options_at_most() {
+    let with = |count: usize, value: usize| {
+        let mut message = Message::new(Kind::Con, Code::POST, 1, token(b"t"));
+        (0..count).for_each(|_| message.options.push(number::URI_PATH, vec![b'x'; value]));
+        message.payload = vec![0x11; 2_000].into();
+        encode(&message)
+    };
+    for value in [0, 12, 13, 200, 300] {
+        assert_eq!(decode(&with(256, value)).unwrap().options.len(), 256, "{value}");
+        assert_eq!(fault(&with(257, value)), (Fault::Option, Some(1)), "{value}");
+    }
+    assert_eq!(fault(&[&b"\x40\x02\0\x01"[..], &[0; 60_000]].concat()).0, Fault::Option);
+}
