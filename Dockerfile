@@ -22,7 +22,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 
 FROM alpine:${ALPINE_VERSION}
 LABEL org.opencontainers.image.title="Landfall" \
-      org.opencontainers.image.description="Device connectivity gateway: MQTT devices in, NATS events out" \
+      org.opencontainers.image.description="Device connectivity gateway: MQTT, CoAP and UDP devices in, NATS events out" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
 RUN addgroup -S -g 10001 landfall \
     && adduser -S -D -H -u 10001 -G landfall -h /var/lib/landfall -s /sbin/nologin landfall \
@@ -32,6 +32,8 @@ COPY --from=build /out/landfall /usr/local/bin/landfall
 COPY LICENSE LICENSE-APACHE LICENSE-MIT /usr/share/licenses/landfall/
 
 ENV LANDFALL_MQTT__LISTEN=tcp://0.0.0.0:1883 \
+    LANDFALL_COAP__LISTEN=udp://0.0.0.0:5683 \
+    LANDFALL_UDP__LISTEN=udp://0.0.0.0:7683 \
     LANDFALL_ADMIN__LISTEN=0.0.0.0:8080 \
     LANDFALL_NATS__STORE_DIR=/var/lib/landfall \
     LANDFALL_AUTH__MODE=devices \
@@ -40,7 +42,7 @@ ENV LANDFALL_MQTT__LISTEN=tcp://0.0.0.0:1883 \
 
 WORKDIR /var/lib/landfall
 USER 10001:10001
-EXPOSE 1883 8080
+EXPOSE 1883 8080 5683/udp 7683/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
     CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/readyz"]
