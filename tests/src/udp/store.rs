@@ -122,10 +122,10 @@ async fn say_all(device: &mut UdpDevice, count: u64) {
 
 #[tokio::test]
 async fn over_a_bad_link_what_is_signed_is_stored_once_and_what_is_acknowledged_is_stored() {
-    const COUNT: u64 = 25;
+    const COUNT: u64 = 20;
     let world = World::with(|settings| settings.devices(DEVICES)).await;
     // A way back that corrupts would tell a device what nobody said: nothing signs acks.
-    let back = Faults { loss: 0.2, duplicate: 0.2, corrupt: 0.0, delay: (0, 40) };
+    let back = Faults { loss: 0.2, duplicate: 0.2, corrupt: 0.0, delay: (0, 120) };
     let rough = UdpProxy::start(world.gateway.udp(), 3, back).await;
     rough.set_each(Faults { corrupt: 0.15, ..back }, back);
     let lossy = UdpProxy::start(world.gateway.udp(), 4, back).await;
