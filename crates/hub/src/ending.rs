@@ -12,7 +12,7 @@ use landfall_event::{
 use landfall_net::Scope;
 use landfall_session::{KeyRef, Slot, Tick, Tracker};
 
-use crate::hub::{Ending, Hub};
+use crate::hub::{Ending, Hub, Shard};
 use crate::post::News;
 use crate::router::Verdict;
 use crate::session::{Flight, Lane, Session, Will};
@@ -28,18 +28,24 @@ const STANDSTILL_MS: u64 = 2_000;
 struct Toll(Vec<Ended>);
 
 impl Hub {
-    /// Starts the timer that detects silence and expiry, in `scope`.
+    /// Starts the timers that detect silence and expiry, in `scope`: one for each processor, each with its shards.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
-        let hub = Arc::clone(self);
-        hub.last_tick.store(hub.clock.tick(), Ordering::Release);
-        scope.spawn_until_cancelled(async move {
-            let mut ticks = tokio::time::interval(hub.config.tick);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-            loop {
-                ticks.tick().await;
-                hub.on_tick().await;
-            }
-        });
+        let timers = std::thread::available_parallelism().map_or(1, usize::from).min(self.shards.len());
+        for timer in 0..timers {
+            let hub = Arc::clone(self);
+            let mut last = hub.clock.tick();
+            scope.spawn_until_cancelled(async move {
+                let mut ticks = tokio::time::interval(hub.config.tick);
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+                loop {
+                    ticks.tick().await;
+                    hub.look_at_shards(timer, timers, &mut last).await;
+                    if timer == 0 {
+                        hub.look_at_the_rest();
+                    }
+                }
+            });
+        }
     }
 
     /// One session's end. The caller holds the device's shard.
@@ -192,14 +198,14 @@ impl Hub {
     }
 
     /// A process that stood still (SIGSTOP, a suspended machine) could hear nobody: the silence of that time is its own.
-    fn excuse_standstill(&self, now: Tick) {
-        let gap = now.saturating_sub(self.last_tick.swap(now, Ordering::AcqRel));
+    fn excuse_standstill<'a>(&self, shards: impl Iterator<Item = &'a Shard>, last: Tick, now: Tick) {
+        let gap = now.saturating_sub(last);
         let tick = u64::try_from(self.config.tick.as_millis()).unwrap_or(u64::MAX);
         if gap < STANDSTILL_MS.max(tick.saturating_mul(10)) {
             return;
         }
         tracing::warn!(ms = gap, "the gateway stood still; nobody's silence of that time counts");
-        for shard in &self.shards {
+        for shard in shards {
             for live in shard.lock().iter().filter(|live| !live.tag.vitals.is_held()) {
                 live.tag.vitals.hold();
                 live.tag.vitals.release(now);
@@ -207,18 +213,24 @@ impl Hub {
         }
     }
 
-    async fn on_tick(self: &Arc<Self>) {
+    /// One timer's look at its shards: each `timers`-th, from the `timer`-th on.
+    async fn look_at_shards(self: &Arc<Self>, timer: usize, timers: usize, last: &mut Tick) {
         let now = self.clock.tick();
-        self.excuse_standstill(now);
+        let mine = || self.shards.iter().skip(timer).step_by(timers);
+        self.excuse_standstill(mine(), *last, now);
         let mut silent = Vec::new();
-        for shard in &self.shards {
+        for shard in mine() {
             while self.expire_portion(&mut shard.lock(), now, &mut silent) {
                 // Everybody else's turn, between two portions of many that expire at once.
                 tokio::task::yield_now().await;
             }
         }
         // What that took is not a standstill.
-        self.last_tick.store(self.clock.tick(), Ordering::Release);
+        *last = self.clock.tick();
+    }
+
+    fn look_at_the_rest(&self) {
+        let now = self.clock.tick();
         self.expire_commands();
         let wills = self.wills.lock().due(now);
         wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));

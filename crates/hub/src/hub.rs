@@ -100,7 +100,6 @@ pub struct Hub {
     offline: OnceLock<Arc<dyn Offline>>,
     epoch: AtomicU64,
     gateway_events: AtomicU64,
-    pub(crate) last_tick: AtomicU64,
     pub(crate) draining: AtomicBool,
     /// `join` has been said, so `leave` is due.
     pub(crate) announced: AtomicBool,
@@ -128,7 +127,6 @@ impl Hub {
             offline: OnceLock::new(),
             epoch: AtomicU64::new(0),
             gateway_events: AtomicU64::new(0),
-            last_tick: AtomicU64::new(clock.tick()),
             draining: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             config,

@@ -27,12 +27,29 @@ pub(crate) struct ByOutcome {
     outcome: &'static str,
 }
 
+/// A million sessions may end at once: no lookup for each.
+#[derive(Debug)]
+struct Ends {
+    family: Family<ByReason, Counter>,
+    /// In the order of the closed list.
+    counters: Vec<Counter>,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        let family = Family::<ByReason, Counter>::default();
+        let counter = |reason: &Reason| family.get_or_create(&ByReason { reason: reason.as_str() }).clone();
+        let counters = Reason::ALL.iter().map(counter).collect();
+        Self { family, counters }
+    }
+}
+
 /// Handles are cached here: a family's lookup stays off the path of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) sessions: Gauge,
     opened: Family<ByTransport, Counter>,
-    ended: Family<ByReason, Counter>,
+    ended: Ends,
     refused: Family<ByCause, Counter>,
     commands: Family<ByOutcome, Counter>,
     pub(crate) commands_under_way: Gauge,
@@ -51,7 +68,7 @@ impl Metrics {
         let r = registry;
         r.register("landfall_sessions", "Sessions open now", self.sessions.clone());
         r.register("landfall_sessions_opened", "Sessions begun", self.opened.clone());
-        r.register("landfall_sessions_ended", "Sessions ended", self.ended.clone());
+        r.register("landfall_sessions_ended", "Sessions ended", self.ended.family.clone());
         r.register("landfall_refused", "Attempts turned away", self.refused.clone());
         r.register(
             "landfall_refusal_sources",
@@ -92,7 +109,10 @@ impl Metrics {
 
     pub(crate) fn ended(&self, reason: Reason) {
         self.sessions.dec();
-        self.ended.get_or_create(&ByReason { reason: reason.as_str() }).inc();
+        match self.ended.counters.get(reason as usize) {
+            Some(counter) => counter.inc(),
+            None => self.ended.family.get_or_create(&ByReason { reason: reason.as_str() }).inc(),
+        };
     }
 
     pub(crate) fn refused(&self, cause: RefusedCause, count: u64) {

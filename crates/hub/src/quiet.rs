@@ -16,32 +16,36 @@ type Device = (TenantId, DeviceId);
 
 #[derive(Debug)]
 pub(crate) struct Quiet {
-    known: HashMap<Device, Known>,
+    /// By a keyed hash of the name: a million devices may fall silent at once. Two of one hash cost a command that is
+    /// waited with in vain, once in 2^64.
+    known: HashMap<u64, u64, ahash::RandomState>,
     /// Oldest first; an entry whose number is not the device's any more is skipped.
-    order: VecDeque<(Device, u64)>,
+    order: VecDeque<(u64, u64)>,
+    waiting: HashMap<Device, VecDeque<(u64, Arc<Command>)>>,
     by_time: BTreeMap<(UnixMs, u64), Device>,
+    hasher: ahash::RandomState,
     made: u64,
     max_devices: usize,
     max_commands: usize,
-}
-
-#[derive(Debug)]
-struct Known {
-    number: u64,
-    waiting: VecDeque<(u64, Arc<Command>)>,
 }
 
 impl Quiet {
     /// Remembers `max_devices` devices, and keeps `max_commands` for each.
     pub(crate) fn new(max_devices: usize, max_commands: usize) -> Self {
         Self {
-            known: HashMap::new(),
+            known: HashMap::default(),
             order: VecDeque::new(),
+            waiting: HashMap::new(),
             by_time: BTreeMap::new(),
+            hasher: ahash::RandomState::new(),
             made: 0,
             max_devices,
             max_commands,
         }
+    }
+
+    fn mark(&self, tenant: &TenantId, device: &DeviceId) -> u64 {
+        self.hasher.hash_one((tenant, device))
     }
 
     /// Commands that wait.
@@ -54,50 +58,56 @@ impl Quiet {
         self.known.len()
     }
 
-    /// Silence has ended the device's session. Returns the commands of whoever is forgotten for it.
-    pub(crate) fn note(&mut self, device: Device) -> Vec<Arc<Command>> {
+    /// Silence has ended the device's session. Beyond the bound, whoever fell silent first is forgotten; what waits for it
+    /// waits on.
+    pub(crate) fn note(&mut self, tenant: &TenantId, device: &DeviceId) {
         if self.max_devices == 0 {
-            return Vec::new();
+            return;
         }
         self.made += 1;
-        let number = self.made;
-        self.order.push_back((device.clone(), number));
-        self.known.entry(device).or_insert_with(|| Known { number, waiting: VecDeque::new() }).number =
-            number;
+        let mark = self.mark(tenant, device);
+        self.order.push_back((mark, self.made));
+        self.known.insert(mark, self.made);
         if self.order.len() > 2 * self.max_devices {
             let known = &self.known;
-            self.order.retain(|(device, number)| known.get(device).is_some_and(|k| k.number == *number));
+            self.order.retain(|(mark, number)| known.get(mark) == Some(number));
         }
-        let mut forgotten = Vec::new();
         while self.known.len() > self.max_devices {
             let Some((oldest, number)) = self.order.pop_front() else { break };
-            if self.known.get(&oldest).is_some_and(|known| known.number == number) {
-                forgotten.extend(self.take(&oldest));
+            if self.known.get(&oldest) == Some(&number) {
+                self.known.remove(&oldest);
             }
         }
-        forgotten
     }
 
     /// Keeps a command for a device that is silent.
     pub(crate) fn keep(&mut self, command: &Arc<Command>) -> Result<(), NotKept> {
+        if !self.known.contains_key(&self.mark(&command.tenant, &command.device)) {
+            return Err(NotKept::Absent);
+        }
         let device = (command.tenant.clone(), command.device.clone());
-        let known = self.known.get_mut(&device).ok_or(NotKept::Absent)?;
-        if known.waiting.len() >= self.max_commands {
+        let waiting = self.waiting.entry(device.clone()).or_default();
+        if waiting.len() >= self.max_commands {
             return Err(NotKept::Full);
         }
-        if known.waiting.iter().any(|(_, other)| other.id == command.id) {
+        if waiting.iter().any(|(_, other)| other.id == command.id) {
             return Err(NotKept::Duplicate);
         }
         self.made += 1;
-        known.waiting.push_back((self.made, Arc::clone(command)));
+        waiting.push_back((self.made, Arc::clone(command)));
         self.by_time.insert((command.expires_at, self.made), device);
         Ok(())
     }
 
-    /// The device speaks again, or is forgotten: what waited for it, oldest first.
+    /// The device speaks again: what waited for it, oldest first.
     pub(crate) fn take(&mut self, device: &Device) -> Vec<Arc<Command>> {
-        let Some(known) = self.known.remove(device) else { return Vec::new() };
-        let waited = known.waiting.into_iter();
+        if !self.known.is_empty() {
+            self.known.remove(&self.mark(&device.0, &device.1));
+        }
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let waited = self.waiting.remove(device).into_iter().flatten();
         waited
             .map(|(number, command)| {
                 self.by_time.remove(&(command.expires_at, number));
@@ -112,9 +122,13 @@ impl Quiet {
         let due = std::mem::replace(&mut self.by_time, later);
         due.into_iter()
             .filter_map(|((_, number), device)| {
-                let waiting = &mut self.known.get_mut(&device)?.waiting;
+                let waiting = self.waiting.get_mut(&device)?;
                 let at = waiting.iter().position(|(n, _)| *n == number)?;
-                waiting.remove(at).map(|(_, command)| command)
+                let command = waiting.remove(at);
+                if waiting.is_empty() {
+                    self.waiting.remove(&device);
+                }
+                command.map(|(_, command)| command)
             })
             .collect()
     }
@@ -154,6 +168,11 @@ mod tests {
         ("default".parse().unwrap(), name.parse().unwrap())
     }
 
+    fn note(quiet: &mut Quiet, name: &str) {
+        let (tenant, device) = device(name);
+        quiet.note(&tenant, &device);
+    }
+
     fn ids(commands: &[Arc<Command>]) -> Vec<&str> {
         commands.iter().map(|command| command.id.as_str()).collect()
     }
@@ -162,7 +181,7 @@ mod tests {
     fn what_waits_goes_out_in_order_with_the_next_word() {
         let mut quiet = Quiet::new(4, 4);
         assert_eq!(quiet.keep(&command("a", "c1", 10)), Err(NotKept::Absent));
-        assert!(quiet.note(device("a")).is_empty());
+        note(&mut quiet, "a");
         assert_eq!(quiet.keep(&command("a", "c1", 10)), Ok(()));
         assert_eq!(quiet.keep(&command("a", "c2", 5)), Ok(()));
         assert_eq!(quiet.keep(&command("a", "c2", 5)), Err(NotKept::Duplicate));
@@ -173,7 +192,7 @@ mod tests {
     #[test]
     fn a_time_to_live_ends_the_wait() {
         let mut quiet = Quiet::new(4, 4);
-        quiet.note(device("a"));
+        note(&mut quiet, "a");
         quiet.keep(&command("a", "late", 500)).unwrap();
         quiet.keep(&command("a", "soon", 100)).unwrap();
         assert!(quiet.due(1_099).is_empty());
@@ -184,13 +203,15 @@ mod tests {
     #[test]
     fn devices_and_commands_are_bounded() {
         let mut quiet = Quiet::new(2, 1);
-        quiet.note(device("a"));
+        note(&mut quiet, "a");
         quiet.keep(&command("a", "c1", 10)).unwrap();
         assert_eq!(quiet.keep(&command("a", "c2", 10)), Err(NotKept::Full));
-        quiet.note(device("b"));
-        assert_eq!(ids(&quiet.note(device("c"))), ["c1"], "the oldest is forgotten, and its command told");
+        note(&mut quiet, "b");
+        note(&mut quiet, "c");
+        assert_eq!(quiet.keep(&command("a", "c2", 10)), Err(NotKept::Absent), "the oldest is forgotten");
+        assert_eq!(ids(&quiet.take(&device("a"))), ["c1"], "and what waited for it waits on");
         for _ in 0..100 {
-            quiet.note(device("c"));
+            note(&mut quiet, "c");
         }
         assert_eq!(quiet.devices(), 2);
         assert!(quiet.order.len() <= 4);

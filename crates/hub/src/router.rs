@@ -224,11 +224,8 @@ impl Hub {
 
     /// Silence has ended the session; `unsent` was never sent.
     pub(crate) fn fell_silent(&self, session: &Arc<Session>, unsent: Vec<Arc<Command>>) {
-        let device = (session.info.tenant.clone(), session.info.device.clone());
-        let mut over = self.quiet(|quiet| quiet.note(device));
-        self.metrics.commands_under_way.dec_by(i64::try_from(over.len()).unwrap_or(0));
-        over.extend(unsent.into_iter().filter(|command| self.keep_quiet(command).is_err()));
-        for command in over {
+        self.quiet(|quiet| quiet.note(session.tenant(), session.device()));
+        for command in unsent.into_iter().filter(|command| self.keep_quiet(command).is_err()) {
             self.settle_alone(&command, Verdict::because(Outcome::Busy, "queue"));
         }
     }

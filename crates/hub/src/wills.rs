@@ -43,6 +43,9 @@ impl Wills {
 
     /// The device's will, if one waits.
     pub(crate) fn take(&mut self, device: &Device) -> Option<Waiting> {
+        if self.by_device.is_empty() {
+            return None;
+        }
         let at = self.by_device.remove(device)?;
         self.by_due.remove(&at).map(|(_, waiting)| waiting)
     }

@@ -141,7 +141,14 @@ pub(super) fn coap_config(settings: &Settings) -> CoapConfig {
         max_upload_bytes: share(coap.upload_memory, coap.max_body),
         ..landfall_coap_core::Limits::default()
     };
-    CoapConfig { limits: Arc::new(limits), max_ttd: coap.max_ttd, ..CoapConfig::default() }
+    CoapConfig {
+        limits: Arc::new(limits),
+        request_timeout: coap.request_timeout,
+        max_ttd: coap.max_ttd,
+        max_paths: share(settings.presence.max_sessions, 1),
+        max_registrations: settings.presence.max_sessions,
+        ..CoapConfig::default()
+    }
 }
 
 pub(super) fn udp_config(settings: &Settings) -> UdpConfig {
