@@ -172,6 +172,21 @@ impl Remembered {
         }
     }
 
+    /// More than half of the room is taken.
+    pub(crate) fn is_pressed(&self, limits: &Limits) -> bool {
+        self.len() > limits.max_remembered / 2
+    }
+
+    /// Forgets the entry that came last of its kind, if it is this one; another stays until its time is over.
+    pub(crate) fn take_back(&mut self, key: Key) -> Option<Gone> {
+        let queue = [&mut self.confirmable, &mut self.others];
+        let due = queue.into_iter().find_map(|queue| queue.pop_back_if(|due| due.key == key))?;
+        if let Some(entry) = self.entries.remove(&key) {
+            self.bytes -= entry.answer.heap();
+        }
+        Some(Gone { slot: due.slot, serial: due.key.0 })
+    }
+
     /// Forgets one entry whose time is over.
     pub(crate) fn expire_one(&mut self, now: Tick) -> Option<Gone> {
         self.take_due(now, now)

@@ -51,6 +51,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         let Some(peer) = self.peers.get(exchange.slot) else { return false };
         let (address, credit) = (peer.address.clone(), peer.credit());
+        let had_effect = !exchange.safe && response.code.is_success() || observation.is_some();
         let Some((kind, id)) = self.answer_kind(now, exchange) else { return false };
         let mut message = Message::new(kind, response.code, id, exchange.token);
         message.options = exchange.own_options();
@@ -64,7 +65,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         let bytes = codec::encode(&message);
         let sent = self.transmit(exchange.slot, bytes.clone());
-        if kind == Kind::Ack && sent {
+        if !had_effect && credit != usize::MAX && self.remembered.is_pressed(&self.limits) {
+            self.unremember(exchange);
+        } else if kind == Kind::Ack && sent {
             self.keep_answer(exchange, &message, &bytes);
         }
         fits && sent
@@ -76,6 +79,10 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
             return Some((Kind::Ack, exchange.key.1));
         }
         let peer = self.peers.get_mut(exchange.slot)?;
+        if !peer.proven {
+            // Perhaps nothing of it is known by its next request, so its ids cannot come in an order.
+            return Some((Kind::Non, self.secrets.next_u16()));
+        }
         let secrets = &self.secrets;
         let ids = peer.ids.get_or_insert_with(|| crate::secrets::MessageIds::new(secrets, &peer.address));
         ids.draw(now).ok().map(|id| (Kind::Non, id))
@@ -120,6 +127,14 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let bare = Message::new(message.kind, message.code, message.id, message.token);
         // A few bytes take no room of their own.
         let _ = self.remembered.answered(&self.limits, exchange.key, &codec::encode(&bare));
+    }
+
+    /// What had no effect may be done again (section 4.5, last paragraph), so when room is short a stranger's message id is not
+    /// remembered for it: else a flood from forged addresses would take the room of everybody's.
+    fn unremember(&mut self, exchange: &Exchange) {
+        if let Some(gone) = self.remembered.take_back(exchange.key) {
+            self.forget_one(gone);
+        }
     }
 
     /// Puts the response into a message that holds its own options already; its first block, where it is longer than one or

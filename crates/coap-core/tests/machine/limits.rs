@@ -1,6 +1,7 @@
 //! Bounds: what a flood can make the endpoint keep, and what it says then.
 
-use landfall_coap_core::{Code, Kind, Output, Rejected, number};
+use landfall_coap_core::block::BlockValue;
+use landfall_coap_core::{Code, Kind, Output, Rejected, Response, number};
 
 use crate::bench::{Bench, changed, content, get, handed_up, one, post, register, request, requests};
 
@@ -79,10 +80,41 @@ fn remembered_ids_are_bounded_and_no_answer_is_forgotten_that_may_be_asked_for_a
 }
 
 #[test]
+fn strangers_whose_requests_have_no_effect_take_half_the_room() {
+    let mut bench = Bench::with(|limits| (limits.max_remembered, limits.max_peers) = (10, 30));
+    let unauthorized = || Response::new(Code::UNAUTHORIZED);
+    for id in 0..1_000 {
+        let peer = u32::from(id % 25);
+        for (n, kind, code) in
+            [(0, Kind::Con, Code::POST), (1, Kind::Non, Code::PUT), (2, Kind::Con, Code::GET)]
+        {
+            let (exchange, _) = handed_up(&bench.send(peer, &request(kind, code, 4 * id + n)));
+            let answer = one(&bench.respond(exchange, unauthorized()));
+            assert_eq!(answer.code, Code::UNAUTHORIZED);
+            assert!(bench.endpoint.remembered() <= 5);
+        }
+        // A block without its first.
+        let mut late = post(4 * id + 3, "p");
+        late.options.push_uint(number::BLOCK1, BlockValue::new(3, false, 0).unwrap().to_uint());
+        assert_eq!(one(&bench.send(peer, &late)).code, Code::REQUEST_ENTITY_INCOMPLETE);
+    }
+    assert!(bench.endpoint.remembered() <= 5 && bench.endpoint.peers() <= 5);
+    // What has an effect is remembered, and so is what is refused to somebody who is known.
+    for (peer, response) in [(100, changed()), (101, unauthorized())] {
+        let (exchange, _) = handed_up(&bench.send(peer, &post(1, "p")));
+        if peer == 101 {
+            bench.endpoint.prove(&peer);
+        }
+        bench.respond(exchange, response);
+        assert!(requests(&bench.send(peer, &post(1, "p"))).is_empty(), "{peer}");
+    }
+}
+
+#[test]
 fn remembered_ids_of_one_peer_are_bounded() {
     let mut bench = Bench::with(|limits| limits.max_remembered_per_peer = 10);
     for id in 0..10 {
-        let (exchange, _) = bench.ask(1, &get(id));
+        let (exchange, _) = bench.ask(1, &post(id, "p"));
         bench.respond(exchange, changed());
     }
     assert!(is_busy(&mut bench, 1, 10));
