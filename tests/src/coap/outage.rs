@@ -1,6 +1,7 @@
 //! NATS slow or away while CoAP devices send: 2.04 means stored, and what cannot be stored is told so.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use landfall_testkit::coap::{Message, code, kind, method, option};
 use landfall_testkit::ledger::{self, Open};
@@ -54,6 +55,30 @@ async fn the_answer_waits_for_the_store_and_comes_by_itself() {
     gateway.terminate();
     gateway.exited(PATIENCE).await;
     gateway.assert_sound();
+    ledger::assert_kept(&nats, Open::None).await;
+}
+
+#[tokio::test]
+async fn what_is_not_stored_in_time_is_told_so() {
+    let nats = NatsServer::start().await;
+    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], nats.port())), 1).await;
+    let settings = Gateway::builder().set("nats.url", format!("nats://{}", proxy.address()));
+    let gateway = settings.set("coap.request_timeout", "2s").start().await;
+    let mut device = CoapClient::new(gateway.coap(), 1).await;
+    assert_eq!(device.post("t", &["ep=pump"], "1").await.code, code(2, 4));
+    proxy.set(Mode::Stall);
+    let began = Instant::now();
+    let answer = device.post("t", &["ep=pump"], "2").await;
+    let waited = began.elapsed();
+    assert_eq!((answer.kind, answer.code), (kind::CON, code(5, 3)), "{answer:?}");
+    assert!(answer.uint(option::MAX_AGE).is_some_and(|seconds| seconds > 0), "{answer:?}");
+    assert!((Duration::from_millis(1_990)..Duration::from_secs(4)).contains(&waited), "{waited:?}");
+    proxy.set(Mode::Pass);
+    assert_eq!(device.post("t", &["ep=pump"], "3").await.code, code(2, 4));
+    // It was on its way: told or not, it is stored once, and in its place.
+    assert_eq!(payloads(&nats, "pump").await, [1, 2, 3]);
+    gateway.terminate();
+    gateway.exited(PATIENCE).await;
     ledger::assert_kept(&nats, Open::None).await;
 }
 

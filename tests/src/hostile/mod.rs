@@ -4,6 +4,7 @@
 
 mod after_connect;
 mod before_connect;
+mod coap;
 mod datagrams;
 mod floods;
 mod names;
