@@ -277,6 +277,7 @@ impl Door {
                 Err(_) => return Err(asked),
             }
             self.agree(&asked, peer);
+            self.doubt(peer);
         }
         self.paths.note(&asked.path, peer);
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.

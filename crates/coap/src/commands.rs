@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use landfall_coap_core::{Code, Ending, NoteFailure, NoteId, ObservationId, Observe, Response, content};
-use landfall_event::{Outcome, Reason};
+use landfall_event::Outcome;
 use landfall_hub::{Command, PeerHandle, unix_now};
 use landfall_net::Path;
 
@@ -32,9 +32,13 @@ pub(crate) struct Station {
 #[derive(Debug)]
 struct Observer {
     id: ObservationId,
+    /// Of two observers of one session, on two sockets, the one with the higher number came later.
+    serial: u64,
     path: Path,
     /// The notification that is under way.
     note: Option<NoteId>,
+    /// The last one that was sent to where the device was not heard last.
+    doubted: Option<NoteId>,
 }
 
 /// A command under way as a notification.
@@ -70,21 +74,32 @@ impl Door {
     fn observe(&mut self, after: &After) {
         let now = self.now();
         let observed = self.endpoint.observe(now, after.exchange, Response::new(Code::CONTENT));
-        let session = after.peer.id();
-        // One that was refreshed keeps its id, and what is under way for it.
-        if let Some(id) = observed.filter(|id| self.observed.get(id) != Some(&session)) {
-            // A session that has just ended had it.
-            let former = self.observed.insert(id, session).and_then(|former| self.stations.get_mut(&former));
-            if let Some(station) = former {
-                station.observer = None;
-            }
-            let observer = Observer { id, path: after.path, note: None };
-            if let Some(before) = self.station(&after.peer).observer.replace(observer) {
-                self.observed.remove(&before.id);
-                self.endpoint.unobserve(before.id);
-            }
+        if let Some(id) = observed {
+            let serial = self.server.strays.take_observer(&after.peer, self.number);
+            self.enter_observer(after, id, serial);
         }
         self.let_sleep(&after.peer, after.sleep_s);
+    }
+
+    fn enter_observer(&mut self, after: &After, id: ObservationId, serial: u64) {
+        let session = after.peer.id();
+        // One that was refreshed keeps its id, and what is under way for it.
+        if self.observed.get(&id) == Some(&session) {
+            if let Some(observer) = self.observer(&after.peer, id) {
+                observer.serial = serial;
+            }
+            return;
+        }
+        // A session that has just ended had it.
+        let former = self.observed.insert(id, session).and_then(|former| self.stations.get_mut(&former));
+        if let Some(station) = former {
+            station.observer = None;
+        }
+        let observer = Observer { id, serial, path: after.path, note: None, doubted: None };
+        if let Some(before) = self.station(&after.peer).observer.replace(observer) {
+            self.observed.remove(&before.id);
+            self.endpoint.unobserve(before.id);
+        }
     }
 
     fn station(&mut self, peer: &PeerHandle) -> &mut Station {
@@ -155,12 +170,15 @@ impl Door {
         }
     }
 
-    /// Sends what can be sent now of what waits for the device.
+    /// Sends what can be sent now of what waits for the device, through whatever socket can.
     pub(crate) fn send_commands(&mut self, peer: &PeerHandle) {
-        if !self.stations.contains_key(&peer.id()) {
-            return self.server.strays.pass_commands(peer, self.number);
-        }
-        if peer.is_asleep() {
+        self.send_commands_here(peer);
+        self.server.strays.pass_commands(peer, self.number);
+    }
+
+    /// The same through this socket.
+    pub(crate) fn send_commands_here(&mut self, peer: &PeerHandle) {
+        if peer.is_asleep() || !self.stations.contains_key(&peer.id()) {
             return;
         }
         while self.send_command(peer) {}
@@ -199,6 +217,7 @@ impl Door {
         if let Some(observer) = self.observer(peer, observation) {
             observer.note = Some(note);
         }
+        self.doubt(peer);
         self.notes.insert(note, Flight { peer: peer.clone(), command, observation });
         true
     }
@@ -206,6 +225,51 @@ impl Door {
     fn observer(&mut self, peer: &PeerHandle, observation: ObservationId) -> Option<&mut Observer> {
         let observer = self.stations.get_mut(&peer.id())?.observer.as_mut()?;
         (observer.id == observation).then_some(observer)
+    }
+
+    /// Where the device was not heard last, a notification may reach nobody. It gets the time of one retransmission.
+    pub(crate) fn doubt(&mut self, peer: &PeerHandle) {
+        let limits = self.endpoint.limits();
+        let limit = self.now() + limits.ack_timeout_ms * (100 + limits.ack_random_percent) / 100;
+        let observer = self.stations.get_mut(&peer.id()).and_then(|station| station.observer.as_mut());
+        if let Some(observer) = observer
+            && observer.path.remote != peer.remote_address()
+            && let Some(note) = observer.note.filter(|note| observer.doubted != Some(*note))
+        {
+            observer.doubted = Some(note);
+            self.doubtful.push_back((limit, note));
+        }
+    }
+
+    /// Gives up observers that have acknowledged nothing since their device was heard from elsewhere.
+    pub(crate) fn end_doubtful(&mut self, now: Tick) {
+        while let Some((_, note)) = self.doubtful.pop_front_if(|(limit, _)| *limit <= now) {
+            let Some(flight) = self.notes.get(&note) else { continue };
+            let (peer, observation) = (flight.peer.clone(), flight.observation);
+            let lost =
+                self.observer(&peer, observation).is_some_and(|o| o.path.remote != peer.remote_address());
+            if lost {
+                self.end_observer(&peer);
+            }
+        }
+    }
+
+    /// The device observes through another socket.
+    pub(crate) fn yield_observer(&mut self, peer: &PeerHandle, serial: u64) {
+        let observer = self.stations.get(&peer.id()).and_then(|station| station.observer.as_ref());
+        if observer.is_some_and(|observer| observer.serial < serial) {
+            self.end_observer(peer);
+        }
+    }
+
+    /// The session's observer here is one no more. A command that was on its way to it waits again.
+    fn end_observer(&mut self, peer: &PeerHandle) {
+        let observer = self.stations.get_mut(&peer.id()).and_then(|station| station.observer.take());
+        if let Some(observer) = observer {
+            self.observed.remove(&observer.id);
+            self.endpoint.unobserve(observer.id);
+            self.tidy(peer);
+        }
     }
 
     /// The device has acknowledged a notification.
@@ -274,15 +338,13 @@ impl Door {
     }
 
     /// A session is over: nobody waits for its commands any more.
-    pub(crate) fn on_ended(&mut self, peer: &PeerHandle, reason: Reason) {
+    pub(crate) fn on_ended(&mut self, peer: &PeerHandle) {
         let session = peer.id();
         self.paths.forget(peer);
         if peer.memo(|memo| Memo::from(*memo).is_registered) {
             self.server.registrations.forget(session);
         }
-        let Some(station) = self.stations.remove(&session) else {
-            return self.server.strays.pass_end(peer, reason, self.number);
-        };
+        let Some(station) = self.stations.remove(&session) else { return };
         self.server.strays.let_go(session, self.number);
         for place in station.waiting {
             if let Some(after) = self.waits.remove(&place) {

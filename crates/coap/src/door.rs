@@ -30,7 +30,7 @@ use crate::metrics::{Dropped, Share};
 use crate::paths::Paths;
 use crate::resources::{After, Storing};
 use crate::server::CoapServer;
-use crate::stray::StrayBox;
+use crate::stray::{Stray, StrayBox};
 
 /// After an error of the socket itself.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -65,6 +65,8 @@ pub(crate) struct Door {
     pub(crate) stations: HashMap<SessionId, Station, ahash::RandomState>,
     pub(crate) observed: HashMap<ObservationId, SessionId, ahash::RandomState>,
     pub(crate) notes: HashMap<NoteId, Flight, ahash::RandomState>,
+    /// Notifications to where their device was not heard last, and when that counts as lost; bounded by `notes` and by time.
+    pub(crate) doubtful: VecDeque<(Tick, NoteId)>,
     /// At most `max_authenticating`.
     pub(crate) authenticating: FuturesUnordered<Authenticating>,
     /// Nothing more is received.
@@ -73,6 +75,7 @@ pub(crate) struct Door {
     strays: Arc<StrayBox>,
     start: Instant,
     news: Vec<News>,
+    words: Vec<Stray>,
     shares: Shares,
 }
 
@@ -116,10 +119,12 @@ impl Door {
             stations: HashMap::default(),
             observed: HashMap::default(),
             notes: HashMap::default(),
+            doubtful: VecDeque::new(),
             authenticating: FuturesUnordered::new(),
             is_closing: false,
             start: Instant::now(),
             news: Vec::new(),
+            words: Vec::new(),
             shares: Shares::default(),
             server,
             number,
@@ -183,23 +188,27 @@ impl Door {
     }
 
     fn poll_news(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut news = std::mem::take(&mut self.news);
+        let (mut news, mut words) = (std::mem::take(&mut self.news), std::mem::take(&mut self.words));
         let mut done = false;
         // Until both are empty: only then both have the waker.
-        while self.post.poll(cx, &mut news).is_ready() | self.strays.poll(cx, &mut news).is_ready() {
+        while self.post.poll(cx, &mut news).is_ready() | self.strays.poll(cx, &mut words).is_ready() {
             done = true;
             for news in news.drain(..) {
                 self.guarded(|door| door.on_news(news));
             }
+            for word in words.drain(..) {
+                self.guarded(|door| door.on_stray(word));
+            }
         }
-        self.news = news;
+        (self.news, self.words) = (news, words);
         done
     }
 
     fn set_timer(&self, mut timer: Pin<&mut Sleep>) {
         let waits = self.waits.first_key_value().map(|((until, _), _)| *until);
         let stores = self.store_limits.front().map(|(limit, ..)| *limit);
-        let next = [self.endpoint.next_timeout(), waits, stores].into_iter().flatten().min();
+        let doubtful = self.doubtful.front().map(|(limit, _)| *limit);
+        let next = [self.endpoint.next_timeout(), waits, stores, doubtful].into_iter().flatten().min();
         let deadline = match next {
             Some(tick) => self.start + Duration::from_millis(tick),
             None => Instant::now() + FAR,
@@ -236,13 +245,26 @@ impl Door {
         self.endpoint.handle_timeout(now);
         self.end_waits(now);
         self.end_stores(now);
+        self.end_doubtful(now);
     }
 
     fn on_news(&mut self, news: News) {
         match news {
             News::Settled { token, result } => self.on_settled(token, result),
             News::Commands(peer) => self.send_commands(&peer),
-            News::Ended(peer, reason) => self.on_ended(&peer, reason),
+            News::Ended(peer, _) => {
+                self.server.strays.pass_end(&peer, self.number);
+                self.on_ended(&peer);
+            }
+        }
+    }
+
+    fn on_stray(&mut self, word: Stray) {
+        match word {
+            Stray::Settled { token, result } => self.on_settled(token, result),
+            Stray::Commands(peer) => self.send_commands_here(&peer),
+            Stray::Ended(peer) => self.on_ended(&peer),
+            Stray::Elsewhere(peer, serial) => self.yield_observer(&peer, serial),
         }
     }
 

@@ -1,52 +1,68 @@
 //! What the task of one socket has to tell the task of another.
 //!
-//! Owns: the box and its waker, and which socket observes for which session. Does not own: what it means (`commands.rs`).
+//! Owns: the box and its waker, and which sockets keep something of which session. Does not own: what it means
+//! (`commands.rs`).
 //!
 //! A session's news goes to the socket that last heard its device. A device that speaks through two ports may be heard by
 //! two sockets, and then the other one may hold what the news is about. At most as much is in a box as in the hub's own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
-use landfall_event::{Reason, SessionId};
-use landfall_hub::{News, PeerHandle, StoreError};
+use landfall_event::SessionId;
+use landfall_hub::{PeerHandle, StoreError};
 use parking_lot::Mutex;
 
-/// News for a socket that did not get it.
+/// What a socket is told by another. It is not passed on further.
+#[derive(Debug)]
+pub(crate) enum Stray {
+    /// The message of one of its tokens is stored, or never will be.
+    Settled { token: u64, result: Result<(), StoreError> },
+    /// The session has commands to send.
+    Commands(PeerHandle),
+    /// The session is over.
+    Ended(PeerHandle),
+    /// The session's device observes through another socket since the registration of this number.
+    Elsewhere(PeerHandle, u64),
+}
+
+/// Words for a socket from the others.
 #[derive(Debug)]
 pub(crate) struct StrayBox {
-    news: Mutex<Vec<News>>,
+    words: Mutex<Vec<Stray>>,
     waker: AtomicWaker,
 }
 
 impl StrayBox {
     fn new() -> Arc<Self> {
-        Arc::new(Self { news: Mutex::default(), waker: AtomicWaker::new() })
+        Arc::new(Self { words: Mutex::default(), waker: AtomicWaker::new() })
     }
 
-    fn put(&self, news: News) {
-        self.news.lock().push(news);
+    fn put(&self, word: Stray) {
+        self.words.lock().push(word);
         self.waker.wake();
     }
 
-    pub(crate) fn poll(&self, cx: &Context<'_>, into: &mut Vec<News>) -> Poll<()> {
+    pub(crate) fn poll(&self, cx: &Context<'_>, into: &mut Vec<Stray>) -> Poll<()> {
         self.waker.register(cx.waker());
-        let mut news = self.news.lock();
-        if news.is_empty() {
+        let mut words = self.words.lock();
+        if words.is_empty() {
             return Poll::Pending;
         }
-        into.append(&mut news);
+        into.append(&mut words);
         Poll::Ready(())
     }
 }
 
-/// All sockets of a server, by number; and which of them keeps something of which session.
+/// All sockets of a server, by number; and which of them keep something of which session.
 #[derive(Debug, Default)]
 pub(crate) struct Strays {
     boxes: Mutex<Vec<Arc<StrayBox>>>,
-    keepers: Mutex<HashMap<SessionId, u16>>,
+    keepers: Mutex<HashMap<SessionId, Vec<u16>>>,
+    observers: AtomicU64,
 }
 
 /// The numbers of a socket's tokens begin here.
@@ -64,47 +80,63 @@ impl Strays {
 
     /// The socket keeps an observer or a waiting request of the session.
     pub(crate) fn keep(&self, session: SessionId, socket: u16) {
-        self.keepers.lock().insert(session, socket);
+        let mut keepers = self.keepers.lock();
+        let of_session = keepers.entry(session).or_default();
+        if !of_session.contains(&socket) {
+            of_session.push(socket);
+        }
     }
 
     /// It does not any more.
     pub(crate) fn let_go(&self, session: SessionId, socket: u16) {
         let mut keepers = self.keepers.lock();
-        if keepers.get(&session) == Some(&socket) {
-            keepers.remove(&session);
+        if let Some(of_session) = keepers.get_mut(&session) {
+            of_session.retain(|keeper| *keeper != socket);
+            if of_session.is_empty() {
+                keepers.remove(&session);
+            }
         }
     }
 
-    fn give(&self, socket: u16, news: News) {
+    fn give(&self, socket: u16, word: Stray) {
         let to = self.boxes.lock().get(usize::from(socket)).cloned();
         if let Some(to) = to {
-            to.put(news);
+            to.put(word);
         }
     }
 
-    fn keeper(&self, session: SessionId, not: u16) -> Option<u16> {
-        self.keepers.lock().get(&session).copied().filter(|keeper| *keeper != not)
+    /// Tells the other sockets that keep something of the session.
+    fn tell(&self, peer: &PeerHandle, from: u16, word: impl Fn(PeerHandle) -> Stray) {
+        let keepers = self.keepers.lock().get(&peer.id()).cloned().unwrap_or_default();
+        keepers
+            .into_iter()
+            .filter(|keeper| *keeper != from)
+            .for_each(|keeper| self.give(keeper, word(peer.clone())));
     }
 
-    /// Hands the news of a session's commands to the socket that can send them, if it is another one.
+    /// Hands the news of a session's commands to whichever other sockets may be able to send them.
     pub(crate) fn pass_commands(&self, peer: &PeerHandle, from: u16) {
-        if let Some(keeper) = self.keeper(peer.id(), from) {
-            self.give(keeper, News::Commands(peer.clone()));
-        }
+        self.tell(peer, from, Stray::Commands);
     }
 
     /// Hands the news of a session's end on.
-    pub(crate) fn pass_end(&self, peer: &PeerHandle, reason: Reason, from: u16) {
-        if let Some(keeper) = self.keeper(peer.id(), from) {
-            self.give(keeper, News::Ended(peer.clone(), reason));
-        }
+    pub(crate) fn pass_end(&self, peer: &PeerHandle, from: u16) {
+        self.tell(peer, from, Stray::Ended);
+    }
+
+    /// The device observes through this socket: what it observed through another is over. Returns the number of this
+    /// registration among all.
+    pub(crate) fn take_observer(&self, peer: &PeerHandle, to: u16) -> u64 {
+        let serial = self.observers.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tell(peer, to, |peer| Stray::Elsewhere(peer, serial));
+        serial
     }
 
     /// Hands the news of a stored message on to whose token it is.
     pub(crate) fn pass_settled(&self, token: u64, result: Result<(), StoreError>, from: u16) {
         let (socket, _) = split(token);
         if socket != from {
-            self.give(socket, News::Settled { token, result });
+            self.give(socket, Stray::Settled { token, result });
         }
     }
 }
@@ -150,6 +182,6 @@ mod tests {
         strays.pass_settled(mine, Ok(()), second);
         assert!(other.poll(cx, &mut news).is_pending());
         assert!(own.poll(cx, &mut news).is_ready());
-        assert!(matches!(news.as_slice(), [News::Settled { token, result: Ok(()) }] if *token == mine));
+        assert!(matches!(news.as_slice(), [Stray::Settled { token, result: Ok(()) }] if *token == mine));
     }
 }
