@@ -77,6 +77,18 @@ async fn each_answer_leaves_from_the_address_and_port_that_was_asked() {
             tokio::join!(world.command("pump", "x", &headers), device.notification(&observation));
         assert_eq!((&reply["outcome"], command.text().as_str()), (&"acknowledged".into(), "x"), "{server}");
     }
+    // Also when the device has spoken through another door since.
+    device.redirect(*first);
+    let (observation, _) = device.observe("command", &pump).await;
+    for server in [at([127, 0, 0, 2]), at([127, 0, 0, 1])] {
+        device.redirect(server);
+        assert_eq!(device.post("t", &pump, "x").await.code, code(2, 4), "{server}");
+    }
+    device.redirect(*first);
+    let headers = [("Command-Wait", "acknowledged")];
+    let (reply, command) =
+        tokio::join!(world.command("pump", "y", &headers), device.notification(&observation));
+    assert_eq!((&reply["outcome"], command.text().as_str()), (&"acknowledged".into(), "y"));
     assert_eq!(count(&world.recorder, "connected"), 2, "one session each, by whatever door");
     assert_eq!(count(&world.recorder, "moved"), 0, "the device itself has not moved");
     world.close().await;

@@ -1,10 +1,10 @@
 //! Commands to devices that have no connection: to who observes, to who waits, to who speaks again.
 
 use landfall_testkit::coap::{Block, Message, Timing, code, kind, method, option};
-use landfall_testkit::{PATIENCE, World, within};
+use landfall_testkit::{CoapClient, Faults, PATIENCE, UdpProxy, World, within};
 use serde_json::{Value, json};
 
-use super::{body, client};
+use super::{A_WHILE, body, client};
 
 const ACKNOWLEDGED: (&str, &str) = ("Command-Wait", "acknowledged");
 const ANSWERED: (&str, &str) = ("Command-Wait", "answered");
@@ -200,5 +200,114 @@ async fn a_notification_that_is_lost_is_sent_again_until_it_is_acknowledged() {
     };
     let (reply, ()) = tokio::join!(request, listen);
     assert_eq!((outcome(&reply), reply["attempts"].as_u64()), ("acknowledged", Some(1)));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn two_windows_of_one_device_get_one_command_each() {
+    let world = World::start().await;
+    let (mut one, mut other) = (client(&world, 1).await, client(&world, 2).await);
+    assert_eq!(one.post("t", &["ep=twin"], "0").await.code, code(2, 4));
+    let poll = async |client: &mut CoapClient| client.get("command", &["ep=twin", "ttd=10"]).await.text();
+    let commands = async { tokio::join!(world.command("twin", "a", &[]), world.command("twin", "b", &[])) };
+    let (first, second, (a, b)) = tokio::join!(poll(&mut one), poll(&mut other), commands);
+    let mut got = [first, second];
+    got.sort();
+    assert_eq!((got, outcome(&a), outcome(&b)), (["a".to_owned(), "b".to_owned()], "delivered", "delivered"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_observer_that_sleeps_is_told_when_it_wakes() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    let (observation, _) = device.observe("command", &["ep=mole", "lt=60"]).await;
+    assert_eq!(device.post("t", &["ep=mole", "sleep=60"], "1").await.code, code(2, 4));
+    world.recorder.expect("dormant", "mole").await;
+    let headers = [ACKNOWLEDGED, ("Command-Ttl", "60000")];
+    let request = world.command("mole", "later", &headers);
+    let wake = async {
+        // What is sent to it would come before the answer to its own message.
+        tokio::time::sleep(A_WHILE).await;
+        assert!(device.held().is_empty() && device.counts().repeated == 0);
+        assert_eq!(device.post("t", &["ep=mole"], "2").await.code, code(2, 4));
+        let command = device.notification(&observation).await;
+        assert_eq!(command.text(), "later");
+    };
+    let (reply, ()) = tokio::join!(request, wake);
+    assert_eq!(outcome(&reply), "acknowledged");
+    assert!(reply["latencyMs"].as_u64() >= Some(600), "not before it woke: {reply}");
+    world.recorder.expect("awake", "mole").await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_that_went_to_where_an_observer_is_no_more_goes_out_again() {
+    let world = World::start().await;
+    let proxy = UdpProxy::start(world.gateway.coap(), 1, Faults::NONE).await;
+    let mut device = CoapClient::new(proxy.address(), 1).await;
+    device.observe("command", &["ep=rover"]).await;
+    for (n, headers) in
+        [(1, [ACKNOWLEDGED, ("Command-Ttl", "60000")]), (2, [ANSWERED, ("Command-Ttl", "60000")])]
+    {
+        // The way to the observer is gone, and the gateway learns of another one.
+        proxy.rebind();
+        assert_eq!(device.post("t", &["ep=rover"], "x").await.code, code(2, 4));
+        world.recorder.expect_count("moved", "rover", n).await;
+        let request = world.command("rover", "where are you", &headers);
+        let found = async {
+            // The command reaches the gateway before the device does.
+            tokio::time::sleep(A_WHILE).await;
+            let came = if n == 1 {
+                let (observation, _) = device.observe("command", &["ep=rover"]).await;
+                device.notification(&observation).await
+            } else {
+                device.get("command", &["ep=rover", "ttd=10"]).await
+            };
+            assert_eq!(came.text(), "where are you");
+            if n == 2 {
+                let answer = device.post(&place(&came).0, &["ep=rover"], "here").await;
+                assert_eq!(answer.code, code(2, 4));
+            }
+        };
+        let (reply, ()) = tokio::join!(request, found);
+        assert_eq!(outcome(&reply), headers[0].1, "{reply}");
+        assert_eq!(reply["attempts"], 2, "{reply}");
+    }
+    assert_eq!(world.recorder.of("connected", "rover").len(), 1);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_observer_on_one_port_and_a_device_that_speaks_through_others() {
+    let world = World::with(|settings| settings.set("coap.sockets", 4)).await;
+    let mut observer = client(&world, 1).await;
+    let (observation, _) = observer.observe("command", &["ep=split"]).await;
+    // The system spreads ports over sockets: whichever hears the device last, its commands go to the observer.
+    for n in 0..12_u64 {
+        let mut mouth = client(&world, 10 + n).await;
+        let window = if n % 3 == 0 { "ttd=1" } else { "x=1" };
+        assert_eq!(mouth.post("t", &["ep=split", window], "x").await.code, code(2, 4));
+        let text = n.to_string();
+        let request = world.command("split", &text, &[ACKNOWLEDGED]);
+        let (reply, command) = tokio::join!(request, observer.notification(&observation));
+        assert_eq!((outcome(&reply), command.text()), ("acknowledged", text));
+    }
+    // Observers on several ports: the last one counts, and no other.
+    let mut last = None;
+    for n in 0..8 {
+        let mut device = client(&world, 30 + n).await;
+        let (observation, _) = device.observe("command", &["ep=split"]).await;
+        last = Some((device, observation));
+    }
+    let (mut device, observation) = last.unwrap();
+    for n in 0..8 {
+        assert_eq!(client(&world, 50 + n).await.post("t", &["ep=split"], "x").await.code, code(2, 4));
+        let request = world.command("split", "y", &[ACKNOWLEDGED]);
+        let (reply, command) = tokio::join!(request, device.notification(&observation));
+        assert_eq!((outcome(&reply), command.text().as_str()), ("acknowledged", "y"));
+    }
+    let kept = world.gateway.metrics("landfall_coap_observations").await;
+    assert!(kept.iter().all(|(_, count)| *count <= 1.0), "{kept:?}");
     world.close().await;
 }
