@@ -7,6 +7,7 @@ mod incoming;
 mod observations;
 mod outgoing;
 mod peers;
+mod proof;
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -90,7 +91,7 @@ impl Exchange {
             token: message.token,
             confirmable: message.kind == Kind::Con,
             acknowledged: false,
-            no_response: incoming::no_response(&message.options),
+            no_response: draft.request.no_response,
             safe: draft.request.method == Method::Get,
             register: draft.request.observe == Some(Observe::Register),
             wants_size2: draft.wants_size2,
@@ -240,11 +241,12 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
 
     /// Answers a request: with the acknowledgement while that has not left, else on its own (RFC 7252, section 5.2).
     ///
-    /// Nothing happens if the exchange is over. What No-Response suppresses is not sent (RFC 7967). A body above
-    /// [`Limits::max_body`] becomes 5.00.
-    pub fn respond(&mut self, now: Tick, exchange: ExchangeId, response: Response) {
-        if let Some(exchange) = self.take_exchange(exchange) {
-            self.finish(now, &exchange, response, None);
+    /// Says whether this answer is on its way. It is not if the exchange is over, if No-Response suppresses it (RFC 7967), or
+    /// if it is too long for an address that is not proven, or for [`Limits::max_body`], and another one went instead.
+    pub fn respond(&mut self, now: Tick, exchange: ExchangeId, response: Response) -> bool {
+        match self.take_exchange(exchange) {
+            Some(exchange) => self.finish(now, &exchange, response, None),
+            None => false,
         }
     }
 
@@ -256,20 +258,6 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
             self.end_all_observations(slot, None);
             self.peers.release(slot);
         }
-    }
-
-    /// The peer's address is proven: it has shown a secret, or a secure session is bound to it. Holds for as long as anything
-    /// is known of the peer, so it is to be said with every request that proves it.
-    pub fn prove(&mut self, peer: &P) {
-        if let Some(known) = self.peers.find(peer).and_then(|slot| self.peers.get_mut(slot)) {
-            known.proven = true;
-        }
-    }
-
-    /// Whether the peer's address is proven.
-    #[must_use]
-    pub fn is_proven(&self, peer: &P) -> bool {
-        self.peers.find(peer).and_then(|slot| self.peers.get(slot)).is_some_and(|known| known.proven)
     }
 
     fn take_exchange(&mut self, id: ExchangeId) -> Option<Exchange> {
@@ -287,14 +275,11 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         response: Response,
         observation: Option<u64>,
     ) -> bool {
-        let response = if response.payload.len() > self.limits.max_body {
-            Response::new(Code::INTERNAL_SERVER_ERROR)
-        } else {
-            response
-        };
+        let fits = response.payload.len() <= self.limits.max_body;
+        let response = if fits { response } else { Response::new(Code::INTERNAL_SERVER_ERROR) };
         let sent = self.answer(now, exchange, response, observation);
         self.leave(exchange);
-        sent
+        sent && fits
     }
 
     fn leave(&mut self, exchange: &Exchange) {

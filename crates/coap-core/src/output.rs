@@ -43,14 +43,20 @@ pub enum Output<P> {
         /// Who lives.
         peer: P,
     },
-    /// A request came that came before, and got what it got then: a sign of life.
+    /// A request came with the message id of one that came before, and got what that got. No sign of life: nothing else of
+    /// it is looked at, so anybody who sends from this address may have sent it.
     Repeated {
-        /// Who lives.
+        /// Who is said to repeat himself.
         peer: P,
     },
     /// An acknowledgement or reset came that matches a message of ours: a sign of life from the peer's own address.
     Heard {
         /// Who lives.
+        peer: P,
+    },
+    /// The peer has proven its address: what was held back from it may be sent now.
+    Proven {
+        /// Whose address it is.
         peer: P,
     },
     /// An observation is over, without a call of the shell's.

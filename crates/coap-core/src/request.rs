@@ -66,9 +66,18 @@ pub struct Request {
     pub token: Token,
     /// Bytes of the last datagram of it.
     pub bytes: usize,
+    /// The classes of answers that it does not want, as No-Response says them (RFC 7967, section 2.1): bit `n - 1` stands for
+    /// class `n`. [`Endpoint::respond`](crate::Endpoint::respond) sends none of these.
+    pub no_response: u8,
 }
 
 impl Request {
+    /// Whether an answer of class 2 reaches the client; one to a registration always does.
+    #[must_use]
+    pub fn wants_success(&self) -> bool {
+        self.observe == Some(Observe::Register) || self.no_response & 0b10 == 0
+    }
+
     /// The value of the query `name=value`; an empty one for the query `name`.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<&str> {

@@ -281,7 +281,8 @@ impl Door {
         }
         self.paths.note(&asked.path, peer);
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.
-        if peer.identified_by() != IdentifiedBy::Anonymous || asked.path.remote.ip().is_loopback() {
+        let is_near = || self.server.config.trust_loopback && asked.path.remote.ip().is_loopback();
+        if peer.identified_by() != IdentifiedBy::Anonymous || is_near() {
             self.endpoint.prove(&asked.path);
         }
         if commands {

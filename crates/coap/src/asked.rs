@@ -150,6 +150,7 @@ mod tests {
             observe: None,
             payload: Bytes::new(),
             confirmable: true,
+            no_response: 0,
             token: Token::default(),
             bytes: 0,
         }

@@ -63,11 +63,12 @@ impl Door {
                 after.until = None;
                 self.finish_empty(&after);
             }
-            None => {
+            None if asked.request.wants_success() => {
                 // Without `ttd` it is told what there is now.
                 after.until.get_or_insert(0);
                 self.finish(after);
             }
+            None => self.finish_empty(&after),
         }
     }
 
@@ -75,6 +76,8 @@ impl Door {
         let now = self.now();
         let observed = self.endpoint.observe(now, after.exchange, Response::new(Code::CONTENT));
         if let Some(id) = observed {
+            // Two sockets that take one at the same moment have to know of each other.
+            self.station(&after.peer);
             let serial = self.server.strays.take_observer(&after.peer, self.number);
             self.enter_observer(after, id, serial);
         }
@@ -126,7 +129,7 @@ impl Door {
             return self.finish_empty(&after);
         };
         if let Some(command) = self.take_command(&after.peer, &after.path) {
-            return self.finish_with(&after, &command);
+            return self.finish_with(&after, command);
         }
         let full = self.waits.len() >= self.server.config.max_waiting;
         if full || self.is_closing || until <= self.now() || after.peer.is_over() {
@@ -144,16 +147,22 @@ impl Door {
     }
 
     /// The answer is lost with its datagram, or comes again with it: the device's protocol acknowledges no answer to us.
-    fn finish_with(&mut self, after: &After, command: &Command) {
-        self.respond(after.exchange, response(after.code, command));
-        after.peer.sent(&command.id, command.payload.len(), false);
+    fn finish_with(&mut self, after: &After, command: Arc<Command>) {
+        let now = self.now();
+        if self.endpoint.respond(now, after.exchange, response(after.code, &command)) {
+            after.peer.sent(&command.id, command.payload.len(), false);
+        } else {
+            after.peer.put_back(command);
+        }
         self.let_sleep(&after.peer, after.sleep_s);
     }
 
     /// The next command that the device may have, to be sent along a path. Towards an address that is not proven it might
-    /// not go out, and would be lost.
-    fn take_command(&self, peer: &PeerHandle, path: &Path) -> Option<Arc<Command>> {
+    /// not go out, and would be lost; so that is asked for proof first.
+    fn take_command(&mut self, peer: &PeerHandle, path: &Path) -> Option<Arc<Command>> {
         if !self.endpoint.is_proven(path) {
+            let now = self.now();
+            self.endpoint.probe(now, path);
             return None;
         }
         let (now, largest) = (unix_now(), self.endpoint.limits().max_body);
@@ -198,7 +207,7 @@ impl Door {
                 station.waiting.pop_front();
             }
             if let Some(after) = self.waits.remove(&place) {
-                self.finish_with(&after, &command);
+                self.finish_with(&after, command);
             }
             return true;
         }

@@ -10,11 +10,13 @@ use landfall_coap_core::Limits;
 pub struct CoapConfig {
     /// The protocol's bounds, of each socket.
     pub limits: Arc<Limits>,
-    /// From a request to its answer: what is not stored by then is told 5.03.
+    /// From a request to its answer: what is not stored by then is told 5.03. Seven eighths of the lifetime of an exchange at
+    /// most, which is 216 s with the protocol's own times: after it the request could not be answered any more.
     pub request_timeout: Duration,
-    /// The longest that a request with `ttd` waits for a command; seven eighths of the lifetime of an exchange at most, which
-    /// is 216 s with the protocol's own times.
+    /// The longest that a request with `ttd` waits for a command; at most as long as `request_timeout` can be.
     pub max_ttd: Duration,
+    /// Whether an address of the loopback interface counts as proven: nobody else can pretend to be there.
+    pub trust_loopback: bool,
     /// Requests that wait for a command, per socket. A further one is answered at once.
     pub max_waiting: usize,
     /// Requests whose sender is still being authenticated, per socket. A further one is told 5.03.
@@ -34,6 +36,7 @@ impl Default for CoapConfig {
             limits: Arc::default(),
             request_timeout: Duration::from_secs(30),
             max_ttd: Duration::from_secs(60),
+            trust_loopback: true,
             max_waiting: 65_536,
             max_authenticating: 256,
             auth_timeout: Duration::from_secs(5),

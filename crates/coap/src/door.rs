@@ -276,9 +276,9 @@ impl Door {
                 Output::Request { exchange, peer, request } => self.on_request(exchange, peer, request),
                 Output::Ping { peer } => self.on_ping(&peer),
                 Output::Heard { peer } => self.on_sign(&peer),
-                Output::Repeated { peer } => {
+                Output::Proven { peer } => self.on_proven(&peer),
+                Output::Repeated { .. } => {
                     self.server.metrics.duplicates.inc();
-                    self.on_sign(&peer);
                 }
                 Output::ObservationEnded { observation, peer, why } => {
                     self.on_observation_ended(observation, &peer, why);
@@ -328,12 +328,19 @@ impl Door {
         }
     }
 
-    /// The device has acknowledged or reset something, or repeated itself: it lives. No word of its own, so it moves no
-    /// address, and wakes nobody who has just said that it will sleep.
+    /// The device has acknowledged or reset something: it lives. No word of its own, so it moves no address, and wakes nobody
+    /// who has just said that it will sleep.
     fn on_sign(&mut self, path: &Path) {
         if let Some(peer) = self.paths.once(path).cloned()
             && self.touch(&peer)
         {
+            self.send_commands(&peer);
+        }
+    }
+
+    /// Commands may go there now.
+    fn on_proven(&mut self, path: &Path) {
+        if let Some(peer) = self.paths.once(path).cloned() {
             self.send_commands(&peer);
         }
     }

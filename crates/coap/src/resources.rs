@@ -87,22 +87,28 @@ impl Door {
         Ok(())
     }
 
+    /// How long a request can be answered. The machine forgets it after its lifetime; some of that has gone by.
+    fn answerable_ms(&self) -> u64 {
+        self.endpoint.limits().exchange_lifetime_ms() / 8 * 7
+    }
+
     /// What follows the request once it is taken.
     pub(crate) fn after(&self, asked: &Asked, peer: &PeerHandle) -> After {
         let most_ms = u64::try_from(self.server.config.max_ttd.as_millis()).unwrap_or(u64::MAX);
         let code = if asked.request.method == Method::Get { Code::CONTENT } else { Code::CHANGED };
-        // The machine forgets a request after its lifetime; some of that has gone by.
-        let answerable = self.now().saturating_add(self.endpoint.limits().exchange_lifetime_ms() / 8 * 7);
+        let answerable = self.now().saturating_add(self.answerable_ms());
         let until = |ttd_s| {
             let until = self.now().saturating_add((u64::from(ttd_s) * 1_000).min(most_ms));
             until.min(answerable)
         };
+        // A command in an answer that is not wanted would be lost.
+        let ttd_s = asked.says.ttd_s.filter(|_| asked.request.wants_success());
         After {
             exchange: asked.exchange,
             path: asked.path,
             peer: peer.clone(),
             code,
-            until: asked.says.ttd_s.map(until),
+            until: ttd_s.map(until),
             answerable,
             sleep_s: asked.says.sleep_s,
         }
@@ -166,7 +172,8 @@ impl Door {
         let entry = self.storing.vacant_key();
         let token = stray::token(self.number, entry)?;
         self.stores_made += 1;
-        let limit_ms = u64::try_from(self.server.config.request_timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = u64::try_from(self.server.config.request_timeout.as_millis()).unwrap_or(u64::MAX);
+        let limit_ms = timeout_ms.min(self.answerable_ms());
         self.storing.insert(Storing { number: self.stores_made, after: Some(after) });
         self.store_limits.push_back((self.now().saturating_add(limit_ms), self.stores_made, entry));
         Some((token, entry))

@@ -57,6 +57,7 @@ pub(super) fn read(message: &Message, length: usize) -> Result<Draft, Refused> {
         confirmable: message.kind == Kind::Con,
         token: message.token,
         bytes: length,
+        no_response: no_response(options),
     };
     Ok(Draft {
         request,

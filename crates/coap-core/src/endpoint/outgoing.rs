@@ -9,6 +9,7 @@ use std::hash::Hash;
 use bytes::Bytes;
 
 use super::answers::Cut;
+use super::proof::Strays;
 use super::{Endpoint, Parties};
 use crate::codec;
 use crate::message::{Kind, Message, Token};
@@ -58,6 +59,9 @@ struct Flight {
     /// The peer has blocks to fetch once it has the first.
     blocks: bool,
     weight: usize,
+    /// It could not leave the last time: the peer's address is not proven, and there was no credit.
+    held: bool,
+    strays: Strays,
 }
 
 /// What is on its way to one peer.
@@ -73,6 +77,13 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn len(&self) -> usize {
         self.queue.len() + usize::from(self.flight.is_some())
+    }
+
+    /// The datagram in flight, if it could not leave; it can now.
+    pub(super) fn take_held(&mut self) -> Option<Bytes> {
+        let flight = self.flight.as_mut().filter(|flight| flight.held)?;
+        flight.held = false;
+        Some(flight.bytes.clone())
     }
 
     /// Takes away the notifications that are to go; gives them and their weight.
@@ -170,22 +181,38 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         self.fill(now, &address, outgoing.response, &outgoing.cut, usize::MAX, &mut message);
         let timeout = self.secrets.between(self.limits.ack_timeout_ms, self.limits.longest_timeout_ms());
         let blocks = message.options.has(number::BLOCK2);
-        let bytes = codec::encode(&message);
         let flight = Flight {
             what: outgoing.what,
             id,
-            bytes: bytes.clone(),
+            bytes: codec::encode(&message),
             timeout,
             retransmitted: 0,
             blocks,
             weight,
+            held: false,
+            strays: Strays::default(),
         };
         if let Some(outbox) = self.peers.get_mut(slot).and_then(|peer| peer.outbox.as_mut()) {
             outbox.flight = Some(flight);
         }
-        // Without credit it is as if it were lost; the peer may have proven its address by the next time.
-        self.transmit(slot, bytes);
+        self.transmit_flight(now, slot);
         self.set_timer(slot, Some(now + timeout));
+    }
+
+    /// Without credit it is as if the message were lost; but a ping may still go, and its reset lets the message out.
+    fn transmit_flight(&mut self, now: Tick, slot: u32) {
+        let Some(bytes) = self.flight(slot).map(|flight| flight.bytes.clone()) else { return };
+        let sent = self.transmit(slot, bytes);
+        if let Some(flight) = self.flight(slot) {
+            flight.held = !sent;
+        }
+        if !sent {
+            self.probe_slot(now, slot);
+        }
+    }
+
+    fn flight(&mut self, slot: u32) -> Option<&mut Flight> {
+        self.peers.get_mut(slot)?.outbox.as_mut()?.flight.as_mut()
     }
 
     /// The deadline of a peer's outbox has come.
@@ -197,9 +224,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         if flight.retransmitted < max {
             flight.retransmitted += 1;
             flight.timeout *= 2;
-            let (bytes, due) = (flight.bytes.clone(), now + flight.timeout);
+            let due = now + flight.timeout;
             self.retransmitted += 1;
-            self.transmit(slot, bytes);
+            self.transmit_flight(now, slot);
             return self.set_timer(slot, Some(due));
         }
         let what = flight.what;
@@ -228,6 +255,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
 
     /// A reset came.
     pub(super) fn reset(&mut self, now: Tick, peer: &P, id: u16) {
+        if self.probed(now, peer, id) {
+            return;
+        }
         let Some((slot, what, _)) = self.match_flight(peer, id) else {
             return self.reject(peer, Rejected::Unmatched);
         };
@@ -241,12 +271,14 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     /// The flight that an id ends: the peer lives, and at the address that we sent to.
     fn match_flight(&mut self, peer: &P, id: u16) -> Option<(u32, What, bool)> {
         let slot = self.peers.find(peer)?;
-        let found = self.peers.get_mut(slot)?;
-        let flight = found.outbox.as_ref()?.flight.as_ref().filter(|flight| flight.id == id)?;
+        let flight = self.flight(slot)?;
+        if !flight.strays.matches(flight.id, id) {
+            return None;
+        }
         let (what, blocks) = (flight.what, flight.blocks);
-        found.proven = true;
         self.land(slot);
         self.outputs.push_back(Output::Heard { peer: peer.clone() });
+        self.proves_itself(peer, slot);
         Some((slot, what, blocks))
     }
 

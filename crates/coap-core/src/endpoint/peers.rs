@@ -10,6 +10,7 @@ use ahash::RandomState;
 use slab::Slab;
 
 use super::outgoing::Outbox;
+use super::proof::Probe;
 use crate::secrets::MessageIds;
 
 /// Bytes that may be sent for each byte that came from an address that is not proven.
@@ -25,6 +26,10 @@ pub(super) struct Peer<P> {
     pub(super) serial: u32,
     /// It receives at the address that it sends from.
     pub(super) proven: bool,
+    /// The shell knows it, so it does not go for others.
+    pub(super) vouched: bool,
+    /// The ping that is to prove its address.
+    pub(super) probe: Option<Probe>,
     /// Bytes that may be sent to it until that is proven.
     credit: usize,
     /// Requests that wait for their answer.
@@ -70,7 +75,7 @@ impl<P> Peer<P> {
 pub(super) struct Peers<P> {
     slots: Slab<Peer<P>>,
     index: HashMap<P, u32, RandomState>,
-    /// Peers that were not proven when they came, in about that order; some are, or are gone.
+    /// Peers that the shell did not know when they came, in about that order; some it does now, some are gone.
     strangers: VecDeque<(u32, u32)>,
     serial: u32,
 }
@@ -117,6 +122,8 @@ impl<P: Clone + Eq + Hash> Peers<P> {
             address: address.clone(),
             serial: self.serial,
             proven: false,
+            vouched: false,
+            probe: None,
             credit: AMPLIFICATION * datagram,
             exchanges: 0,
             remembered: 0,
@@ -163,7 +170,7 @@ impl<P: Clone + Eq + Hash> Peers<P> {
     }
 
     fn is_stranger(&self, (slot, serial): (u32, u32)) -> bool {
-        self.get(slot).is_some_and(|peer| peer.serial == serial && !peer.proven)
+        self.get(slot).is_some_and(|peer| peer.serial == serial && !peer.vouched)
     }
 
     fn remove(&mut self, slot: u32) {
@@ -188,22 +195,22 @@ mod tests {
         for slot in &slots {
             peers.get_mut(*slot).unwrap().remembered = 1;
         }
-        peers.get_mut(slots[0]).unwrap().proven = true;
+        peers.get_mut(slots[0]).unwrap().vouched = true;
         peers.get_mut(slots[1]).unwrap().exchanges = 1;
         assert!(peers.admit(4, &9, 10).is_some());
         assert_eq!(peers.len(), 4);
-        assert!(peers.find(&0).is_some() && peers.find(&1).is_some(), "proven, or busy");
+        assert!(peers.find(&0).is_some() && peers.find(&1).is_some(), "known, or busy");
         assert!([2, 3].iter().filter(|n| peers.find(n).is_none()).count() == 1);
     }
 
     #[test]
-    fn nobody_goes_who_is_proven_or_busy() {
+    fn nobody_goes_who_is_known_or_busy() {
         let mut peers = peers();
         for n in 0..4 {
             let slot = peers.admit(4, &n, 10).unwrap();
             let peer = peers.get_mut(slot).unwrap();
-            peer.proven = n % 2 == 0;
-            peer.exchanges = 1;
+            peer.vouched = n % 2 == 0;
+            peer.exchanges = usize::from(n % 2 == 1);
         }
         assert_eq!(peers.admit(4, &9, 10), None);
         assert_eq!(peers.len(), 4);

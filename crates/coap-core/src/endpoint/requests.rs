@@ -1,6 +1,6 @@
 //! Requests, from the message to the exchange that the shell answers.
 //!
-//! Owns: duplicates, limits, blocks of bodies, proof of address. Does not own: what the options say (`incoming`), how an
+//! Owns: duplicates, limits, blocks of bodies, when proof of address is asked for. Does not own: what the options say (`incoming`), how an
 //! answer leaves (`answers`).
 
 use std::hash::Hash;
@@ -18,7 +18,6 @@ use crate::output::{ExchangeId, Output, Rejected};
 use crate::remembered::Room;
 use crate::request::Observe;
 use crate::response::Response;
-use crate::secrets::peer_bytes;
 
 impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     /// A message with a request code came.
@@ -44,7 +43,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
                 return self.reject(arrival.peer, refused.why);
             }
         };
-        self.prove_by_echo(arrival, &draft);
+        self.prove_by_echo(arrival, draft.echo.as_ref());
         if let Some(block) = draft.block2.filter(|block| block.num() > 0) {
             return self.resume(arrival, message, &draft, block);
         }
@@ -83,18 +82,6 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         self.outputs.push_back(Output::Repeated { peer: arrival.peer.clone() });
         true
-    }
-
-    /// An Echo value that we made for this peer proves its address (RFC 9175, section 2.3). Another one is as none.
-    fn prove_by_echo(&mut self, arrival: &Arrival<'_, P>, draft: &Draft) {
-        let Some(value) = draft.echo.as_ref() else { return };
-        if !self.echo.verify(arrival.now, &peer_bytes(arrival.peer), value) {
-            return;
-        }
-        let slot = self.peers.admit(self.limits.max_peers, arrival.peer, arrival.length);
-        if let Some(peer) = slot.and_then(|slot| self.peers.get_mut(slot)) {
-            peer.proven = true;
-        }
     }
 
     /// A further block of a response (RFC 7959, section 2.4). It changes nothing, so nothing is remembered.

@@ -37,6 +37,8 @@ struct Peer {
     asked: HashMap<u16, Asked>,
     /// The confirmable message in flight.
     flight: Option<Flight>,
+    /// The ping that is to prove its address.
+    probe: Option<u16>,
     /// Our ids, and when each left first.
     ids: HashMap<u16, Tick>,
     /// The last number with each token, and when it left.
@@ -92,6 +94,10 @@ impl Model {
         self.peers.get(&peer)?.flight.map(|flight| flight.id)
     }
 
+    pub(super) fn probe(&self, peer: u8) -> Option<u16> {
+        self.peers.get(&peer)?.probe
+    }
+
     /// The shell gave up on the peer's observations.
     pub(super) fn is_over(&mut self, observation: ObservationId) {
         self.observations.remove(&observation);
@@ -107,10 +113,12 @@ impl Model {
                 self.open.push((*exchange, *peer, request.observe == Some(crate::Observe::Register)));
             }
             Output::Heard { peer } => {
-                let peer = self.peer(*peer);
-                assert!(peer.flight.take().is_some(), "nothing was in flight");
+                let (peer, came) = (self.peer(*peer), cause.map(|message| message.id));
+                let probed = peer.probe.take_if(|id| Some(*id) == came).is_some();
+                assert!(probed || peer.flight.take().is_some(), "nothing was in flight");
                 peer.proven = true;
             }
+            Output::Proven { peer } => assert!(self.peer(*peer).proven, "it has not proven its address"),
             Output::Delivered { note, .. } => assert!(self.notes.remove(note), "{note:?} twice"),
             Output::Failed { note, peer, .. } => {
                 assert!(self.notes.remove(note), "{note:?} twice");
@@ -140,6 +148,7 @@ impl Model {
         peer.drawn += bytes.len();
         assert!(peer.proven || peer.drawn <= 3 * peer.received, "amplified: {peer:?}");
         match message.kind {
+            Kind::Con if message.code == Code::EMPTY => peer.probe = Some(message.id),
             Kind::Con => peer.flies(now, &message, lifetime, wait),
             Kind::Ack => peer.is_acknowledged(now, &message, bytes),
             Kind::Non => assert!(message.code != Code::EMPTY, "NON is never empty"),

@@ -69,11 +69,16 @@ impl<'a> Play<'a> {
                 let bytes = self.source.bytes(40);
                 self.arrives(peer, bytes, None);
             }
+            14 if self.source.below(2) == 0 => {
+                self.endpoint.probe(self.now, &peer);
+                self.drain(None);
+            }
             14 => {
                 self.endpoint.prove(&peer);
                 if self.endpoint.is_proven(&peer) {
                     self.model.is_proven(peer);
                 }
+                self.drain(None);
             }
             _ => self.forget(peer),
         }
@@ -118,7 +123,8 @@ impl<'a> Play<'a> {
     fn replies(&mut self, peer: u8) {
         let choice = self.source.byte();
         let kind = if choice & 1 == 0 { Kind::Ack } else { Kind::Rst };
-        let id = self.model.flight(peer).unwrap_or(0) ^ u16::from(choice & 0xE0 == 0xE0);
+        let probe = self.model.probe(peer).filter(|_| choice & 2 == 0);
+        let id = probe.or(self.model.flight(peer)).unwrap_or(0) ^ u16::from(choice & 0xE0 == 0xE0);
         let bytes = codec::encode(&Message::empty(kind, id));
         self.arrives(peer, &bytes, None);
     }

@@ -262,7 +262,7 @@ impl Sim {
                     self.observing.remove(&peer);
                 }
             }
-            Output::Ping { .. } | Output::Heard { .. } | Output::Repeated { .. } => {}
+            Output::Ping { .. } | Output::Heard { .. } | Output::Proven { .. } | Output::Repeated { .. } => {}
             Output::Rejected { .. } => self.rejected += 1,
         }
     }
@@ -303,7 +303,9 @@ impl Sim {
                     self.observing.insert(peer, observation);
                 }
             }
-            Deed::Answer { exchange, response, .. } => self.endpoint.respond(self.now, exchange, response),
+            Deed::Answer { exchange, response, .. } => {
+                self.endpoint.respond(self.now, exchange, response);
+            }
             Deed::Cut => self.link.set(Faults::CUT),
             Deed::Notify(peer) => {
                 let Some(observation) = self.observing.get(&peer) else { return };

@@ -139,8 +139,11 @@ fn rfc_7967_what_is_not_wanted_is_not_sent() {
             let mut bench = Bench::new();
             let mut message = request(kind, Code::POST, 7);
             message.options.push_uint(number::NO_RESPONSE, value);
-            let (exchange, _) = bench.ask(1, &message);
-            let outputs = bench.respond(exchange, landfall_coap_core::Response::new(code));
+            let (exchange, request) = bench.ask(1, &message);
+            let leaves = bench.endpoint.respond(bench.now, exchange, landfall_coap_core::Response::new(code));
+            assert_eq!(leaves, !silent, "{value} {code}");
+            assert_eq!(request.wants_success(), value & 2 == 0);
+            let outputs = bench.drain();
             match (silent, kind) {
                 (false, _) => assert_eq!(one(&outputs).code, code),
                 (true, Kind::Con) => {

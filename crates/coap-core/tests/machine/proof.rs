@@ -1,9 +1,9 @@
 //! Amplification: no stranger draws more than three times its bytes until its address is proven (RFC 9175, section 2.4).
 
-use landfall_coap_core::{Code, Output, Rejected, Response, number};
+use landfall_coap_core::{Code, Kind, Message, Output, Rejected, Response, number};
 
 use crate::bench::{
-    Bench, Outputs, ack, changed, content, get, handed_up, one, post, register, request, sent,
+    Bench, Outputs, ack, changed, content, get, handed_up, one, post, register, request, rst, sent,
 };
 
 fn bytes(outputs: &Outputs) -> usize {
@@ -13,7 +13,11 @@ fn bytes(outputs: &Outputs) -> usize {
         .sum()
 }
 
-fn length(message: &landfall_coap_core::Message) -> usize {
+fn unmatched() -> Output<u32> {
+    Output::Rejected { peer: 1, why: Rejected::Unmatched }
+}
+
+fn length(message: &Message) -> usize {
     landfall_coap_core::codec::encode(message).len()
 }
 
@@ -87,6 +91,140 @@ fn retransmissions_count() {
     bench.endpoint.notify(bench.now, observation, content("0123456789")).unwrap();
     drawn += bytes(&bench.drain()) + bytes(&bench.wait(100_000));
     assert!(drawn <= 3 * length(&message), "{drawn} for {}", length(&message));
+}
+
+/// An observation of a stranger, and a notification that is too long for its credit; with the ping that went in its place,
+/// and the bytes drawn and sent so far.
+fn held_back(bench: &mut Bench) -> (Message, usize, usize) {
+    let message = register(7, b"t");
+    let (exchange, _) = handed_up(&bench.send(1, &message));
+    let observation = bench.endpoint.observe(bench.now, exchange, Response::new(Code::CONTENT)).unwrap();
+    let answered = bytes(&bench.drain());
+    bench.endpoint.notify(bench.now, observation, content("0123456789".repeat(5))).unwrap();
+    let outputs = bench.drain();
+    let ping = one(&outputs);
+    assert_eq!((ping.kind, ping.code), (Kind::Con, Code::EMPTY), "{ping:?}");
+    (ping, answered + bytes(&outputs), length(&message))
+}
+
+#[test]
+fn a_message_that_is_held_back_goes_when_a_ping_is_reset() {
+    let mut bench = Bench::new();
+    let (ping, ..) = held_back(&mut bench);
+    let outputs = bench.send(1, &rst(ping.id));
+    assert_eq!(outputs[0], Output::Heard { peer: 1 });
+    assert_eq!(outputs[2], Output::Proven { peer: 1 });
+    let note = one(&outputs);
+    assert_eq!((note.code, note.payload.len()), (Code::CONTENT, 50));
+    assert!(bench.endpoint.is_proven(&1));
+    assert!(
+        matches!(bench.send(1, &ack(note.id))[..], [Output::Heard { .. }, Output::Delivered { .. }]),
+        "and is as any other from then on"
+    );
+    assert_eq!(bench.send(1, &rst(ping.id)), [unmatched()], "a ping is reset once");
+}
+
+#[test]
+fn pings_are_within_what_may_be_sent() {
+    let mut bench = Bench::new();
+    let (_, mut drawn, asked) = held_back(&mut bench);
+    for _ in 0..20 {
+        bench.endpoint.probe(bench.now, &1);
+        drawn += bytes(&bench.drain());
+    }
+    drawn += bytes(&bench.wait(100_000));
+    assert!(drawn <= 3 * asked && drawn + 4 > 3 * asked, "{drawn} for {asked}");
+}
+
+#[test]
+fn what_the_shell_vouches_for_is_not_held_back() {
+    let mut bench = Bench::new();
+    held_back(&mut bench);
+    bench.endpoint.prove(&1);
+    assert_eq!(one(&bench.drain()).payload.len(), 50);
+    bench.endpoint.prove(&1);
+    bench.endpoint.probe(bench.now, &1);
+    assert_eq!(bench.drain(), []);
+}
+
+#[test]
+fn the_shell_may_ask_for_proof() {
+    let mut bench = Bench::new();
+    bench.endpoint.probe(bench.now, &1);
+    assert_eq!(bench.drain(), [], "nobody is known there");
+    handed_up(&bench.send(1, &post(7, "payload")));
+    let probe = |bench: &mut Bench| {
+        bench.endpoint.probe(bench.now, &1);
+        one(&bench.drain()).id
+    };
+    let first = probe(&mut bench);
+    assert_eq!(probe(&mut bench), first, "the same for a while");
+    assert_eq!(bench.send(1, &ack(first)), [unmatched()], "a ping is reset, not acknowledged");
+    assert_eq!(bench.send(2, &rst(first)).len(), 1, "by its peer");
+    bench.wait(50_000);
+    let second = probe(&mut bench);
+    assert_ne!(second, first);
+    assert_eq!(bench.send(1, &rst(first)), [unmatched()]);
+    assert_eq!(bench.send(1, &rst(second)), [Output::Heard { peer: 1 }, Output::Proven { peer: 1 }]);
+}
+
+#[test]
+fn a_ping_that_is_too_old_proves_nothing() {
+    let mut bench = Bench::new();
+    let (ping, ..) = held_back(&mut bench);
+    bench.now += 250_000;
+    assert!(bench.send(1, &rst(ping.id)).contains(&unmatched()));
+    assert!(!bench.endpoint.is_proven(&1));
+}
+
+/// Whoever sends from a forged address has to guess our ids, and may not try them all.
+#[test]
+fn ids_cannot_be_guessed_one_after_the_other() {
+    let mut bench = Bench::new();
+    let (ping, ..) = held_back(&mut bench);
+    for n in 1..=32 {
+        assert_eq!(bench.send(1, &rst(ping.id ^ n)), [unmatched()]);
+    }
+    assert_eq!(bench.send(1, &rst(ping.id)), [unmatched()]);
+
+    let mut bench = Bench::new();
+    let (observation, _) = bench.register(1, 7, b"t");
+    bench.endpoint.notify(bench.now, observation, content("1")).unwrap();
+    let note = one(&bench.drain());
+    for n in 1..=31 {
+        assert_eq!(bench.send(1, &ack(note.id ^ n)), [unmatched()]);
+    }
+    assert_ne!(bench.send(1, &ack(note.id)), [unmatched()], "late acknowledgements of others do no harm");
+    bench.endpoint.notify(bench.now, observation, content("2")).unwrap();
+    let note = one(&bench.drain());
+    for n in 1..=32 {
+        assert_eq!(bench.send(1, &ack(note.id ^ n)), [unmatched()]);
+    }
+    assert_eq!(bench.send(1, &ack(note.id)), [unmatched()], "a guess too many");
+    assert!(bench.wait(100_000).iter().any(|output| matches!(output, Output::Failed { .. })));
+}
+
+#[test]
+fn who_has_proven_an_address_and_no_more_yields_to_others() {
+    let mut bench = Bench::with(|limits| limits.max_peers = 4);
+    for peer in 0..4 {
+        let long = Response::new(Code::CONTENT).location("x".repeat(200));
+        let (exchange, _) = handed_up(&bench.send(peer, &get(7)));
+        let challenge = one(&bench.respond(exchange, long));
+        let mut again = get(8);
+        again.options.push(number::ECHO, challenge.options.first(number::ECHO).unwrap().clone());
+        let outputs = bench.send(peer, &again);
+        assert_eq!(outputs[0], Output::Proven { peer });
+        bench.respond(handed_up(&outputs).0, changed());
+    }
+    let known = handed_up(&bench.send(4, &get(1))).0;
+    bench.endpoint.prove(&4);
+    bench.respond(known, changed());
+    for peer in 5..50 {
+        let (exchange, _) = handed_up(&bench.send(peer, &get(1)));
+        bench.respond(exchange, changed());
+    }
+    assert!(bench.endpoint.is_proven(&4) && bench.endpoint.peers() == 4);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use landfall_hub::CommandRequest;
 use landfall_testkit::coap::{CoapClient, Message, code, kind, method, option};
 use landfall_testkit::wait::{PATIENCE, eventually};
 
-use crate::world::{TestAuth, World, quick, request};
+use crate::world::{TestAuth, World, post, quick, request};
 
 /// A command as it comes to a device.
 fn assert_command(message: &Message, id: &str, expected: u8) {
@@ -156,6 +156,71 @@ async fn a_wait_ends_before_its_request_is_forgotten() {
     assert_eq!(device.post("a", &["ep=d", "ttd=50"], "").await.code, code(2, 4));
     world.command("d", "c1", "delivered");
     assert_command(&device.get("command", &["ep=d"]).await, "c1", code(2, 5));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_wanted_takes_no_command() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let quiet = |message: Message| message.number(option::NO_RESPONSE, 2);
+    let post = post(&mut device, "a", &["ep=d", "ttd=30"]);
+    device.send(&quiet(post)).await;
+    // It waits for nothing but the store.
+    assert_eq!(device.receive().await.code, 0);
+    world.command("d", "c1", "delivered");
+    let get = Message::request(method::GET).path("command").queries(&["ep=d", "ttd=30"]);
+    for message in [get.clone().non(), get] {
+        let (id, token) = (device.id(), device.token());
+        device.send(&quiet(Message { id, token, ..message })).await;
+    }
+    assert_eq!(device.receive().await.code, 0);
+    assert_eq!(world.metric("landfall_coap_waiting"), 0.0);
+    assert_command(&device.post("b", &["ep=d", "ttd=30"], "").await, "c1", code(2, 4));
+    let outcome = world.told("downstream d delivered").await;
+    assert_eq!(outcome["attempts"], 1);
+    world.close().await;
+}
+
+/// Without a key, and where loopback is not trusted, as from anywhere.
+async fn wary() -> World {
+    World::with(TestAuth::open(), |config, _| config.trust_loopback = false).await
+}
+
+#[tokio::test]
+async fn an_observer_proves_its_address_before_it_gets_a_command() {
+    let mut world = wary().await;
+    let mut device = world.client().await;
+    device.acknowledge(false);
+    let (observation, _) = device.observe("command", &["ep=d"]).await;
+    let long = "x".repeat(900).into();
+    world.hub.command(CommandRequest { payload: long, ..request("d", "c1", "acknowledged") });
+    let ping = device.stray().await;
+    assert_eq!((ping.kind, ping.code), (kind::CON, 0));
+    // Further words without the proof draw pings, and no command, all within three times their bytes.
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    assert_eq!(world.metric("landfall_coap_notifications_total"), 0.0);
+    let (sent, received) =
+        (world.metric("landfall_coap_sent_bytes_total"), world.metric("landfall_coap_received_bytes_total"));
+    assert!(sent <= 3.0 * received, "{sent} for {received}");
+
+    device.acknowledge(true);
+    device.send(&Message::empty(kind::RST, ping.id)).await;
+    let note = device.notification(&observation).await;
+    assert_eq!((note.code, note.payload.len()), (code(2, 5), 900));
+    world.told("downstream d acknowledged").await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_command_proves_its_address_meanwhile() {
+    let mut world = wary().await;
+    let mut device = world.client().await;
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    world.command("d", "c1", "delivered");
+    // The client resets the ping, as every CoAP endpoint does.
+    assert_command(&device.post("a", &["ep=d", "ttd=30"], "").await, "c1", code(2, 4));
+    world.told("downstream d delivered").await;
     world.close().await;
 }
 

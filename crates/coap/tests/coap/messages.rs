@@ -5,7 +5,7 @@ use std::time::Duration;
 use landfall_testkit::coap::{Message, code, kind, method, option};
 use landfall_testkit::wait::{PATIENCE, eventually};
 
-use crate::world::{TestAuth, World, post};
+use crate::world::{TestAuth, World, post, quick};
 
 #[tokio::test]
 async fn a_post_is_a_session_and_a_message() {
@@ -31,6 +31,21 @@ async fn a_post_is_a_session_and_a_message() {
     assert_eq!(upstream["payload"]["c"], 20);
     assert!(upstream.get("qos").is_none(), "{upstream}");
     assert_eq!(world.story(), ["connected pump 17", "upstream pump 17 telemetry/room 1"]);
+    world.close().await;
+}
+
+/// The protocol forgets a request after EXCHANGE_LIFETIME, here 1.1 s.
+#[tokio::test]
+async fn a_request_is_answered_before_it_is_forgotten() {
+    let mut world = World::with(TestAuth::open(), |config, _| {
+        config.limits = std::sync::Arc::new(landfall_coap_core::Limits { max_latency_ms: 0, ..quick() });
+        config.request_timeout = Duration::from_secs(3_600);
+    })
+    .await;
+    let mut device = world.client().await;
+    world.bus.set_slow(true);
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(5, 3));
+    world.bus.set_slow(false);
     world.close().await;
 }
 

@@ -126,17 +126,24 @@ async fn a_ping_is_a_heartbeat_of_who_is_known() {
     world.close().await;
 }
 
+/// A message id can be guessed and an address forged: a request that was refused, sent twice, must touch nobody.
 #[tokio::test]
-async fn what_comes_again_is_a_sign_of_life() {
-    let mut world = World::open().await;
+async fn what_comes_again_is_no_sign_of_life() {
+    let mut world = World::with(TestAuth::knowing(&[("d", "k")]), |_, _| {}).await;
     let mut device = world.client().await;
-    let request = post(&mut device, "a", &["ep=d"]);
+    let request = post(&mut device, "a", &["ep=d", "key=k"]);
     device.send(&request).await;
     let answer = device.receive().await;
     let before = silence(&world, "d").await;
     device.send(&request).await;
     assert_eq!(device.receive().await, answer);
-    heard(&world, "d", before).await;
+    let wrong = post(&mut device, "a", &["ep=d", "key=wrong"]);
+    for _ in 0..2 {
+        device.send(&wrong).await;
+        assert_eq!(device.receive().await.code, code(4, 1));
+    }
+    assert!(last_seen(&world, "d") < before + 100);
+    assert_eq!(world.metric("landfall_coap_duplicates_total"), 2.0);
     world.close().await;
 }
 
