@@ -65,7 +65,7 @@ closed_list! {
         KeepAliveTimeout = "keep-alive-timeout",
         /// A stateless device was silent for longer than agreed.
         IdleTimeout = "idle-timeout",
-        /// A registration's lifetime ran out.
+        /// The lifetime that the device announced (`lt`), with a registration or any other request, ran out.
         LifetimeExpired = "lifetime-expired",
         /// The device removed its registration.
         Deregistered = "deregistered",

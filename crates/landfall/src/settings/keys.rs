@@ -255,11 +255,12 @@ sections! {
         max_uploads: usize = "4096", count(64, 1_000_000, "bodies");
         /// Bytes of bodies that are being put together, in all.
         upload_memory: usize = "\"64MiB\"", size(1 << 20, 64 << 30);
-        /// From a request to its answer: what is not stored by then is told 5.03. A device that sends it again once it is
-        /// stored is told so.
-        request_timeout: Duration = "\"30s\"", span(S, 5 * M);
-        /// The longest that an answer waits for a command (`ttd`); a device that asks for more waits for so long.
-        max_ttd: Duration = "\"60s\"", span(S, H);
+        /// From a request to its answer: what is not stored by then is told 5.03, though it may be stored later. The same message
+        /// sent again gets the same answer, even then; a new request with the same content is a new event.
+        request_timeout: Duration = "\"30s\"", span(S, 3 * M);
+        /// The longest that an answer waits for a command (`ttd`); a device that asks for more waits for so long. CoAP forgets a
+        /// request after 247 s, so neither this nor `request_timeout` can be longer than three minutes.
+        max_ttd: Duration = "\"60s\"", span(S, 3 * M);
     }
 
     /// The UDP listener: one datagram is one message.
