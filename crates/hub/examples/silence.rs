@@ -33,7 +33,14 @@ impl Bus for Sink {
     }
 }
 
-fn hello(n: u64) -> Hello {
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+fn hello(n: u64, acl: &Arc<Acl>) -> Hello {
     let device = format!("device-{n}");
     Hello {
         principal: Principal {
@@ -41,7 +48,7 @@ fn hello(n: u64) -> Hello {
             device: device.parse().unwrap(),
             identified_by: IdentifiedBy::Anonymous,
             app_version: "".into(),
-            acl: Arc::new(Acl::default()),
+            acl: Arc::clone(acl),
             keep_alive: None,
         },
         transport: Transport::Udp,
@@ -50,7 +57,6 @@ fn hello(n: u64) -> Hello {
         remote_address: ([127, 0, 0, 1], 4000).into(),
         keep_alive_ms: Some(10_000),
         on_silence: Reason::IdleTimeout,
-        inferred: true,
         clean_start: None,
         will: None,
     }
@@ -68,13 +74,18 @@ async fn main() {
     let sink = Arc::new(Sink::default());
     let hub = Hub::new(config, Arc::clone(&sink) as _, &mut Registry::default());
     let post = Post::new();
-    let begun = Instant::now();
+    let acl = Arc::new(Acl::default());
+    let (begun, before) = (Instant::now(), resident());
     for n in 0..sessions {
-        hub.begin_inferred(hello(n), [0; 2], &post).unwrap();
+        hub.begin_inferred(hello(n, &acl), [0; 2], &post).unwrap();
     }
-    println!("begun: {:.2} us a session", begun.elapsed().as_secs_f64() * 1e6 / sessions as f64);
+    println!(
+        "begun: {:.2} us and {} bytes a session",
+        begun.elapsed().as_secs_f64() * 1e6 / sessions as f64,
+        (resident() - before) / sessions,
+    );
     // All are silent for as long as they may be before the first look.
-    tokio::time::sleep(Duration::from_secs(11).saturating_sub(Duration::ZERO)).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
     let (events, bytes) = (sink.events.load(Ordering::Relaxed), sink.bytes.load(Ordering::Relaxed));
     let scope = Scope::new();
     let ended = Instant::now();

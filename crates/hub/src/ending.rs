@@ -10,9 +10,10 @@ use landfall_event::{
     DeviceId, Disconnected, Ended, Event, EventId, Family, Outcome, Reason, Stream, TenantId,
 };
 use landfall_net::Scope;
-use landfall_session::{KeyRef, Slot, Tick, Tracker};
+use landfall_session::{KeyRef, Slot, Tick};
 
-use crate::hub::{Ending, Hub, Shard};
+use crate::handle::Permit;
+use crate::hub::{Ending, Hub, Roll, Shard};
 use crate::post::News;
 use crate::router::Verdict;
 use crate::session::{Flight, Lane, Session, Will};
@@ -21,11 +22,13 @@ use crate::{Acl, Command, PeerHandle, Receipt, StoreError};
 
 /// Between two ticks; longer, and the process stood still.
 const STANDSTILL_MS: u64 = 2_000;
-
-/// Ends that have not been told yet, of one shard: told before its lock is given up, so that no later session of the same
-/// device can be told first.
-#[derive(Debug, Default)]
-struct Toll(Vec<Ended>);
+/// Deadlines that are looked at without letting anybody else have their turn.
+const PORTION: usize = 512;
+/// Ends in one event at most: some 50 KB of JSON. Larger ones are fewer, but their memory is given back to the system and
+/// taken anew for each.
+const ENDS_IN_ONE: usize = 128;
+/// About what one end costs of the publish window, in an event that names many.
+const END_BYTES: usize = 450;
 
 impl Hub {
     /// Starts the timers that detect silence and expiry, in `scope`: one for each processor, each with its shards.
@@ -48,23 +51,17 @@ impl Hub {
         }
     }
 
-    /// One session's end. The caller holds the device's shard.
-    pub(crate) fn finish(self: &Arc<Self>, ending: &Ending, will_now: bool) {
-        let mut toll = Toll::default();
-        self.conclude(ending, will_now, &mut toll);
-        self.ring(toll);
-    }
-
     /// Closes a session's lane: its commands' outcomes and its will are published, its connection is told, its own end is
-    /// left to be told. The caller holds the device's shard.
-    fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, toll: &mut Toll) {
+    /// left to be told. The caller holds the device's shard, and `untold` is that shard's.
+    pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut Vec<Ended>) {
         let (session, reason) = (&ending.tag, ending.reason);
         let now = self.clock.unix();
         let mut lane = session.lane.lock();
         if lane.ended.is_some() {
             return;
         }
-        let by_silence = session.inferred && matches!(reason, Reason::IdleTimeout | Reason::LifetimeExpired);
+        let by_silence =
+            session.is_inferred() && matches!(reason, Reason::IdleTimeout | Reason::LifetimeExpired);
         let waiting = self.end_commands(session, &mut lane, reason, by_silence);
         let later = self.end_will(session, &mut lane, reason, will_now);
         lane.ended = Some(reason);
@@ -72,7 +69,7 @@ impl Hub {
         let silent_ms = ending.at.saturating_sub(ending.last_seen);
         let silent_now_ms = self.clock.tick().saturating_sub(ending.last_seen);
         if !lane.never_began {
-            toll.0.push(Ended {
+            untold.push(Ended {
                 session: Arc::clone(session).into(),
                 seq: lane.next_presence(),
                 reason,
@@ -150,21 +147,28 @@ impl Hub {
         Some(will)
     }
 
-    /// Tells the ends of one shard, in as few events as their form allows.
-    fn ring(&self, toll: Toll) {
-        let most = self.config.format.max_sessions().max(1);
-        let mut ended = toll.0.into_iter().peekable();
-        while ended.peek().is_some() {
-            let ended: Vec<_> = ended.by_ref().take(most).collect();
-            let (Some(last), at) = (ended.last(), ended.iter().map(|one| one.at).max()) else { return };
-            let id = if ended.len() == 1 {
-                EventId::Session(last.session.session, Stream::Connectivity, last.seq)
-            } else {
-                self.gateway_event_id()
-            };
-            let event = Event::Disconnected(Disconnected { ended });
-            self.submit(id, at.unwrap_or_default(), &event, Receipt::unheard(None));
+    /// Tells all the ends of one shard, in as few events as their form allows.
+    pub(crate) fn tell_all(&self, untold: &mut Vec<Ended>) {
+        while !untold.is_empty() {
+            self.tell_some(untold, None);
         }
+    }
+
+    /// Tells as many ends as one event can name.
+    fn tell_some(&self, untold: &mut Vec<Ended>, permit: Option<Permit>) {
+        let ended = untold.split_off(untold.len().saturating_sub(self.ends_in_one()));
+        let (Some(last), Some(at)) = (ended.last(), ended.iter().map(|one| one.at).max()) else { return };
+        let id = if ended.len() == 1 {
+            EventId::Session(last.session.session, Stream::Connectivity, last.seq)
+        } else {
+            self.gateway_event_id()
+        };
+        let event = Event::Disconnected(Disconnected { ended });
+        self.submit(id, at, &event, Receipt::unheard(permit.and_then(Permit::into_inner)));
+    }
+
+    fn ends_in_one(&self) -> usize {
+        self.config.format.max_sessions().clamp(1, ENDS_IN_ONE)
     }
 
     fn delay_will(&self, session: Arc<Session>, will: Will) {
@@ -225,6 +229,20 @@ impl Hub {
                 tokio::task::yield_now().await;
             }
         }
+        // They are told as fast as the bus takes it, and no faster: a million ends are 400 MB of events.
+        for shard in mine() {
+            loop {
+                let next = shard.lock().untold.len().min(self.ends_in_one());
+                if next == 0 {
+                    break;
+                }
+                let bytes = next.saturating_mul(END_BYTES);
+                let Ok(permit) = tokio::time::timeout(self.config.tick, self.admit(bytes)).await else {
+                    break;
+                };
+                self.tell_some(&mut shard.lock().untold, Some(permit));
+            }
+        }
         // What that took is not a standstill.
         *last = self.clock.tick();
     }
@@ -242,17 +260,16 @@ impl Hub {
         }
     }
 
-    /// Ends as many sessions as one event can name; true when there are more.
-    fn expire_portion(
-        self: &Arc<Self>,
-        shard: &mut Tracker<Arc<Session>, ahash::RandomState>,
-        now: Tick,
-        silent: &mut Vec<Ending>,
-    ) -> bool {
-        let more = shard.expire_some(now, self.config.format.max_sessions().max(1), silent);
-        let mut toll = Toll::default();
-        silent.drain(..).for_each(|ending| self.conclude(&ending, false, &mut toll));
-        self.ring(toll);
+    /// Ends some of the sessions that are due; true when there are more.
+    fn expire_portion(self: &Arc<Self>, roll: &mut Roll, now: Tick, silent: &mut Vec<Ending>) -> bool {
+        let more = roll.expire_some(now, PORTION, silent);
+        silent.drain(..).for_each(|ending| self.conclude(&ending, false, &mut roll.untold));
+        // Whole events, as far as the bus takes them now: the rest is told when all have ended.
+        if roll.untold.len() >= self.ends_in_one()
+            && let Some(permit) = self.try_admit(self.ends_in_one().saturating_mul(END_BYTES))
+        {
+            self.tell_some(&mut roll.untold, Some(permit));
+        }
         more
     }
 
@@ -269,18 +286,18 @@ impl Hub {
 
     fn end_all(
         self: &Arc<Self>,
-        shard: &mut Tracker<Arc<Session>, ahash::RandomState>,
-        slots: Vec<Slot>,
+        roll: &mut Roll,
+        slots: impl IntoIterator<Item = Slot>,
         reason: Reason,
     ) -> usize {
-        let (mut count, mut toll) = (0, Toll::default());
+        let mut count = 0;
         for slot in slots {
-            if let Some(ending) = shard.close(slot, reason, self.clock.tick()) {
-                self.conclude(&ending, false, &mut toll);
+            if let Some(ending) = roll.close(slot, reason, self.clock.tick()) {
+                self.conclude(&ending, false, &mut roll.untold);
                 count += 1;
             }
         }
-        self.ring(toll);
+        self.tell_all(&mut roll.untold);
         count
     }
 
@@ -289,7 +306,7 @@ impl Hub {
         let mut shard = self.shard(tenant, device).lock();
         let slot =
             |family: &Family| shard.get(KeyRef { tenant, device, family: *family }).map(|(slot, _)| slot);
-        let slots = Family::ALL.iter().filter_map(slot).collect();
+        let slots: Vec<_> = Family::ALL.iter().filter_map(slot).collect();
         self.end_all(&mut shard, slots, Reason::Kicked)
     }
 
@@ -323,8 +340,6 @@ impl Hub {
     /// Device and session closed by its connection: publishes the end, once.
     pub(crate) fn close(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, reason: Reason) {
         let mut shard = self.shard(&session.info.tenant, &session.info.device).lock();
-        if let Some(ending) = shard.close(slot, reason, self.clock.tick()) {
-            self.finish(&ending, false);
-        }
+        self.end_all(&mut shard, [slot], reason);
     }
 }

@@ -37,6 +37,14 @@ impl Permit {
         Some(Self(Some(permit)))
     }
 
+    pub(crate) async fn take(window: &Arc<Semaphore>, window_bytes: usize, bytes: usize) -> Self {
+        match Arc::clone(window).acquire_many_owned(cost(window_bytes, bytes)).await {
+            Ok(permit) => Self(Some(permit)),
+            // The window is never closed; a process without one would be ending, so wait for that.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     pub(crate) fn of(permit: Option<OwnedSemaphorePermit>) -> Self {
         Self(permit)
     }
@@ -127,14 +135,8 @@ impl SessionHandle {
     /// Waits for a share of the publish window, in turn.
     pub fn admit(&self, bytes: usize) -> BoxFuture<'static, Permit> {
         self.hub.metrics.window_waits.inc();
-        let (cost, window) = (cost(self.hub.config.window_bytes, bytes), Arc::clone(&self.hub.window));
-        Box::pin(async move {
-            match window.acquire_many_owned(cost).await {
-                Ok(permit) => Permit(Some(permit)),
-                // The window is never closed; a process without one would be ending, so wait for that.
-                Err(_) => std::future::pending().await,
-            }
-        })
+        let hub = Arc::clone(&self.hub);
+        Box::pin(async move { hub.admit(bytes).await })
     }
 
     /// Publishes a message of the device. The mailbox tells the token, if one is given, when it is stored.

@@ -8,13 +8,14 @@
 //! the order of the numbers.
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use landfall_event::{
-    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Occasion, Reason, Refused, RefusedCause,
-    SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
+    Connected, DeviceId, Encoded, Ended, Epoch, Event, EventId, Family, Occasion, Reason, Refused,
+    RefusedCause, SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tracker};
 use parking_lot::Mutex;
@@ -37,8 +38,30 @@ const SHARDS: usize = 16;
 /// While the bus is away, a connecting device asks again this often.
 const BUS_POLL: Duration = Duration::from_millis(50);
 
-pub(crate) type Shard = Mutex<Tracker<Arc<Session>, ahash::RandomState>>;
+pub(crate) type Shard = Mutex<Roll>;
 pub(crate) type Ending = landfall_session::Ended<Arc<Session>>;
+
+/// The sessions of a sixteenth of the devices.
+#[derive(Debug)]
+pub(crate) struct Roll {
+    tracker: Tracker<Arc<Session>, ahash::RandomState>,
+    /// Ends that are not told yet: before a session of one of these devices begins, they are.
+    pub(crate) untold: Vec<Ended>,
+}
+
+impl Deref for Roll {
+    type Target = Tracker<Arc<Session>, ahash::RandomState>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tracker
+    }
+}
+
+impl DerefMut for Roll {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.tracker
+    }
+}
 
 /// What a listener says of a device that it has let in.
 #[derive(Clone, Debug)]
@@ -57,8 +80,6 @@ pub struct Hello {
     pub keep_alive_ms: Option<u64>,
     /// The reason that such an end carries.
     pub on_silence: Reason,
-    /// True where the protocol has no connect.
-    pub inferred: bool,
     /// MQTT's clean start.
     pub clean_start: Option<bool>,
     /// What to publish when it leaves without a goodbye.
@@ -114,7 +135,9 @@ impl Hub {
         let metrics = Metrics::default();
         metrics.register(registry);
         let hasher = ahash::RandomState::new;
-        let shards = (0..SHARDS).map(|_| Mutex::new(Tracker::new(clock.tick(), tick_ms, hasher()))).collect();
+        let tracker = || Tracker::new(clock.tick(), tick_ms, hasher());
+        let shards =
+            (0..SHARDS).map(|_| Mutex::new(Roll { tracker: tracker(), untold: Vec::new() })).collect();
         Arc::new(Self {
             window: Arc::new(Semaphore::new(config.window_bytes.min(Semaphore::MAX_PERMITS))),
             router: Router::default(),
@@ -183,8 +206,9 @@ impl Hub {
     ) -> Result<(Arc<Session>, Slot), OpenError> {
         let device = (hello.principal.tenant.clone(), hello.principal.device.clone());
         let terms = Terms { silence_ms: hello.keep_alive_ms, on_silence: hello.on_silence };
-        let (will, inferred) = (hello.will.take(), hello.inferred);
-        let resumes = hello.clean_start == Some(false);
+        let will = hello.will.take();
+        let clean_start = hello.clean_start;
+        let resumes = clean_start == Some(false);
         let mut shard = self.shard(&device.0, &device.1).lock();
         // Looked at under the lock: `drain` sets the flag before it takes the shards one by one.
         if self.draining.load(Ordering::Acquire) {
@@ -200,12 +224,14 @@ impl Hub {
         let receipt = prepare(&session);
         let opened = shard.open(Arc::clone(&session), terms, self.clock.tick());
         if let Some(replaced) = opened.replaced {
-            self.finish(&replaced, !resumes);
+            self.conclude(&replaced, !resumes, &mut shard.untold);
         }
+        // One of them may be this device's.
+        self.tell_all(&mut shard.untold);
         self.settle_waiting_will(&device, resumes);
         self.metrics.opened(session.info.transport);
-        self.submit_connected(&session, terms.silence_ms, receipt);
-        if inferred {
+        self.submit_connected(&session, terms.silence_ms, clean_start, receipt);
+        if session.is_inferred() {
             self.speaks_again(&session, &device);
         }
         Ok((session, opened.slot))
@@ -236,18 +262,24 @@ impl Hub {
         Epoch(next(last.unwrap_or_else(|last| last)))
     }
 
-    fn submit_connected(&self, session: &Arc<Session>, keep_alive_ms: Option<u64>, receipt: Receipt) {
+    fn submit_connected(
+        &self,
+        session: &Arc<Session>,
+        keep_alive_ms: Option<u64>,
+        clean_start: Option<bool>,
+        receipt: Receipt,
+    ) {
         let mut lane = session.lane.lock();
         let seq = lane.next_presence();
         let event = Event::Connected(Connected {
             session: Arc::clone(session).into(),
-            protocol: session.protocol.as_str(),
+            protocol: lane.protocol.as_str(),
             remote_id: session.remote_id().into(),
             remote_address: lane.remote.into(),
-            identified_by: session.identified_by,
+            identified_by: lane.identified_by,
             keep_alive_ms,
-            inferred: session.inferred,
-            clean_start: session.clean_start,
+            inferred: session.is_inferred(),
+            clean_start,
         });
         let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
         self.submit(id, session.opened_at(), &event, receipt);
@@ -256,6 +288,11 @@ impl Hub {
     /// A share of the publish window for a message of `bytes`, if it is to be had now.
     pub(crate) fn try_admit(&self, bytes: usize) -> Option<Permit> {
         Permit::try_take(&self.window, self.config.window_bytes, bytes)
+    }
+
+    /// Waits for a share of the publish window, in turn.
+    pub(crate) async fn admit(&self, bytes: usize) -> Permit {
+        Permit::take(&self.window, self.config.window_bytes, bytes).await
     }
 
     pub(crate) fn count_in(&self, session: &Arc<Session>, bytes: u64) {

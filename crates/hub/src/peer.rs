@@ -85,7 +85,6 @@ impl Hub {
         let learns = hello.keep_alive_ms.is_none() && self.config.adaptive.is_some();
         let idle_ms = self.config.idle_timeout_ms();
         hello.keep_alive_ms.get_or_insert(idle_ms);
-        hello.inferred = true;
         let prepare = |session: &Arc<Session>| {
             let mut lane = session.lane.lock();
             lane.post = Some(Arc::clone(post));
@@ -152,7 +151,7 @@ impl PeerHandle {
 
     /// What its identity rests on.
     pub fn identified_by(&self) -> IdentifiedBy {
-        self.session.identified_by
+        self.session.lane.lock().identified_by
     }
 
     /// What the device may do.

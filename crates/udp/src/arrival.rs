@@ -191,7 +191,6 @@ impl Door {
             remote_address: arrival.path.remote,
             keep_alive_ms: arrival.silence_ms().or_else(of_operator),
             on_silence: Reason::IdleTimeout,
-            inferred: true,
             clean_start: None,
             will: None,
         };
