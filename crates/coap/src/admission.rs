@@ -239,7 +239,6 @@ impl Door {
             remote_address: asked.path.remote,
             keep_alive_ms: lifetime_s.map(|seconds| u64::from(seconds) * 1_000).or_else(of_operator),
             on_silence: if lifetime_s.is_some() { Reason::LifetimeExpired } else { Reason::IdleTimeout },
-            inferred: true,
             clean_start: None,
             will: None,
         };
