@@ -50,7 +50,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
             return self.answer_separately(now, exchange, response, observation);
         }
         let Some(peer) = self.peers.get(exchange.slot) else { return false };
-        let (address, credit) = (peer.address.clone(), peer.credit());
+        let (address, credit, is_known) = (peer.address.clone(), peer.credit(), peer.vouched);
         let had_effect = !exchange.safe && response.code.is_success() || observation.is_some();
         let Some((kind, id)) = self.answer_kind(now, exchange) else { return false };
         let mut message = Message::new(kind, response.code, id, exchange.token);
@@ -65,7 +65,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         let bytes = codec::encode(&message);
         let sent = self.transmit(exchange.slot, bytes.clone());
-        if !had_effect && credit != usize::MAX && self.remembered.is_pressed(&self.limits) {
+        if !had_effect && !is_known && self.remembered.is_pressed(&self.limits) {
             self.unremember(exchange);
         } else if kind == Kind::Ack && sent {
             self.keep_answer(exchange, &message, &bytes);
@@ -130,7 +130,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     }
 
     /// What had no effect may be done again (section 4.5, last paragraph), so when room is short a stranger's message id is not
-    /// remembered for it: else a flood from forged addresses would take the room of everybody's.
+    /// remembered for it, wherever he lives: else a flood of what is refused would take the room of everybody's.
     fn unremember(&mut self, exchange: &Exchange) {
         if let Some(gone) = self.remembered.take_back(exchange.key) {
             self.forget_one(gone);

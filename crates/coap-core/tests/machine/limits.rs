@@ -83,6 +83,14 @@ fn remembered_ids_are_bounded_and_no_answer_is_forgotten_that_may_be_asked_for_a
 fn strangers_whose_requests_have_no_effect_take_half_the_room() {
     let mut bench = Bench::with(|limits| (limits.max_remembered, limits.max_peers) = (10, 30));
     let unauthorized = || Response::new(Code::UNAUTHORIZED);
+    // One who lives where he says he does is a stranger still.
+    let (exchange, _) = handed_up(&bench.send(0, &get(50_000)));
+    let challenge = one(&bench.respond(exchange, Response::new(Code::CONTENT).location("x".repeat(200))));
+    let mut again = get(50_001);
+    again.options.push(number::ECHO, challenge.options.first(number::ECHO).unwrap().clone());
+    let (exchange, _) = handed_up(&bench.send(0, &again));
+    bench.respond(exchange, unauthorized());
+    assert!(bench.endpoint.is_proven(&0));
     for id in 0..1_000 {
         let peer = u32::from(id % 25);
         for (n, kind, code) in
