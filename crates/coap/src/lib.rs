@@ -17,6 +17,7 @@ mod registrations;
 mod resources;
 mod server;
 mod stray;
+mod sweep;
 
 pub use config::CoapConfig;
 pub use server::CoapServer;

@@ -8,21 +8,18 @@ use std::net::{IpAddr, SocketAddr};
 use landfall_hub::PeerHandle;
 use landfall_net::Path;
 
-/// Below this many, nothing is looked through.
-const SMALL: usize = 1_024;
+use crate::sweep::Sweep;
 
 /// Addresses, and the sessions that were last heard from there; with the address of ours that they spoke to.
 #[derive(Debug)]
 pub(crate) struct Paths {
     known: HashMap<SocketAddr, (Option<IpAddr>, PeerHandle), ahash::RandomState>,
-    limit: usize,
-    /// With so many, those that mean nothing any more are taken out.
-    sweep_at: usize,
+    sweep: Sweep,
 }
 
 impl Paths {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { known: HashMap::default(), limit, sweep_at: SMALL.min(limit) }
+        Self { known: HashMap::default(), sweep: Sweep::new(limit) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -38,11 +35,11 @@ impl Paths {
             }
             return;
         }
-        if self.known.len() >= self.sweep_at {
+        if self.sweep.is_due(self.known.len()) {
             self.known.retain(|remote, (_, peer)| is_from(peer, remote));
-            self.sweep_at = (2 * self.known.len()).max(SMALL).min(self.limit);
+            self.sweep.is_done(self.known.len());
         }
-        if self.known.len() < self.limit {
+        if self.sweep.has_room(self.known.len()) {
             self.known.insert(path.remote, (path.local, peer.clone()));
         }
     }

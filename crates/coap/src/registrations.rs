@@ -15,24 +15,22 @@ use prometheus_client::metrics::gauge::Gauge;
 use sha2::Sha256;
 
 use crate::metrics::level;
+use crate::sweep::Sweep;
 
 /// Bytes of a name before it is written as text.
 const NAME: usize = 16;
-/// Below this many, nothing is looked through.
-const SMALL: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Registrations {
     names: Names,
     known: Mutex<Known>,
-    limit: usize,
     gauge: Gauge,
 }
 
 #[derive(Debug)]
 struct Known {
     by_name: HashMap<String, PeerHandle, ahash::RandomState>,
-    sweep_at: usize,
+    sweep: Sweep,
 }
 
 /// A session's name is a code over its id under a key of this process: the same for the same session, new for the next,
@@ -60,21 +58,21 @@ impl Names {
 
 impl Registrations {
     pub(crate) fn new(limit: usize, gauge: Gauge) -> Self {
-        let known = Known { by_name: HashMap::default(), sweep_at: SMALL.min(limit) };
-        Self { names: Names::random(), known: Mutex::new(known), limit, gauge }
+        let known = Known { by_name: HashMap::default(), sweep: Sweep::new(limit) };
+        Self { names: Names::random(), known: Mutex::new(known), gauge }
     }
 
     /// The name of the session's registration, the same each time; `None` when there is no room for another.
     pub(crate) fn enter(&self, peer: &PeerHandle) -> Option<String> {
         let name = self.names.of(peer.id());
         let mut known = self.known.lock();
-        let Known { by_name, sweep_at } = &mut *known;
+        let Known { by_name, sweep } = &mut *known;
         if !by_name.contains_key(&name) {
-            if by_name.len() >= *sweep_at {
+            if sweep.is_due(by_name.len()) {
                 by_name.retain(|_, peer| !peer.is_over());
-                *sweep_at = (2 * by_name.len()).max(SMALL).min(self.limit);
+                sweep.is_done(by_name.len());
             }
-            if by_name.len() >= self.limit {
+            if !sweep.has_room(by_name.len()) {
                 return None;
             }
             by_name.insert(name.clone(), peer.clone());

@@ -175,8 +175,19 @@ impl Door {
         let timeout_ms = u64::try_from(self.server.config.request_timeout.as_millis()).unwrap_or(u64::MAX);
         let limit_ms = timeout_ms.min(self.answerable_ms());
         self.storing.insert(Storing { number: self.stores_made, after: Some(after) });
+        self.forget_limits();
         self.store_limits.push_back((self.now().saturating_add(limit_ms), self.stores_made, entry));
         Some((token, entry))
+    }
+
+    /// One message that waits for long must not keep the limits of all that were stored since.
+    fn forget_limits(&mut self) {
+        if self.store_limits.len() > 2 * self.storing.len() + 1_024 {
+            let storing = &self.storing;
+            let waits =
+                |number, entry| storing.get(entry).is_some_and(|storing: &Storing| storing.number == number);
+            self.store_limits.retain(|(_, number, entry)| waits(*number, *entry));
+        }
     }
 
     fn take_stored(&mut self, entry: usize) -> Option<After> {
