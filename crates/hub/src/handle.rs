@@ -84,7 +84,7 @@ impl SessionHandle {
 
     /// What the protocol calls the device.
     pub fn remote_id(&self) -> Arc<str> {
-        self.session.remote_id().into()
+        self.session.remote_id(&self.session.lane.lock())
     }
 
     /// How the device reached the gateway.

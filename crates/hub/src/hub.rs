@@ -274,7 +274,7 @@ impl Hub {
         let event = Event::Connected(Connected {
             session: Arc::clone(session).into(),
             protocol: lane.protocol.as_str(),
-            remote_id: session.remote_id().into(),
+            remote_id: session.remote_id(&lane),
             remote_address: lane.remote.into(),
             identified_by: lane.identified_by,
             keep_alive_ms,

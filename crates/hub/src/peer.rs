@@ -90,7 +90,7 @@ impl Hub {
             lane.post = Some(Arc::clone(post));
             lane.memo = memo;
             if learns {
-                lane.learned = Some(Box::new(Learned { cadence: Cadence::default(), silence_ms: idle_ms }));
+                lane.set_learned(Some(Learned { cadence: Cadence::default(), silence_ms: idle_ms }));
             }
             drop(lane);
             Receipt::token(Arc::new(Beginning(Arc::clone(session))), CONNECTED, None)
@@ -109,7 +109,7 @@ impl Hub {
 
     /// What a learned rhythm has to say of the silence that ended the session; nothing where `idle_timeout` did.
     pub(crate) fn evidence(&self, lane: &Lane, silent_ms: u64) -> Option<Evidence> {
-        let learned = lane.learned.as_ref().filter(|_| lane.asleep().is_none())?;
+        let learned = lane.learned().filter(|_| lane.asleep().is_none())?;
         let (interval_ms, phi) = (learned.cadence.interval_ms()?, learned.cadence.phi(silent_ms)?);
         (learned.silence_ms < self.config.idle_timeout_ms()).then_some(Evidence {
             interval_ms,
@@ -234,7 +234,7 @@ impl PeerHandle {
 
     /// One more interval of the device; the terms when they have changed by enough.
     fn learn(&self, lane: &mut Lane, interval_ms: u64) -> Option<Terms> {
-        let learned = lane.learned.as_mut()?;
+        let learned = lane.learned_mut()?;
         learned.cadence.heard(interval_ms);
         let revised = self.hub.config.adaptive?.revised(&learned.cadence, learned.silence_ms)?;
         learned.silence_ms = revised;
@@ -248,7 +248,7 @@ impl PeerHandle {
 
     /// The device has said how long it may be silent: nothing is learned of its rhythm from now on.
     pub fn agree(&self, terms: Terms) {
-        self.session.lane.lock().learned = None;
+        self.session.lane.lock().set_learned(None);
         self.put_in_force(terms);
     }
 
@@ -272,7 +272,7 @@ impl PeerHandle {
         let Some(terms) = terms else { return };
         let silence_ms = terms.silence_ms.map(|ms| ms.saturating_add(sleep_ms));
         shard.set_terms(self.slot, Terms { silence_ms, ..terms });
-        lane.extra().asleep = Some(Asleep { since: now, terms });
+        lane.fall_asleep(Asleep { since: now, terms });
         let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
         let wake_by = at.saturating_add(silence_ms.unwrap_or(sleep_ms));
         let event =

@@ -95,19 +95,29 @@ pub(crate) struct Learned {
     pub(crate) silence_ms: u64,
 }
 
-/// What few sessions have.
+/// The commands of a session that have no outcome yet.
 #[derive(Debug, Default)]
-pub(crate) struct Extra {
-    pub(crate) will: Option<Box<Will>>,
+struct Commands {
     flights: HashMap<CommandId, Flight>,
     /// Of those, what a listener with a [`Post`] has not taken yet, oldest first.
     unsent: VecDeque<Arc<Command>>,
-    pub(crate) asleep: Option<Asleep>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+struct Extra {
+    /// What the protocol calls the device, where that is not its name.
+    remote_id: Option<Arc<str>>,
+    will: Option<Box<Will>>,
+    commands: Option<Box<Commands>>,
+    asleep: Option<Asleep>,
+    learned: Option<Learned>,
 }
 
 impl Extra {
     fn is_empty(&self) -> bool {
-        self.will.is_none() && self.flights.is_empty() && self.unsent.is_empty() && self.asleep.is_none()
+        let Self { remote_id, will, commands, asleep, learned } = self;
+        remote_id.is_none() && will.is_none() && commands.is_none() && asleep.is_none() && learned.is_none()
     }
 }
 
@@ -135,7 +145,6 @@ pub(crate) struct Lane {
     pub(crate) post: Option<Arc<Post>>,
     /// The listener's own.
     pub(crate) memo: [u64; 2],
-    pub(crate) learned: Option<Box<Learned>>,
     extra: Option<Box<Extra>>,
 }
 
@@ -153,7 +162,6 @@ impl Lane {
             remote,
             post: None,
             memo: [0; 2],
-            learned: None,
             extra: None,
         }
     }
@@ -169,12 +177,20 @@ impl Lane {
         u64::from(self.presence)
     }
 
-    pub(crate) fn extra(&mut self) -> &mut Extra {
+    fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
 
+    fn commands(&mut self) -> Option<&mut Commands> {
+        self.extra.as_mut()?.commands.as_deref_mut()
+    }
+
     fn tidy(&mut self) {
-        if self.extra.as_ref().is_some_and(|extra| extra.is_empty()) {
+        let Some(extra) = &mut self.extra else { return };
+        if extra.commands.as_ref().is_some_and(|commands| commands.flights.is_empty()) {
+            extra.commands = None;
+        }
+        if extra.is_empty() {
             self.extra = None;
         }
     }
@@ -196,6 +212,25 @@ impl Lane {
         will.map(|will| *will)
     }
 
+    pub(crate) fn learned(&self) -> Option<&Learned> {
+        self.extra.as_ref()?.learned.as_ref()
+    }
+
+    pub(crate) fn learned_mut(&mut self) -> Option<&mut Learned> {
+        self.extra.as_mut()?.learned.as_mut()
+    }
+
+    pub(crate) fn set_learned(&mut self, learned: Option<Learned>) {
+        if learned.is_some() || self.extra.is_some() {
+            self.extra().learned = learned;
+            self.tidy();
+        }
+    }
+
+    pub(crate) fn fall_asleep(&mut self, asleep: Asleep) {
+        self.extra().asleep = Some(asleep);
+    }
+
     pub(crate) fn asleep(&self) -> Option<Asleep> {
         self.extra.as_ref()?.asleep
     }
@@ -208,20 +243,22 @@ impl Lane {
 
     /// Is a command of this id under way?
     pub(crate) fn is_under_way(&self, id: &CommandId) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.flights.contains_key(id))
+        let commands = self.extra.as_ref().and_then(|extra| extra.commands.as_ref());
+        commands.is_some_and(|commands| commands.flights.contains_key(id))
     }
 
     /// Puts a command under way; none of its id is.
     pub(crate) fn take_off(&mut self, command: Arc<Command>, expiry: u64) {
-        self.extra().flights.insert(command.id.clone(), Flight { command, attempts: 0, expiry });
+        let commands = self.extra().commands.get_or_insert_default();
+        commands.flights.insert(command.id.clone(), Flight { command, attempts: 0, expiry });
     }
 
     /// The one place where a command stops being under way: whoever gets it settles it.
     pub(crate) fn land(&mut self, id: &CommandId) -> Option<Flight> {
-        let extra = self.extra.as_mut()?;
-        let flight = extra.flights.remove(id);
+        let commands = self.commands()?;
+        let flight = commands.flights.remove(id);
         if flight.is_some() {
-            extra.unsent.retain(|command| command.id != *id);
+            commands.unsent.retain(|command| command.id != *id);
         }
         self.tidy();
         flight
@@ -229,31 +266,30 @@ impl Lane {
 
     /// All commands under way, as they stop being so.
     pub(crate) fn land_all(&mut self) -> Vec<Flight> {
-        let Some(extra) = self.extra.as_mut() else { return Vec::new() };
-        extra.unsent.clear();
-        let flights = extra.flights.drain().map(|(_, flight)| flight).collect();
+        let commands = self.extra.as_mut().and_then(|extra| extra.commands.take());
         self.tidy();
-        flights
+        commands.map_or_else(Vec::new, |commands| commands.flights.into_values().collect())
     }
 
     pub(crate) fn flight(&mut self, id: &CommandId) -> Option<&mut Flight> {
-        self.extra.as_mut()?.flights.get_mut(id)
+        self.commands()?.flights.get_mut(id)
     }
 
     /// Lets a command that is under way wait for the listener.
     pub(crate) fn let_wait(&mut self, command: Arc<Command>, first: bool) {
-        let unsent = &mut self.extra().unsent;
+        let unsent = &mut self.extra().commands.get_or_insert_default().unsent;
         if first { unsent.push_front(command) } else { unsent.push_back(command) }
     }
 
     /// The next command that waits for the listener.
     pub(crate) fn next_unsent(&mut self) -> Option<Arc<Command>> {
-        self.extra.as_mut()?.unsent.pop_front()
+        self.commands()?.unsent.pop_front()
     }
 
     /// Commands that wait for the listener.
     pub(crate) fn unsent(&self) -> usize {
-        self.extra.as_ref().map_or(0, |extra| extra.unsent.len())
+        let commands = self.extra.as_ref().and_then(|extra| extra.commands.as_ref());
+        commands.map_or(0, |commands| commands.unsent.len())
     }
 }
 
@@ -262,8 +298,6 @@ pub(crate) struct Session {
     pub(crate) info: SessionInfo,
     pub(crate) vitals: Vitals,
     pub(crate) acl: Arc<Acl>,
-    /// What the protocol calls the device, where that is not its name: one word for those where it is.
-    remote_id: Option<Box<Box<str>>>,
     pub(crate) lane: Mutex<Lane>,
     /// Of a session with a task of its own; one without hears by its lane's post.
     pub(crate) mailbox: Option<Box<Mailbox>>,
@@ -297,20 +331,11 @@ impl Listener for Session {
 impl Session {
     /// A session that begins at `now`, in the tracker's time.
     pub(crate) fn new(info: SessionInfo, hello: Hello, mailbox: Option<Box<Mailbox>>, now: Tick) -> Self {
-        let remote_id =
-            (*hello.remote_id != *info.device.as_str()).then(|| Box::new(Box::from(&*hello.remote_id)));
-        Self {
-            info,
-            vitals: Vitals::new(now),
-            acl: hello.principal.acl,
-            remote_id,
-            lane: Mutex::new(Lane::new(
-                hello.protocol,
-                hello.principal.identified_by,
-                hello.remote_address.into(),
-            )),
-            mailbox,
+        let mut lane = Lane::new(hello.protocol, hello.principal.identified_by, hello.remote_address.into());
+        if *hello.remote_id != *info.device.as_str() {
+            lane.extra().remote_id = Some(hello.remote_id);
         }
+        Self { info, vitals: Vitals::new(now), acl: hello.principal.acl, lane: Mutex::new(lane), mailbox }
     }
 
     pub(crate) fn tenant(&self) -> &TenantId {
@@ -331,7 +356,8 @@ impl Session {
         self.info.session.began_at()
     }
 
-    pub(crate) fn remote_id(&self) -> &str {
-        self.remote_id.as_deref().map_or(self.info.device.as_str(), |id| id)
+    pub(crate) fn remote_id(&self, lane: &Lane) -> Arc<str> {
+        let other = lane.extra.as_ref().and_then(|extra| extra.remote_id.clone());
+        other.unwrap_or_else(|| self.info.device.as_str().into())
     }
 }

@@ -55,9 +55,15 @@ impl SessionView {
     pub(crate) fn new(live: &Live<'_, Arc<Session>>, tick: Tick, unix: UnixMs) -> Self {
         let session = live.tag;
         let Counters { messages_in, messages_out, bytes_in, bytes_out } = session.vitals.counters();
-        let (remote, asleep, protocol, identified_by) = {
+        let (remote, asleep, protocol, identified_by, remote_id) = {
             let lane = session.lane.lock();
-            (lane.remote, lane.asleep().is_some(), lane.protocol, lane.identified_by)
+            (
+                lane.remote,
+                lane.asleep().is_some(),
+                lane.protocol,
+                lane.identified_by,
+                session.remote_id(&lane),
+            )
         };
         Self {
             tenant: session.info.tenant.to_string(),
@@ -66,7 +72,7 @@ impl SessionView {
             epoch: session.info.epoch.0,
             transport: session.info.transport.to_string(),
             protocol: protocol.as_str().to_owned(),
-            remote_id: session.remote_id().to_owned(),
+            remote_id: remote_id.to_string(),
             remote_address: SocketAddr::from(remote).to_string(),
             identified_by: identified_by.to_string(),
             keep_alive_ms: live.terms.silence_ms,
