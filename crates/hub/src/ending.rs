@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use landfall_event::{
-    DeviceId, Disconnected, Ended, Event, EventId, Family, Outcome, Reason, Stream, TenantId,
+    DeviceId, Disconnected, Ended, Event, EventId, Evidence, Family, Outcome, Reason, Stream, TenantId,
+    UnixMs,
 };
 use landfall_net::Scope;
 use landfall_session::{KeyRef, Slot, Tick};
@@ -29,6 +30,36 @@ const PORTION: usize = 512;
 const ENDS_IN_ONE: usize = 128;
 /// About what one end costs of the publish window, in an event that names many.
 const END_BYTES: usize = 450;
+
+/// The end of a session that no event has told yet: a million of them may wait at once.
+#[derive(Debug)]
+pub(crate) struct Untold {
+    session: Arc<Session>,
+    seq: u64,
+    at: UnixMs,
+    last_seen_at: UnixMs,
+    evidence: Option<Box<Evidence>>,
+    reason: Reason,
+    by_silence: bool,
+}
+
+impl From<Untold> for Ended {
+    fn from(untold: Untold) -> Self {
+        let Untold { session, seq, at, last_seen_at, evidence, reason, by_silence } = untold;
+        Self {
+            seq,
+            reason,
+            initiator: reason.initiator(),
+            inferred: by_silence,
+            connected_at: session.opened_at(),
+            last_seen_at: Some(last_seen_at),
+            at,
+            counters: Some(session.vitals.counters()),
+            evidence: evidence.map(|evidence| *evidence),
+            session: session.into(),
+        }
+    }
+}
 
 impl Hub {
     /// Starts the timers that detect silence and expiry, in `scope`: one for each processor, each with its shards.
@@ -53,7 +84,7 @@ impl Hub {
 
     /// Closes a session's lane: its commands' outcomes and its will are published, its connection is told, its own end is
     /// left to be told. The caller holds the device's shard, and `untold` is that shard's.
-    pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut Vec<Ended>) {
+    pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut Vec<Untold>) {
         let (session, reason) = (&ending.tag, ending.reason);
         let now = self.clock.unix();
         let mut lane = session.lane.lock();
@@ -69,18 +100,17 @@ impl Hub {
         let silent_ms = ending.at.saturating_sub(ending.last_seen);
         let silent_now_ms = self.clock.tick().saturating_sub(ending.last_seen);
         if !lane.never_began {
-            untold.push(Ended {
-                session: Arc::clone(session).into(),
+            let evidence = || self.evidence(&lane, silent_ms).map(Box::new);
+            let evidence = if reason == Reason::IdleTimeout { evidence() } else { None };
+            untold.push(Untold {
+                session: Arc::clone(session),
                 seq: lane.next_presence(),
-                reason,
-                initiator: reason.initiator(),
-                inferred: by_silence,
-                connected_at: session.opened_at(),
-                // Two clocks: what they say is held together, so that nobody is seen outside of the session.
-                last_seen_at: Some(now.saturating_sub(silent_now_ms).max(session.opened_at().min(now))),
                 at: now,
-                counters: Some(session.vitals.counters()),
-                evidence: (reason == Reason::IdleTimeout).then(|| self.evidence(&lane, silent_ms)).flatten(),
+                // Two clocks: what they say is held together, so that nobody is seen outside of the session.
+                last_seen_at: now.saturating_sub(silent_now_ms).max(session.opened_at().min(now)),
+                evidence,
+                reason,
+                by_silence,
             });
         }
         let post = lane.post.take().filter(|_| lane.watched);
@@ -148,15 +178,16 @@ impl Hub {
     }
 
     /// Tells all the ends of one shard, in as few events as their form allows.
-    pub(crate) fn tell_all(&self, untold: &mut Vec<Ended>) {
+    pub(crate) fn tell_all(&self, untold: &mut Vec<Untold>) {
         while !untold.is_empty() {
             self.tell_some(untold, None);
         }
     }
 
     /// Tells as many ends as one event can name.
-    fn tell_some(&self, untold: &mut Vec<Ended>, permit: Option<Permit>) {
-        let ended = untold.split_off(untold.len().saturating_sub(self.ends_in_one()));
+    fn tell_some(&self, untold: &mut Vec<Untold>, permit: Option<Permit>) {
+        let from = untold.len().saturating_sub(self.ends_in_one());
+        let ended: Vec<Ended> = untold.drain(from..).map(Ended::from).collect();
         let (Some(last), Some(at)) = (ended.last(), ended.iter().map(|one| one.at).max()) else { return };
         let id = if ended.len() == 1 {
             EventId::Session(last.session.session, Stream::Connectivity, last.seq)
@@ -229,22 +260,26 @@ impl Hub {
                 tokio::task::yield_now().await;
             }
         }
-        // They are told as fast as the bus takes it, and no faster: a million ends are 400 MB of events.
-        for shard in mine() {
+        // Telling goes on until the next look is due: a slow bus makes nobody's end late, only the news of it.
+        let _ = tokio::time::timeout(self.config.tick, self.tell_shards(mine())).await;
+        // What that took is not a standstill.
+        *last = self.clock.tick();
+    }
+
+    /// Tells what is untold as fast as the bus takes it: a million ends are 400 MB of events.
+    async fn tell_shards<'a>(&self, shards: impl Iterator<Item = &'a Shard>) {
+        for shard in shards {
             loop {
                 let next = shard.lock().untold.len().min(self.ends_in_one());
                 if next == 0 {
                     break;
                 }
-                let bytes = next.saturating_mul(END_BYTES);
-                let Ok(permit) = tokio::time::timeout(self.config.tick, self.admit(bytes)).await else {
-                    break;
-                };
+                let permit = self.admit(next.saturating_mul(END_BYTES)).await;
                 self.tell_some(&mut shard.lock().untold, Some(permit));
+                // Where a timeout can take effect.
+                tokio::task::consume_budget().await;
             }
         }
-        // What that took is not a standstill.
-        *last = self.clock.tick();
     }
 
     fn look_at_the_rest(&self) {
@@ -264,12 +299,6 @@ impl Hub {
     fn expire_portion(self: &Arc<Self>, roll: &mut Roll, now: Tick, silent: &mut Vec<Ending>) -> bool {
         let more = roll.expire_some(now, PORTION, silent);
         silent.drain(..).for_each(|ending| self.conclude(&ending, false, &mut roll.untold));
-        // Whole events, as far as the bus takes them now: the rest is told when all have ended.
-        if roll.untold.len() >= self.ends_in_one()
-            && let Some(permit) = self.try_admit(self.ends_in_one().saturating_mul(END_BYTES))
-        {
-            self.tell_some(&mut roll.untold, Some(permit));
-        }
         more
     }
 

@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use landfall_event::{
-    Connected, DeviceId, Encoded, Ended, Epoch, Event, EventId, Family, Occasion, Reason, Refused,
-    RefusedCause, SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
+    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Occasion, Reason, Refused, RefusedCause,
+    SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tracker};
 use parking_lot::Mutex;
@@ -23,6 +23,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
+use crate::ending::Untold;
 use crate::handle::{Permit, SessionHandle};
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
@@ -46,7 +47,7 @@ pub(crate) type Ending = landfall_session::Ended<Arc<Session>>;
 pub(crate) struct Roll {
     tracker: Tracker<Arc<Session>, ahash::RandomState>,
     /// Ends that are not told yet: before a session of one of these devices begins, they are.
-    pub(crate) untold: Vec<Ended>,
+    pub(crate) untold: Vec<Untold>,
 }
 
 impl Deref for Roll {
