@@ -5,19 +5,17 @@
 //!
 //! Nothing of a request has an effect before its device is admitted: a wrong key touches nobody's presence.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt as _;
-use hmac::{Hmac, Mac};
 use landfall_coap_core::{Code, Response};
 use landfall_event::{DeviceId, Family, IdentifiedBy, Reason, RefusedCause, TenantId, Transport};
-use landfall_hub::{AuthError, BoxFuture, Credentials, Hello, OpenError, PeerHandle, Principal, Protocol};
+use landfall_hub::{
+    AuthError, BoxFuture, Credentials, Hello, Marker, OpenError, PeerHandle, Principal, Protocol, Secret,
+};
 use landfall_net::Path;
 use landfall_session::Terms;
-use sha2::Sha256;
-use subtle::ConstantTimeEq as _;
 
 use crate::asked::{Asked, Resource, Says};
 use crate::door::{Authenticated, Door};
@@ -50,65 +48,9 @@ impl From<Memo> for [u64; 2] {
     }
 }
 
-/// Makes marks of what requests show: a digest under a key of this process, so that a session remembers in eight bytes
-/// what it was admitted by, and neither the memory nor the time of comparing tells a key.
-pub(crate) struct Marker(Hmac<Sha256>);
-
-impl std::fmt::Debug for Marker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Marker(..)")
-    }
-}
-
-impl Marker {
-    pub(crate) fn random() -> Self {
-        let key: [u8; 32] = rand::random();
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-        Self(Hmac::new_from_slice(&key).expect("HMAC takes keys of every length"))
-    }
-
-    /// The mark of what `says` shows: the tenant it names, the key, and the address it comes from, which an authenticator
-    /// may look at too. Never 0.
-    pub(crate) fn of(&self, says: &Says, remote: IpAddr) -> u64 {
-        let mut mac = self.0.clone();
-        let ip = match remote {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        mac.update(&ip.octets());
-        mac.update(says.tenant.as_ref().map_or("", TenantId::as_str).as_bytes());
-        // A tenant has no control characters, so the zero byte ends it.
-        mac.update(&[0]);
-        if let Some(key) = &says.key {
-            mac.update(&[1]);
-            mac.update(key.expose());
-        }
-        let mut mark = [0; 8];
-        mark.iter_mut().zip(mac.finalize().into_bytes()).for_each(|(byte, of_mac)| *byte = of_mac);
-        u64::from_le_bytes(mark) | 1
-    }
-
-    /// Was a session with the mark `known` admitted by what `shown` is made of? In constant time.
-    pub(crate) fn is_same(known: u64, shown: u64) -> bool {
-        bool::from(known.ct_eq(&shown))
-    }
-}
-
 fn credentials(says: &Says, device: &DeviceId, path: Path) -> Credentials {
-    let client_id: Arc<str> = device.as_str().into();
-    let username = match &says.tenant {
-        Some(tenant) => format!("{device}@{tenant}").into(),
-        None => Arc::clone(&client_id),
-    };
-    Credentials {
-        transport: Transport::Coap,
-        remote_address: path.remote,
-        client_id,
-        username: Some(username),
-        password: says.key.clone(),
-        signature: None,
-        certificate: None,
-    }
+    let named = Credentials::named(Transport::Coap, path.remote, device, says.tenant.as_ref());
+    Credentials { password: says.key.clone(), ..named }
 }
 
 impl Asked {
@@ -157,8 +99,14 @@ impl Door {
         (is_open || self.has_mark_of(peer, asked)).then(|| peer.clone())
     }
 
+    /// The mark of what the request shows.
+    fn mark(&self, asked: &Asked) -> u64 {
+        let Says { tenant, key, .. } = &asked.says;
+        self.server.marker.of(tenant.as_ref(), key.as_ref().map(Secret::expose), asked.path.remote.ip())
+    }
+
     fn has_mark_of(&self, peer: &PeerHandle, asked: &Asked) -> bool {
-        let mark = self.server.marker.of(&asked.says, asked.path.remote.ip());
+        let mark = self.mark(asked);
         peer.memo(|memo| Marker::is_same(Memo::from(*memo).mark, mark))
     }
 
@@ -216,7 +164,7 @@ impl Door {
                     None => return,
                 },
             };
-            let mark = self.server.marker.of(&asked.says, asked.path.remote.ip());
+            let mark = self.mark(&asked);
             peer.memo(|memo| *memo = Memo { mark, ..Memo::from(*memo) }.into());
             match self.visit(asked, &peer, is_new) {
                 Ok(()) => return,
@@ -243,7 +191,7 @@ impl Door {
             will: None,
         };
         let memo = Memo { lifetime_s: lifetime_s.unwrap_or(0), ..Memo::default() };
-        match self.server.hub.begin_inferred(hello, memo.into(), &self.post) {
+        match self.server.hub.begin_inferred(hello, memo.into(), &self.post, true) {
             Ok(peer) if self.server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
                 peer.watch(true);
                 return Some(peer);
@@ -311,7 +259,6 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use landfall_hub::Secret;
 
     use super::*;
 
@@ -324,29 +271,6 @@ mod tests {
             assert_eq!(Memo::from(<[u64; 2]>::from(memo)), memo);
         }
         assert_eq!(Memo::from([0; 2]), Memo::default());
-    }
-
-    #[test]
-    fn a_mark_is_made_of_tenant_key_and_address() {
-        let marker = Marker::random();
-        let says = |tenant: Option<&str>, key: Option<&'static str>| Says {
-            tenant: tenant.map(|tenant| tenant.parse().unwrap()),
-            key: key.map(|key| Secret::new(Bytes::from_static(key.as_bytes()))),
-            ..Says::default()
-        };
-        let at = |host: u8| IpAddr::from([127, 0, 0, host]);
-        let one = marker.of(&says(None, Some("k")), at(1));
-        assert!(Marker::is_same(one, marker.of(&says(None, Some("k")), at(1))));
-        for (tenant, key, host) in
-            [(None, Some("l"), 1), (None, None, 1), (Some("t"), Some("k"), 1), (None, Some("k"), 2)]
-        {
-            assert!(
-                !Marker::is_same(one, marker.of(&says(tenant, key), at(host))),
-                "{tenant:?} {key:?} {host}"
-            );
-        }
-        assert_ne!(one, Marker::random().of(&says(None, Some("k")), at(1)));
-        assert!(!Marker::is_same(0, one), "no memo is no mark");
     }
 
     #[test]

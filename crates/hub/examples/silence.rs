@@ -77,7 +77,7 @@ async fn main() {
     let acl = Arc::new(Acl::default());
     let (begun, before) = (Instant::now(), resident());
     for n in 0..sessions {
-        hub.begin_inferred(hello(n, &acl), [0; 2], &post).unwrap();
+        hub.begin_inferred(hello(n, &acl), [0; 2], &post, false).unwrap();
     }
     println!(
         "begun: {:.2} us and {} bytes a session",

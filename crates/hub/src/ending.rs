@@ -3,6 +3,7 @@
 //! Owns: what a session's end publishes and in which order; that many ends at once are few events. Does not own: which
 //! session ends when (`landfall-session`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,10 +15,10 @@ use landfall_net::Scope;
 use landfall_session::{KeyRef, Slot, Tick};
 
 use crate::handle::Permit;
-use crate::hub::{Ending, Hub, Roll, Shard};
+use crate::hub::{ENDS_SHARE, Ending, Hub, Roll, Shard};
 use crate::post::News;
 use crate::router::Verdict;
-use crate::session::{Flight, Lane, Session, Will};
+use crate::session::{Flag, Flight, Lane, Session, Will};
 use crate::wills::Waiting;
 use crate::{Acl, Command, PeerHandle, Receipt, StoreError};
 
@@ -35,6 +36,8 @@ const END_BYTES: usize = 450;
 #[derive(Debug)]
 pub(crate) struct Untold {
     session: Arc<Session>,
+    /// Of the device's name, to be found by.
+    mark: u32,
     seq: u64,
     at: UnixMs,
     last_seen_at: UnixMs,
@@ -45,7 +48,7 @@ pub(crate) struct Untold {
 
 impl From<Untold> for Ended {
     fn from(untold: Untold) -> Self {
-        let Untold { session, seq, at, last_seen_at, evidence, reason, by_silence } = untold;
+        let Untold { session, seq, at, last_seen_at, evidence, reason, by_silence, .. } = untold;
         Self {
             seq,
             reason,
@@ -62,29 +65,36 @@ impl From<Untold> for Ended {
 }
 
 impl Hub {
-    /// Starts the timers that detect silence and expiry, in `scope`: one for each processor, each with its shards.
+    /// Starts the timers that detect silence and expiry, in `scope`: one for each processor, each with its
+    /// shards, and one for all else; and says with it that the process runs.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
         let timers = std::thread::available_parallelism().map_or(1, usize::from).min(self.shards.len());
         for timer in 0..timers {
             let hub = Arc::clone(self);
-            let mut last = hub.clock.tick();
             scope.spawn_until_cancelled(async move {
                 let mut ticks = tokio::time::interval(hub.config.tick);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 loop {
                     ticks.tick().await;
-                    hub.look_at_shards(timer, timers, &mut last).await;
-                    if timer == 0 {
-                        hub.look_at_the_rest();
-                    }
+                    hub.look_at_shards(timer, timers).await;
                 }
             });
         }
+        let hub = Arc::clone(self);
+        scope.spawn_until_cancelled(async move {
+            let mut ticks = tokio::time::interval(hub.config.tick);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                hub.excuse_standstill();
+                hub.look_at_the_rest();
+            }
+        });
     }
 
     /// Closes a session's lane: its commands' outcomes and its will are published, its connection is told, its own end is
     /// left to be told. The caller holds the device's shard, and `untold` is that shard's.
-    pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut Vec<Untold>) {
+    pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut VecDeque<Untold>) {
         let (session, reason) = (&ending.tag, ending.reason);
         let now = self.clock.unix();
         let mut lane = session.lane.lock();
@@ -97,13 +107,15 @@ impl Hub {
         let later = self.end_will(session, &mut lane, reason, will_now);
         lane.ended = Some(reason);
         // By the tracker's clock, so that a late tick makes no device more silent than it was.
-        let silent_ms = ending.at.saturating_sub(ending.last_seen);
-        let silent_now_ms = self.clock.tick().saturating_sub(ending.last_seen);
-        if !lane.never_began {
+        let silent_ms = ending.at.saturating_sub(session.vitals.quiet_since(ending.at));
+        let silent_now_ms = self.clock.tick().saturating_sub(session.vitals.last_seen());
+        if !lane.is(Flag::NeverBegan) {
             let evidence = || self.evidence(&lane, silent_ms).map(Box::new);
             let evidence = if reason == Reason::IdleTimeout { evidence() } else { None };
-            untold.push(Untold {
+            self.metrics.untold.inc();
+            untold.push_back(Untold {
                 session: Arc::clone(session),
+                mark: self.mark(session.tenant(), session.device()),
                 seq: lane.next_presence(),
                 at: now,
                 // Two clocks: what they say is held together, so that nobody is seen outside of the session.
@@ -113,7 +125,7 @@ impl Hub {
                 by_silence,
             });
         }
-        let post = lane.post.take().filter(|_| lane.watched);
+        let post = lane.post.take().filter(|_| lane.is(Flag::Watched));
         drop(lane);
         self.metrics.ended(reason);
         if let Some(mailbox) = &session.mailbox {
@@ -131,8 +143,8 @@ impl Hub {
         }
     }
 
-    /// The commands of a session that ends have failed; those that were never sent to a device that just fell silent wait
-    /// on, and are returned.
+    /// The commands of a session that ends have failed; those that wait to be sent to a device that just fell silent
+    /// wait on, and are returned.
     fn end_commands(
         &self,
         session: &Arc<Session>,
@@ -141,15 +153,14 @@ impl Hub {
         by_silence: bool,
     ) -> Vec<Arc<Command>> {
         let mut waiting = Vec::new();
-        for flight in lane.land_all() {
-            if by_silence && flight.attempts == 0 {
+        for (flight, waits) in lane.land_all() {
+            if by_silence && waits {
                 waiting.push(self.ground(flight));
             } else {
                 let verdict = Verdict::because(Outcome::Failed, reason.as_str());
                 self.settle_in(session, lane, &flight, verdict, (None, None));
             }
         }
-        waiting.sort_by_key(|command| command.received_at);
         waiting
     }
 
@@ -167,7 +178,7 @@ impl Hub {
         will_now: bool,
     ) -> Option<Will> {
         let will = lane.take_will()?;
-        if reason == Reason::CredentialsRevoked || lane.never_began {
+        if reason == Reason::CredentialsRevoked || lane.is(Flag::NeverBegan) {
             return None;
         }
         if will.delay_ms == 0 || will_now || self.is_draining() {
@@ -177,25 +188,48 @@ impl Hub {
         Some(will)
     }
 
-    /// Tells all the ends of one shard, in as few events as their form allows.
-    pub(crate) fn tell_all(&self, untold: &mut Vec<Untold>) {
+    fn mark(&self, tenant: &TenantId, device: &DeviceId) -> u32 {
+        self.hasher.hash_one((tenant, device)) as u32
+    }
+
+    /// Tells all the ends of one shard, oldest first, in as few events as their form allows.
+    fn tell_all(&self, untold: &mut VecDeque<Untold>) {
         while !untold.is_empty() {
-            self.tell_some(untold, None);
+            self.tell_some(untold, 0, None);
         }
     }
 
-    /// Tells as many ends as one event can name.
-    fn tell_some(&self, untold: &mut Vec<Untold>, permit: Option<Permit>) {
-        let from = untold.len().saturating_sub(self.ends_in_one());
-        let ended: Vec<Ended> = untold.drain(from..).map(Ended::from).collect();
+    /// Tells the device's end, if one is untold, with those around it: a session of the device begins.
+    pub(crate) fn tell_of(&self, untold: &mut VecDeque<Untold>, (tenant, device): &(TenantId, DeviceId)) {
+        if untold.is_empty() {
+            return;
+        }
+        let mark = self.mark(tenant, device);
+        let is_its = |one: &Untold| {
+            one.mark == mark && one.session.device() == device && one.session.tenant() == tenant
+        };
+        // Of two families there may be two.
+        while let Some(at) = untold.iter().position(is_its) {
+            self.tell_some(untold, at - at % self.ends_in_one(), None);
+        }
+    }
+
+    /// Tells as many ends as one event can name, from one of them on.
+    fn tell_some(&self, untold: &mut VecDeque<Untold>, from: usize, permit: Option<Permit>) {
+        let until = untold.len().min(from.saturating_add(self.ends_in_one()));
+        let ended: Vec<Ended> = untold.drain(from.min(until)..until).map(Ended::from).collect();
+        self.metrics.untold.dec_by(i64::try_from(ended.len()).unwrap_or(0));
+        self.tell_together(ended, Receipt::unheard(permit.and_then(Permit::into_inner)));
+    }
+
+    fn tell_together(&self, ended: Vec<Ended>, receipt: Receipt) {
         let (Some(last), Some(at)) = (ended.last(), ended.iter().map(|one| one.at).max()) else { return };
         let id = if ended.len() == 1 {
             EventId::Session(last.session.session, Stream::Connectivity, last.seq)
         } else {
             self.gateway_event_id()
         };
-        let event = Event::Disconnected(Disconnected { ended });
-        self.submit(id, at, &event, Receipt::unheard(permit.and_then(Permit::into_inner)));
+        self.submit(id, at, &Event::Disconnected(Disconnected { ended }), receipt);
     }
 
     fn ends_in_one(&self) -> usize {
@@ -233,14 +267,17 @@ impl Hub {
     }
 
     /// A process that stood still (SIGSTOP, a suspended machine) could hear nobody: the silence of that time is its own.
-    fn excuse_standstill<'a>(&self, shards: impl Iterator<Item = &'a Shard>, last: Tick, now: Tick) {
-        let gap = now.saturating_sub(last);
+    /// Whoever finds out first excuses all, before anybody looks at a deadline.
+    fn excuse_standstill(&self) {
+        let mut last = self.last_tick.lock();
+        let now = self.clock.tick();
+        let gap = now.saturating_sub(std::mem::replace(&mut *last, now));
         let tick = u64::try_from(self.config.tick.as_millis()).unwrap_or(u64::MAX);
         if gap < STANDSTILL_MS.max(tick.saturating_mul(10)) {
             return;
         }
         tracing::warn!(ms = gap, "the gateway stood still; nobody's silence of that time counts");
-        for shard in shards {
+        for shard in &self.shards {
             for live in shard.lock().iter().filter(|live| !live.tag.vitals.is_held()) {
                 live.tag.vitals.hold();
                 live.tag.vitals.release(now);
@@ -249,10 +286,10 @@ impl Hub {
     }
 
     /// One timer's look at its shards: each `timers`-th, from the `timer`-th on.
-    async fn look_at_shards(self: &Arc<Self>, timer: usize, timers: usize, last: &mut Tick) {
+    async fn look_at_shards(self: &Arc<Self>, timer: usize, timers: usize) {
+        self.excuse_standstill();
         let now = self.clock.tick();
         let mine = || self.shards.iter().skip(timer).step_by(timers);
-        self.excuse_standstill(mine(), *last, now);
         let mut silent = Vec::new();
         for shard in mine() {
             while self.expire_portion(&mut shard.lock(), now, &mut silent) {
@@ -262,8 +299,6 @@ impl Hub {
         }
         // Telling goes on until the next look is due: a slow bus makes nobody's end late, only the news of it.
         let _ = tokio::time::timeout(self.config.tick, self.tell_shards(mine())).await;
-        // What that took is not a standstill.
-        *last = self.clock.tick();
     }
 
     /// Tells what is untold as fast as the bus takes it: a million ends are 400 MB of events.
@@ -274,8 +309,9 @@ impl Hub {
                 if next == 0 {
                     break;
                 }
-                let permit = self.admit(next.saturating_mul(END_BYTES)).await;
-                self.tell_some(&mut shard.lock().untold, Some(permit));
+                let bytes = self.config.window_bytes / ENDS_SHARE;
+                let permit = Permit::take(&self.ends_window, bytes, next.saturating_mul(END_BYTES)).await;
+                self.tell_some(&mut shard.lock().untold, 0, Some(permit));
                 // Where a timeout can take effect.
                 tokio::task::consume_budget().await;
             }
@@ -319,14 +355,14 @@ impl Hub {
         slots: impl IntoIterator<Item = Slot>,
         reason: Reason,
     ) -> usize {
-        let mut count = 0;
+        let (mut count, mut untold) = (0, VecDeque::new());
         for slot in slots {
             if let Some(ending) = roll.close(slot, reason, self.clock.tick()) {
-                self.conclude(&ending, false, &mut roll.untold);
+                self.conclude(&ending, false, &mut untold);
                 count += 1;
             }
         }
-        self.tell_all(&mut roll.untold);
+        self.tell_all(&mut untold);
         count
     }
 
@@ -353,6 +389,7 @@ impl Hub {
     pub async fn drain(self: &Arc<Self>) -> Result<(), StoreError> {
         self.draining.store(true, Ordering::Release);
         self.end_where(Reason::GatewayDraining, |_| true);
+        self.shards.iter().for_each(|shard| self.tell_all(&mut shard.lock().untold));
         self.end_quiet();
         let wills = self.wills.lock().due(Tick::MAX - 1);
         wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));
@@ -366,9 +403,22 @@ impl Hub {
         stored.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Device and session closed by its connection: publishes the end, once.
-    pub(crate) fn close(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, reason: Reason) {
-        let mut shard = self.shard(&session.info.tenant, &session.info.device).lock();
-        self.end_all(&mut shard, [slot], reason);
+    /// Device and session closed by its connection or its own word: publishes the end, once. False if it has ended already,
+    /// or has no end to tell.
+    pub(crate) fn close(
+        self: &Arc<Self>,
+        session: &Session,
+        slot: Slot,
+        reason: Reason,
+        told: Option<Receipt>,
+    ) -> bool {
+        let mut shard = self.shard(session.tenant(), session.device()).lock();
+        let Some(ending) = shard.close(slot, reason, self.clock.tick()) else { return false };
+        let mut untold = VecDeque::new();
+        self.conclude(&ending, false, &mut untold);
+        let Some(end) = untold.pop_front() else { return false };
+        self.metrics.untold.dec();
+        self.tell_together(vec![Ended::from(end)], told.unwrap_or_else(|| Receipt::unheard(None)));
+        true
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::bus::Listener;
 use crate::mailbox::Mail;
 use crate::router::{Adopted, Verdict};
-use crate::session::{Session, Uplink};
+use crate::session::{Flag, Session, Uplink};
 use crate::{Acl, BoxFuture, Command, Hub, Receipt, StoreError};
 
 /// What a message costs of the publish window beside its payload: about the size of its event's head.
@@ -119,7 +119,7 @@ impl SessionHandle {
 
     /// The session's `connected` will never be stored: it ends without an event, as it began.
     pub(crate) fn never_began(&self) {
-        self.session.lane.lock().never_began = true;
+        self.session.lane.lock().set(Flag::NeverBegan, true);
     }
 
     /// While the gateway itself does not read from the device, its silence does not count.
@@ -231,12 +231,12 @@ impl SessionHandle {
 
     /// Ends the session, unless it has ended.
     pub fn close(&self, reason: Reason) {
-        self.hub.close(&self.session, self.slot, reason);
+        self.hub.close(&self.session, self.slot, reason, None);
     }
 }
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        self.hub.close(&self.session, self.slot, Reason::ConnectionLost);
+        self.hub.close(&self.session, self.slot, Reason::ConnectionLost, None);
     }
 }

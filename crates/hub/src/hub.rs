@@ -3,10 +3,12 @@
 //! Owns: the tracker shards, epochs, how events are numbered and submitted. Does not own: how sessions end and what time
 //! brings (`ending.rs`), commands (`router.rs`), what a listener may do with a session (`handle.rs`, `peer.rs`).
 //!
-//! Locks are taken in this order only: shard, lane, mailbox. Everything that begins or ends a session of a device holds
+//! Locks are taken in this order only: shard, lane, then mailbox or post; what is remembered of silent devices after the
+//! shard. Everything that begins or ends a session of a device holds
 //! that device's shard, and everything that numbers an event of a session holds its lane, so the order of submission is
 //! the order of the numbers.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +19,7 @@ use landfall_event::{
     Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Occasion, Reason, Refused, RefusedCause,
     SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
-use landfall_session::{KeyRef, Slot, Terms, Tracker};
+use landfall_session::{KeyRef, Slot, Terms, Tick, Tracker};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
@@ -30,12 +32,14 @@ use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::refusals::Refusals;
 use crate::router::{Offline, Router};
-use crate::session::{Lane, Protocol, Session, Uplink, Will};
+use crate::session::{Flag, Lane, Protocol, Session, Uplink, Will};
 use crate::view::SessionView;
 use crate::wills::Wills;
 use crate::{Bus, HubConfig, Principal, Publication, Receipt, UpstreamBody};
 
 const SHARDS: usize = 16;
+/// The part of the publish window's size that ends have beside it: one in so many.
+pub(crate) const ENDS_SHARE: usize = 4;
 /// While the bus is away, a connecting device asks again this often.
 const BUS_POLL: Duration = Duration::from_millis(50);
 
@@ -47,7 +51,7 @@ pub(crate) type Ending = landfall_session::Ended<Arc<Session>>;
 pub(crate) struct Roll {
     tracker: Tracker<Arc<Session>, ahash::RandomState>,
     /// Ends that are not told yet: before a session of one of these devices begins, they are.
-    pub(crate) untold: Vec<Untold>,
+    pub(crate) untold: VecDeque<Untold>,
 }
 
 impl Deref for Roll {
@@ -117,8 +121,12 @@ pub struct Hub {
     pub(crate) refusals: Mutex<Refusals>,
     pub(crate) wills: Mutex<Wills>,
     pub(crate) quiet: Mutex<Quiet>,
+    /// A quarter of the publish window, for ends alone: they wait for no message, and no message for them.
+    pub(crate) ends_window: Arc<Semaphore>,
+    /// When the process was last known to run.
+    pub(crate) last_tick: Mutex<Tick>,
     subjects: Subjects,
-    hasher: ahash::RandomState,
+    pub(crate) hasher: ahash::RandomState,
     offline: OnceLock<Arc<dyn Offline>>,
     epoch: AtomicU64,
     gateway_events: AtomicU64,
@@ -136,11 +144,14 @@ impl Hub {
         let metrics = Metrics::default();
         metrics.register(registry);
         let hasher = ahash::RandomState::new;
+        let ends_bytes = config.window_bytes / ENDS_SHARE;
         let tracker = || Tracker::new(clock.tick(), tick_ms, hasher());
         let shards =
-            (0..SHARDS).map(|_| Mutex::new(Roll { tracker: tracker(), untold: Vec::new() })).collect();
+            (0..SHARDS).map(|_| Mutex::new(Roll { tracker: tracker(), untold: VecDeque::new() })).collect();
         Arc::new(Self {
             window: Arc::new(Semaphore::new(config.window_bytes.min(Semaphore::MAX_PERMITS))),
+            ends_window: Arc::new(Semaphore::new(ends_bytes.min(Semaphore::MAX_PERMITS))),
+            last_tick: Mutex::new(clock.tick()),
             router: Router::default(),
             subjects: Subjects::new(&config.origin.instance),
             shards,
@@ -220,6 +231,14 @@ impl Hub {
         if open >= self.config.max_sessions && shard.get(key).is_none() {
             return Err(OpenError::Full);
         }
+        // Two tasks may have had a word of one device at once: one session, and no takeover.
+        if mailbox.is_none()
+            && let Some((slot, open)) = shard.get(key)
+            && open.info.transport == hello.transport
+            && !open.lane.lock().is(Flag::NeverBegan)
+        {
+            return Ok((Arc::clone(open), slot));
+        }
         let session = Arc::new(self.make_session(hello, mailbox));
         session.lane.lock().set_will(will);
         let receipt = prepare(&session);
@@ -227,8 +246,7 @@ impl Hub {
         if let Some(replaced) = opened.replaced {
             self.conclude(&replaced, !resumes, &mut shard.untold);
         }
-        // One of them may be this device's.
-        self.tell_all(&mut shard.untold);
+        self.tell_of(&mut shard.untold, &device);
         self.settle_waiting_will(&device, resumes);
         self.metrics.opened(session.info.transport);
         self.submit_connected(&session, terms.silence_ms, clean_start, receipt);
@@ -282,6 +300,8 @@ impl Hub {
             inferred: session.is_inferred(),
             clean_start,
         });
+        // Who hears of it takes the lane, perhaps at once.
+        drop(lane);
         let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
         self.submit(id, session.opened_at(), &event, receipt);
     }

@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     refused: Family<ByCause, Counter>,
     commands: Family<ByOutcome, Counter>,
     pub(crate) commands_under_way: Gauge,
+    pub(crate) untold: Gauge,
     pub(crate) quiet_commands: Gauge,
     pub(crate) quiet_devices: Gauge,
     pub(crate) refusal_sources: Gauge,
@@ -80,6 +81,11 @@ impl Metrics {
             "landfall_commands_under_way",
             "Commands without an outcome yet",
             self.commands_under_way.clone(),
+        );
+        r.register(
+            "landfall_untold_ends",
+            "Ends of sessions that are not on their way to the store yet",
+            self.untold.clone(),
         );
         r.register(
             "landfall_quiet_commands",

@@ -21,7 +21,7 @@ use crate::handle::{HEAD_BYTES, Permit};
 use crate::hub::{Hello, Hub, OpenError};
 use crate::post::News;
 use crate::router::Verdict;
-use crate::session::{Asleep, Lane, Learned, Session, Uplink};
+use crate::session::{Asleep, Flag, Lane, Learned, Session, Uplink};
 use crate::{Acl, Command, Post, Receipt, StoreError};
 
 /// The token of a session's own `connected`; a listener's tokens never come here.
@@ -42,15 +42,37 @@ pub struct Heard {
     pub commands: bool,
 }
 
-/// Hears whether the `connected` of a session that is already in use was stored.
+/// Hears whether the `connected` of a session that is already in use was stored. When it never will be, the device's next
+/// word finds the session over.
 #[derive(Debug)]
 struct Beginning(Arc<Session>);
 
 impl Listener for Beginning {
     fn settled(&self, _: u64, result: Result<(), StoreError>) {
-        if result.is_err() {
-            self.0.lane.lock().never_began = true;
+        let held = {
+            let mut lane = self.0.lane.lock();
+            lane.set(if result.is_ok() { Flag::Begun } else { Flag::NeverBegan }, true);
+            lane.take_held()
+        };
+        for (post, token, news) in held {
+            post.settled(token, result.clone().and(news));
         }
+    }
+}
+
+/// Hears of a message whose session's `connected` may not be stored yet: an acknowledgement means that both are.
+#[derive(Debug)]
+struct Early(Arc<Session>, Arc<Post>);
+
+impl Listener for Early {
+    fn settled(&self, token: u64, result: Result<(), StoreError>) {
+        let mut lane = self.0.lane.lock();
+        if lane.is(Flag::Begun) || lane.is(Flag::NeverBegan) {
+            let result = if lane.is(Flag::Begun) { result } else { Err(StoreError::Closed) };
+            drop(lane);
+            return self.1.settled(token, result);
+        }
+        lane.hold_back(Arc::clone(&self.1), token, result);
     }
 }
 
@@ -69,7 +91,10 @@ impl Hub {
 
     /// Begins the session of a device that does not connect, with the first word that was admitted. Never waits: its
     /// `connected` is submitted, and everything of the session follows it. `post` hears of what the listener submits.
-    /// Without [`Hello::keep_alive_ms`], `presence.idle_timeout` ends it, or what is learned of its rhythm.
+    /// Without [`Hello::keep_alive_ms`], `presence.idle_timeout` ends it, or what is learned of its rhythm. `watch` asks the
+    /// post to tell of its end.
+    ///
+    /// Where another task was faster, its session is returned and counts as heard.
     ///
     /// # Errors
     /// [`OpenError`]; [`OpenError::Away`] while the bus is.
@@ -78,6 +103,7 @@ impl Hub {
         mut hello: Hello,
         memo: [u64; 2],
         post: &Arc<Post>,
+        watch: bool,
     ) -> Result<PeerHandle, OpenError> {
         if !self.bus.is_ready() {
             return Err(OpenError::Away);
@@ -88,6 +114,7 @@ impl Hub {
         let prepare = |session: &Arc<Session>| {
             let mut lane = session.lane.lock();
             lane.post = Some(Arc::clone(post));
+            lane.set(Flag::Watched, watch);
             lane.memo = memo;
             if learns {
                 lane.set_learned(Some(Learned { cadence: Cadence::default(), silence_ms: idle_ms }));
@@ -96,13 +123,14 @@ impl Hub {
             Receipt::token(Arc::new(Beginning(Arc::clone(session))), CONNECTED, None)
         };
         let (session, slot) = self.begin(hello, None, prepare)?;
+        session.vitals.touch(self.clock.tick());
         Ok(PeerHandle { hub: Arc::clone(self), session, slot })
     }
 
     /// Tells the listener, once, that the session has commands to send; the caller holds the lane.
     pub(crate) fn hint(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, lane: &mut Lane) {
-        let Some(post) = lane.post.clone().filter(|_| !lane.told) else { return };
-        lane.told = true;
+        let Some(post) = lane.post.clone().filter(|_| !lane.is(Flag::Told)) else { return };
+        lane.set(Flag::Told, true);
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
         post.put(News::Commands(PeerHandle { hub, session, slot }));
     }
@@ -188,38 +216,62 @@ impl PeerHandle {
         let now = self.hub.clock.tick();
         let session = &self.session;
         let mut lane = session.lane.lock();
-        if let Some(reason) = lane.ended {
-            return Err(reason);
-        }
         let last_seen = session.vitals.last_seen();
         // A time in which the gateway could not have heard it, and an announced sleep, say nothing of its rhythm.
         let telling = session.vitals.quiet_since(now) == last_seen && lane.asleep().is_none();
         session.vitals.touch(now);
-        let terms = self.wake(&mut lane, now);
+        if let Some(reason) = self.over(&lane) {
+            return Err(reason);
+        }
+        let woken = self.wake(&mut lane, now);
         if lane.remote != Address::from(remote) {
             self.move_to(&mut lane, remote);
         }
         if !lane.post.as_ref().is_some_and(|known| Arc::ptr_eq(known, post)) {
             lane.post = Some(Arc::clone(post));
         }
-        let terms = if telling { self.learn(&mut lane, now.saturating_sub(last_seen)) } else { terms };
+        let learned = if telling { self.learn(&mut lane, now.saturating_sub(last_seen)) } else { None };
         let heard = Heard { commands: lane.unsent() > 0 };
         drop(lane);
-        if let Some(terms) = terms {
-            self.put_in_force(terms);
+        // Looked at again under the shard: another task may have put a sleep, or what the device says, in force since.
+        if let Some(terms) = woken {
+            self.put_in_force(terms, |lane| lane.asleep().is_none());
+        }
+        if let Some(silence_ms) = learned {
+            let is_latest = |lane: &Lane| lane.learned().is_some_and(|now| now.silence_ms == silence_ms);
+            let terms = Terms::after(silence_ms, Reason::IdleTimeout);
+            self.put_in_force(terms, |lane| is_latest(lane) && lane.asleep().is_none());
         }
         Ok(heard)
     }
 
-    /// The end of an announced sleep. While the window is full the device goes on counting as asleep.
+    /// The device has acknowledged something, and so lives: no word of its own, so it neither moves nor wakes it.
+    pub fn touched(&self) {
+        let lane = self.session.lane.lock();
+        if self.over(&lane).is_none() && lane.asleep().is_none() {
+            self.session.vitals.touch(self.hub.clock.tick());
+        }
+    }
+
+    /// Why the session takes no word of the device any more, if it does not. The tracker may have ended it a moment before
+    /// its lane knows.
+    fn over(&self, lane: &Lane) -> Option<Reason> {
+        let by_tracker = || self.session.vitals.is_over().then_some(Reason::IdleTimeout);
+        let never_began = || lane.is(Flag::NeverBegan).then_some(Reason::ConnectionLost);
+        lane.ended.or_else(by_tracker).or_else(never_began)
+    }
+
+    /// The end of an announced sleep: the terms that hold again. Its event needs no room of its own: there is one for each
+    /// `dormant`, which had.
     fn wake(&self, lane: &mut Lane, now: Tick) -> Option<Terms> {
-        lane.asleep()?;
-        let permit = self.try_admit(HEAD_BYTES)?;
         let asleep = lane.wake()?;
+        if !asleep.told {
+            return Some(asleep.terms);
+        }
         let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
         let dormant_ms = now.saturating_sub(asleep.since);
         let event = Event::Awake(Awake { session: Arc::clone(&self.session).into(), seq, dormant_ms });
-        self.hub.tell(&self.session, (seq, at), &event, permit);
+        self.hub.tell(&self.session, (seq, at), &event, Permit::at_the_end());
         Some(asleep.terms)
     }
 
@@ -232,37 +284,40 @@ impl PeerHandle {
         self.hub.tell(&self.session, (seq, at), &event, permit);
     }
 
-    /// One more interval of the device; the terms when they have changed by enough.
-    fn learn(&self, lane: &mut Lane, interval_ms: u64) -> Option<Terms> {
+    /// One more interval of the device; the silence when it has changed by enough.
+    fn learn(&self, lane: &mut Lane, interval_ms: u64) -> Option<u64> {
         let learned = lane.learned_mut()?;
         learned.cadence.heard(interval_ms);
         let revised = self.hub.config.adaptive?.revised(&learned.cadence, learned.silence_ms)?;
         learned.silence_ms = revised;
-        Some(Terms::after(revised, Reason::IdleTimeout))
+        Some(revised)
     }
 
-    fn put_in_force(&self, terms: Terms) {
+    fn put_in_force(&self, terms: Terms, still: impl FnOnce(&Lane) -> bool) {
         let info = &self.session.info;
-        self.hub.shard(&info.tenant, &info.device).lock().set_terms(self.slot, terms);
+        let mut shard = self.hub.shard(&info.tenant, &info.device).lock();
+        if still(&self.session.lane.lock()) {
+            shard.set_terms(self.slot, terms);
+        }
     }
 
     /// The device has said how long it may be silent: nothing is learned of its rhythm from now on.
     pub fn agree(&self, terms: Terms) {
+        self.put_in_force(terms, |_| true);
         self.session.lane.lock().set_learned(None);
-        self.put_in_force(terms);
     }
 
     /// The device has announced that it sleeps for `sleep_ms` from now on (`connectivity.dormant`): it may be silent for
-    /// so long, and for its usual silence after it. Not told, and so not allowed for, while the publish window is full.
+    /// so long, and for its usual silence after it. While the publish window is full, that holds and is not told.
     pub fn dormant(&self, sleep_ms: u64) {
         let info = &self.session.info;
         let mut shard = self.hub.shard(&info.tenant, &info.device).lock();
         let Some(now_terms) = shard.session(self.slot).map(|live| live.terms) else { return };
-        let Some(permit) = self.try_admit(HEAD_BYTES) else { return };
         let mut lane = self.session.lane.lock();
         if lane.ended.is_some() {
             return;
         }
+        let permit = self.try_admit(HEAD_BYTES);
         let now = self.hub.clock.tick();
         // It has spoken, or it could not announce anything.
         let terms = match lane.asleep() {
@@ -272,7 +327,8 @@ impl PeerHandle {
         let Some(terms) = terms else { return };
         let silence_ms = terms.silence_ms.map(|ms| ms.saturating_add(sleep_ms));
         shard.set_terms(self.slot, Terms { silence_ms, ..terms });
-        lane.fall_asleep(Asleep { since: now, terms });
+        lane.fall_asleep(Asleep { since: now, terms, told: permit.is_some() });
+        let Some(permit) = permit else { return };
         let (seq, at) = (lane.next_presence(), self.hub.clock.unix());
         let wake_by = at.saturating_add(silence_ms.unwrap_or(sleep_ms));
         let event =
@@ -292,12 +348,20 @@ impl PeerHandle {
     pub fn upstream(&self, uplink: Uplink, token: Option<u64>, permit: Permit) -> Result<(), Reason> {
         let bytes = u64::try_from(uplink.payload.len()).unwrap_or(0);
         let mut lane = self.session.lane.lock();
-        if let Some(reason) = lane.ended {
+        if let Some(reason) = self.over(&lane) {
             return Err(reason);
         }
         self.hub.count_in(&self.session, bytes);
         let receipt = match (token, &lane.post) {
-            (Some(token), Some(post)) => Receipt::token(Arc::clone(post) as _, token, permit.into_inner()),
+            (Some(token), Some(post)) => {
+                let post = Arc::clone(post);
+                let hearer = if lane.is(Flag::Begun) {
+                    post as Arc<dyn Listener>
+                } else {
+                    Arc::new(Early(Arc::clone(&self.session), post))
+                };
+                Receipt::token(hearer, token, permit.into_inner())
+            }
             _ => Receipt::unheard(permit.into_inner()),
         };
         self.hub.submit_upstream(&self.session, &mut lane, uplink, false, receipt);
@@ -308,7 +372,7 @@ impl PeerHandle {
     pub fn next_command(&self) -> Option<Arc<Command>> {
         let mut lane = self.session.lane.lock();
         let next = lane.next_unsent();
-        lane.told = next.is_some();
+        lane.set(Flag::Told, next.is_some());
         next
     }
 
@@ -318,14 +382,20 @@ impl PeerHandle {
         let mut lane = self.session.lane.lock();
         if lane.is_under_way(&command.id) {
             lane.let_wait(command, true);
+            lane.set(Flag::Told, true);
         }
-        lane.told = true;
     }
 
     /// The command was written to the device's transport, which can acknowledge it or not.
     pub fn sent(&self, command: &CommandId, bytes: usize, can_acknowledge: bool) {
         self.session.vitals.count_out(u64::try_from(bytes).unwrap_or(0));
         self.hub.sent(&self.session, command, can_acknowledge);
+    }
+
+    /// The command was written to the device's transport, which will tell whether it arrived.
+    pub fn attempted(&self, command: &CommandId, bytes: usize) {
+        self.session.vitals.count_out(u64::try_from(bytes).unwrap_or(0));
+        self.hub.attempted(&self.session, command);
     }
 
     /// The device's protocol acknowledged the command.
@@ -364,11 +434,32 @@ impl PeerHandle {
 
     /// Whether the post tells of the session's end.
     pub fn watch(&self, watched: bool) {
-        self.session.lane.lock().watched = watched;
+        self.session.lane.lock().set(Flag::Watched, watched);
+    }
+
+    /// Is the session's `connected` stored? If not, the post tells the token when it is, or never will be.
+    pub fn begun(&self, token: u64) -> bool {
+        let mut lane = self.session.lane.lock();
+        let Some(post) = lane.post.clone().filter(|_| !lane.is(Flag::Begun)) else { return true };
+        if lane.is(Flag::NeverBegan) {
+            drop(lane);
+            post.settled(token, Err(StoreError::Closed));
+        } else {
+            lane.hold_back(post, token, Ok(()));
+        }
+        false
     }
 
     /// Ends the session, unless it has ended.
     pub fn close(&self, reason: Reason) {
-        self.hub.close(&self.session, self.slot, reason);
+        self.hub.close(&self.session, self.slot, reason, None);
+    }
+
+    /// Ends the session; the post tells the token once its `disconnected` is stored. False if it has ended already, or has
+    /// no end to tell.
+    pub fn close_with(&self, reason: Reason, token: u64) -> bool {
+        let post = self.session.lane.lock().post.clone();
+        let told = post.map(|post| Receipt::token(post, token, None));
+        self.hub.close(&self.session, self.slot, reason, told)
     }
 }

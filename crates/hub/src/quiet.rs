@@ -27,6 +27,8 @@ pub(crate) struct Quiet {
     made: u64,
     max_devices: usize,
     max_commands: usize,
+    /// The gateway drains: nothing waits any more.
+    closed: bool,
 }
 
 impl Quiet {
@@ -41,6 +43,7 @@ impl Quiet {
             made: 0,
             max_devices,
             max_commands,
+            closed: false,
         }
     }
 
@@ -82,7 +85,7 @@ impl Quiet {
 
     /// Keeps a command for a device that is silent.
     pub(crate) fn keep(&mut self, command: &Arc<Command>) -> Result<(), NotKept> {
-        if !self.known.contains_key(&self.mark(&command.tenant, &command.device)) {
+        if self.closed || !self.known.contains_key(&self.mark(&command.tenant, &command.device)) {
             return Err(NotKept::Absent);
         }
         let device = (command.tenant.clone(), command.device.clone());
@@ -133,8 +136,9 @@ impl Quiet {
             .collect()
     }
 
-    /// Everything that waits, at shutdown.
+    /// Everything that waits, at shutdown; nothing is kept any more.
     pub(crate) fn flush(&mut self) -> Vec<Arc<Command>> {
+        self.closed = true;
         self.due(UnixMs::MAX - 1)
     }
 }
@@ -217,5 +221,6 @@ mod tests {
         assert!(quiet.order.len() <= 4);
         quiet.keep(&command("c", "c3", 10)).unwrap();
         assert_eq!(ids(&quiet.flush()), ["c3"]);
+        assert_eq!(quiet.keep(&command("c", "c4", 10)), Err(NotKept::Absent), "nobody would take it out");
     }
 }

@@ -142,21 +142,26 @@ impl Hub {
             return self.settle_alone(&command, Verdict::because(Outcome::Busy, "gateway"));
         }
         let command = Arc::new(command);
-        match self.find(&command.tenant, &command.device) {
-            Some((session, slot)) => self.send_to(&session, slot, &command),
-            None => self.offer_offline(&command),
+        // Twice: a session that ends at this moment may have a successor, or a device that just fell silent.
+        for _ in 0..2 {
+            let Some((session, slot)) = self.find(&command.tenant, &command.device) else { break };
+            if self.send_to(&session, slot, &command) {
+                return;
+            }
         }
+        self.offer_offline(&command);
     }
 
-    fn send_to(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, command: &Arc<Command>) {
+    /// False when the session has ended.
+    fn send_to(self: &Arc<Self>, session: &Arc<Session>, slot: Slot, command: &Arc<Command>) -> bool {
         let mut lane = session.lane.lock();
         if lane.ended.is_some() {
-            drop(lane);
-            return self.offer_offline(command);
+            return false;
         }
         if lane.is_under_way(&command.id) {
             drop(lane);
-            return self.settle_alone(command, Verdict::because(Outcome::Rejected, "duplicate-id"));
+            self.settle_alone(command, Verdict::because(Outcome::Rejected, "duplicate-id"));
+            return true;
         }
         self.take_off(session, &mut lane, command);
         let limit = self.config.commands_per_session;
@@ -178,6 +183,7 @@ impl Hub {
                 (None, None),
             );
         }
+        true
     }
 
     fn offer_offline(&self, command: &Arc<Command>) {
@@ -309,15 +315,24 @@ impl Hub {
         }
     }
 
-    /// A command that was written to its device's transport.
-    pub(crate) fn sent(&self, session: &Arc<Session>, id: &CommandId, can_acknowledge: bool) {
-        let mut lane = session.lane.lock();
-        let Some(flight) = lane.flight(id) else { return };
+    /// A command was written to its device's transport, and whether that delivers it is known later.
+    pub(crate) fn attempted(&self, session: &Arc<Session>, id: &CommandId) {
+        self.attempt(&mut session.lane.lock(), id);
+    }
+
+    fn attempt(&self, lane: &mut Lane, id: &CommandId) -> Option<Wait> {
+        let flight = lane.flight(id)?;
         flight.attempts += 1;
-        let wait = flight.command.wait;
         let bytes = flight.command.payload.len();
         self.metrics.messages_out.inc();
         self.metrics.payload_bytes_out.inc_by(u64::try_from(bytes).unwrap_or(0));
+        Some(flight.command.wait)
+    }
+
+    /// A command that was written to its device's transport.
+    pub(crate) fn sent(&self, session: &Arc<Session>, id: &CommandId, can_acknowledge: bool) {
+        let mut lane = session.lane.lock();
+        let Some(wait) = self.attempt(&mut lane, id) else { return };
         let last_word = wait == Wait::Delivered || (wait == Wait::Acknowledged && !can_acknowledge);
         if last_word && let Some(flight) = lane.land(id) {
             self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Delivered), (None, None));
@@ -335,10 +350,14 @@ impl Hub {
     /// The device's protocol acknowledged it, or refused it.
     pub(crate) fn acknowledged(&self, session: &Arc<Session>, id: &CommandId) {
         let mut lane = session.lane.lock();
-        if lane.flight(id).is_some_and(|flight| flight.command.wait == Wait::Acknowledged)
-            && let Some(flight) = lane.land(id)
-        {
-            self.settle_in(session, &mut lane, &flight, Verdict::plain(Outcome::Acknowledged), (None, None));
+        let outcome = match lane.flight(id).map(|flight| flight.command.wait) {
+            Some(Wait::Acknowledged) => Outcome::Acknowledged,
+            // Where the transport says nothing earlier.
+            Some(Wait::Delivered) => Outcome::Delivered,
+            Some(Wait::Answered) | None => return,
+        };
+        if let Some(flight) = lane.land(id) {
+            self.settle_in(session, &mut lane, &flight, Verdict::plain(outcome), (None, None));
         }
     }
 

@@ -85,6 +85,8 @@ pub(crate) struct Asleep {
     pub(crate) since: Tick,
     /// What silence does once it is awake.
     pub(crate) terms: Terms,
+    /// `dormant` was published.
+    pub(crate) told: bool,
 }
 
 /// What the gateway learns of a device's own rhythm.
@@ -112,13 +114,29 @@ struct Extra {
     commands: Option<Box<Commands>>,
     asleep: Option<Asleep>,
     learned: Option<Learned>,
+    /// Tokens whose news waits until `connected` is stored.
+    held: Vec<(Arc<Post>, u64, Result<(), StoreError>)>,
 }
 
 impl Extra {
     fn is_empty(&self) -> bool {
-        let Self { remote_id, will, commands, asleep, learned } = self;
-        remote_id.is_none() && will.is_none() && commands.is_none() && asleep.is_none() && learned.is_none()
+        let Self { remote_id, will, commands, asleep, learned, held } = self;
+        let names = remote_id.is_none() && will.is_none();
+        names && commands.is_none() && asleep.is_none() && learned.is_none() && held.is_empty()
     }
+}
+
+/// What is true or not of a session, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flag {
+    /// Its `connected` is stored.
+    Begun = 1,
+    /// Its `connected` was refused for good, so it has no end to tell either.
+    NeverBegan = 2,
+    /// The listener wants to hear of the end.
+    Watched = 4,
+    /// The listener knows that there are commands.
+    Told = 8,
 }
 
 /// The order of one session's events: whoever holds its lock numbers and submits.
@@ -130,15 +148,10 @@ pub(crate) struct Lane {
     presence: u32,
     /// Set when `disconnected` has been numbered: nothing of this session follows it.
     pub(crate) ended: Option<Reason>,
-    /// Its `connected` was refused for good, so it has no end to tell either.
-    pub(crate) never_began: bool,
+    flags: u8,
     /// Here and not beside the lane, where they would take eight bytes.
     pub(crate) protocol: Protocol,
     pub(crate) identified_by: IdentifiedBy,
-    /// The listener wants to hear of the end.
-    pub(crate) watched: bool,
-    /// The listener knows that there are commands.
-    pub(crate) told: bool,
     /// Where the device was last heard from.
     pub(crate) remote: Address,
     /// The listener that last heard it; `None` for a session with a mailbox of its own.
@@ -156,9 +169,7 @@ impl Lane {
             messages: 0,
             presence: 0,
             ended: None,
-            never_began: false,
-            watched: false,
-            told: false,
+            flags: 0,
             remote,
             post: None,
             memo: [0; 2],
@@ -175,6 +186,26 @@ impl Lane {
     pub(crate) fn next_presence(&mut self) -> u64 {
         self.presence = self.presence.saturating_add(1);
         u64::from(self.presence)
+    }
+
+    pub(crate) fn is(&self, flag: Flag) -> bool {
+        self.flags & flag as u8 != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: Flag, on: bool) {
+        if on { self.flags |= flag as u8 } else { self.flags &= !(flag as u8) }
+    }
+
+    /// The token is told once `connected` is stored.
+    pub(crate) fn hold_back(&mut self, post: Arc<Post>, token: u64, result: Result<(), StoreError>) {
+        self.extra().held.push((post, token, result));
+    }
+
+    /// What was held back.
+    pub(crate) fn take_held(&mut self) -> Vec<(Arc<Post>, u64, Result<(), StoreError>)> {
+        let held = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.held));
+        self.tidy();
+        held.unwrap_or_default()
     }
 
     fn extra(&mut self) -> &mut Extra {
@@ -264,11 +295,17 @@ impl Lane {
         flight
     }
 
-    /// All commands under way, as they stop being so.
-    pub(crate) fn land_all(&mut self) -> Vec<Flight> {
+    /// All commands under way, as they stop being so, in the order in which they came: each with whether it waits for the
+    /// listener.
+    pub(crate) fn land_all(&mut self) -> Vec<(Flight, bool)> {
         let commands = self.extra.as_mut().and_then(|extra| extra.commands.take());
         self.tidy();
-        commands.map_or_else(Vec::new, |commands| commands.flights.into_values().collect())
+        let Some(commands) = commands else { return Vec::new() };
+        let Commands { flights, unsent } = *commands;
+        let waits = |flight: &Flight| unsent.iter().any(|command| command.id == flight.command.id);
+        let mut all: Vec<_> = flights.into_values().map(|flight| (waits(&flight), flight)).collect();
+        all.sort_by_key(|(_, flight)| flight.expiry);
+        all.into_iter().map(|(waits, flight)| (flight, waits)).collect()
     }
 
     pub(crate) fn flight(&mut self, id: &CommandId) -> Option<&mut Flight> {

@@ -94,7 +94,7 @@ fn request(device: &str, id: &str, ttl_ms: u64) -> CommandRequest {
 
 impl World {
     fn begin(&self, device: &str) -> PeerHandle {
-        self.hub.begin_inferred(hello(device), [0; 2], &self.post).unwrap()
+        self.hub.begin_inferred(hello(device), [0; 2], &self.post, false).unwrap()
     }
 
     fn peer(&self, device: &str) -> Option<PeerHandle> {
@@ -319,7 +319,7 @@ async fn a_second_beginning_takes_over_and_an_absent_store_begins_nothing() {
     assert!(first.is_over() && !second.is_over());
     assert_eq!(w.events()[1]["reason"], "taken-over");
     w.bus.set_away(true);
-    let refused = w.hub.begin_inferred(hello("new"), [0; 2], &w.post);
+    let refused = w.hub.begin_inferred(hello("new"), [0; 2], &w.post, false);
     assert_eq!(refused.err(), Some(OpenError::Away));
     second.heard_from(at(4000), &w.post).unwrap();
     w.scope.drain(Duration::from_secs(1)).await;
@@ -350,7 +350,7 @@ async fn a_learned_rhythm_ends_a_session_sooner_and_says_why() {
 #[tokio::test(start_paused = true)]
 async fn the_listener_keeps_its_own_words_with_the_session() {
     let w = world(|_| {});
-    let peer = w.hub.begin_inferred(hello("meter"), [7, 9], &w.post).unwrap();
+    let peer = w.hub.begin_inferred(hello("meter"), [7, 9], &w.post, false).unwrap();
     peer.memo(|memo| memo[1] += 1);
     assert_eq!(w.peer("meter").unwrap().memo(|memo| *memo), [7, 10]);
     w.scope.drain(Duration::from_secs(1)).await;

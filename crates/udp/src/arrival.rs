@@ -6,20 +6,23 @@
 //! Nothing of a datagram has an effect before its sender is admitted; a retransmission and a replay never are a sign of
 //! life.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use landfall_event::{DeviceId, Family, Reason, RefusedCause, TenantId, Transport};
-use landfall_hub::{AuthError, BoxFuture, Hello, OpenError, PeerHandle, Permit, Principal, Protocol, Uplink};
+use landfall_hub::{
+    AuthError, BoxFuture, Hello, Marker, OpenError, PeerHandle, Permit, Principal, Protocol, Uplink,
+};
 use landfall_net::Path;
 use landfall_session::Terms;
 
-use crate::admission::{Marker, credentials};
+use crate::admission::credentials;
 use crate::door::{Authenticated, Door};
 use crate::guard::{Checked, Taken};
-use crate::line::{Answer, Line, LineError};
+use crate::line::{Answer, Key, Line, LineError};
 use crate::memo::Memo;
 use crate::metrics::{Dropped, level};
 use crate::server::Unstored;
@@ -78,7 +81,9 @@ impl Door {
             self.refuse(RefusedCause::LimitReached, path, None);
             return None;
         }
-        let mark = line.signed.is_none().then(|| self.server.marker.of(&line, path.remote.ip()));
+        let key = line.key.as_ref().map(Key::expose);
+        let mark = || self.server.marker.of(line.tenant.as_ref(), key, path.remote.ip());
+        let mark = line.signed.is_none().then(mark);
         Some(Arrival { path, line, mark, taken: None })
     }
 
@@ -116,14 +121,16 @@ impl Door {
         let (datagram, within) = (Bytes::copy_from_slice(bytes), server.config.auth_timeout);
         server.metrics.authenticating.inc();
         self.authenticating.push(Box::pin(async move {
-            let verdict = tokio::time::timeout(within, asking).await;
-            Authenticated { path, datagram, verdict: verdict.unwrap_or(Err(AuthError::Unavailable)) }
+            let asking = AssertUnwindSafe(tokio::time::timeout(within, asking)).catch_unwind();
+            let verdict = asking.await.map(|verdict| verdict.unwrap_or(Err(AuthError::Unavailable)));
+            Authenticated { path, datagram, verdict: verdict.ok() }
         }));
     }
 
     pub(crate) fn on_authenticated(&mut self, done: &Authenticated) {
+        let Some(verdict) = &done.verdict else { return self.defect() };
         if let Some(arrival) = self.read(done.path, &done.datagram) {
-            self.on_verdict(arrival, done.verdict.clone());
+            self.on_verdict(arrival, verdict.clone());
         }
     }
 
@@ -134,7 +141,7 @@ impl Door {
             Err(AuthError::Unavailable) => return self.server.metrics.dropped(Dropped::Unauthenticated),
         };
         if let (Some(signed), Some(seq)) = (&arrival.line.signed, arrival.line.seq) {
-            let checked = self.server.guard.check(&principal, seq, &signed.mac);
+            let checked = self.server.guard.check(&principal, seq, &signed.mac, self.server.seconds());
             self.server.metrics.signed_devices.set(level(self.server.guard.devices()));
             match checked {
                 Checked::Taken(taken) => arrival.taken = Some(taken),
@@ -199,7 +206,7 @@ impl Door {
             heartbeat: arrival.line.heartbeat.unwrap_or(0),
             local: server.locals.number(arrival.path.local),
         };
-        match server.hub.begin_inferred(hello, memo.into(), &self.post) {
+        match server.hub.begin_inferred(hello, memo.into(), &self.post, false) {
             Ok(peer) if server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
                 return Some(peer);
             }
