@@ -1,6 +1,6 @@
 //! What the gateway says to a device: `LF1 ack` and `LF1 cmd`.
 //!
-//! Owns: the two lines. Does not own: when they are sent (`socket.rs`). Pure.
+//! Owns: the two lines. Does not own: when they are sent (`door.rs`). Pure.
 
 use std::io::Write as _;
 

@@ -9,7 +9,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use landfall_event::Outcome;
-use landfall_hub::{Command, PeerHandle};
+use landfall_hub::{PeerHandle, may_receive_command};
 use landfall_net::Path;
 
 use crate::answer;
@@ -37,7 +37,7 @@ impl Door {
         let local = self.server.locals.address(peer.memo(|memo| Memo::from(*memo)).local);
         let path = Path { remote: peer.remote_address(), local };
         while let Some(command) = peer.next_command() {
-            if !may_receive(peer, &command) {
+            if !may_receive_command(peer.acl(), &command) {
                 peer.settled(&command.id, Outcome::Rejected, "not-authorized");
                 continue;
             }
@@ -82,16 +82,8 @@ impl Door {
             self.server.metrics.congested.dec_by(level(waiting.len()));
             for peer in waiting {
                 // In its order: one that finds no room again waits for the next time.
-                self.on_commands(&peer);
+                self.guarded(|door| door.on_commands(&peer));
             }
         }
     }
-}
-
-/// The same filters as over MQTT, in either of the two forms that a command's topic has there.
-fn may_receive(peer: &PeerHandle, command: &Command) -> bool {
-    let acl = peer.acl();
-    ["command///req", "c///q"]
-        .iter()
-        .any(|form| acl.may_receive(&format!("{form}/{}/{}", command.id, command.name)))
 }

@@ -18,6 +18,9 @@ pub struct UdpConfig {
     pub auth_timeout: Duration,
     /// Devices that sign, whose newest number is remembered. About 100 bytes each; further devices are refused.
     pub max_signed_devices: usize,
+    /// A signed datagram that could not be taken may come again within this time of when it first came, in whole seconds:
+    /// whoever kept a copy cannot begin a session with it later.
+    pub retry_within: Duration,
     /// Devices whose command found no room in the socket and is tried again soon, per socket. Further ones wait for the
     /// device's next word.
     pub max_congested: usize,
@@ -32,6 +35,7 @@ impl Default for UdpConfig {
             max_authenticating: 256,
             auth_timeout: Duration::from_secs(5),
             max_signed_devices: 1_000_000,
+            retry_within: Duration::from_secs(300),
             max_congested: 1_024,
         }
     }

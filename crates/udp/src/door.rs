@@ -32,7 +32,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Authenticated {
     pub(crate) path: Path,
     pub(crate) datagram: Bytes,
-    pub(crate) verdict: Result<Principal, AuthError>,
+    /// `None` when the authenticator met a defect of its own.
+    pub(crate) verdict: Option<Result<Principal, AuthError>>,
 }
 
 type Authenticating = Pin<Box<dyn Future<Output = Authenticated> + Send>>;
@@ -101,7 +102,7 @@ impl Door {
         self.poll_news(cx);
         while let Poll::Ready(Some(done)) = self.authenticating.poll_next_unpin(cx) {
             self.server.metrics.authenticating.dec();
-            self.on_authenticated(&done);
+            self.guarded(|door| door.on_authenticated(&done));
         }
         self.poll_relief(cx);
         self.socket.poll_recv(cx, batch).map(Turn::Received)
@@ -110,20 +111,27 @@ impl Door {
     fn poll_news(&mut self, cx: &mut Context<'_>) {
         let mut news = std::mem::take(&mut self.news);
         while self.post.poll(cx, &mut news).is_ready() {
-            news.drain(..).for_each(|news| self.on_news(news));
+            news.drain(..).for_each(|news| self.guarded(|door| door.on_news(news)));
         }
         self.news = news;
     }
 
-    /// A defect that one datagram meets must not cost all other devices their listener.
     fn on_received(&mut self, path: Path, bytes: &[u8]) {
         self.server.metrics.received.inc();
         self.server.metrics.received_bytes.inc_by(u64::try_from(bytes.len()).unwrap_or(0));
-        let handled = std::panic::catch_unwind(AssertUnwindSafe(|| self.on_datagram(path, bytes)));
-        if handled.is_err() {
-            self.server.metrics.dropped(Dropped::Panicked);
-            tracing::error!(remote = %path, "a datagram met a defect of the listener; it alone is lost");
+        self.guarded(|door| door.on_datagram(path, bytes));
+    }
+
+    /// A defect that one datagram meets, or the news of one, must not cost all other devices their listener.
+    pub(crate) fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            self.defect();
         }
+    }
+
+    pub(crate) fn defect(&self) {
+        self.server.metrics.dropped(Dropped::Panicked);
+        tracing::error!("a datagram met a defect; it alone is lost");
     }
 
     fn on_news(&mut self, news: News) {
@@ -164,7 +172,7 @@ impl Door {
         let mut news = Vec::new();
         while self.server.unstored.has_of(&self.socket) {
             poll_fn(|cx| self.post.poll(cx, &mut news)).await;
-            news.drain(..).for_each(|news| self.on_news(news));
+            news.drain(..).for_each(|news| self.guarded(|door| door.on_news(news)));
         }
     }
 }

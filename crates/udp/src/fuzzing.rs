@@ -90,25 +90,29 @@ fn write(line: &Line<'_>) -> Vec<u8> {
 /// Each byte is a small number, who signs it, and what becomes of it.
 fn numbers(data: &[u8]) {
     let mut replay = Replay::default();
-    // The newest number with its signature, and whether it was given back.
-    let mut newest = (0, [0; 32], false);
-    for byte in data {
+    // The newest number with its signature, whether it was given back, and when it first came.
+    let mut newest = (0, [0; 32], false, 0);
+    for (now, byte) in (0..).zip(data) {
         let seq = u64::from(byte & 0x0f) + 1;
         let mac = [0x10 * (byte >> 7); 32];
         let is_same = (seq, mac) == (newest.0, newest.1);
-        match replay.check(seq, &mac) {
-            Novelty::New => assert!(seq > newest.0, "{seq} is new after {}", newest.0),
-            Novelty::Retry => assert!(is_same && newest.2),
+        match replay.check(seq, &mac, now, 20) {
+            Novelty::New => {
+                assert!(seq > newest.0, "{seq} is new after {}", newest.0);
+                newest.3 = now;
+            }
+            Novelty::Retry => assert!(is_same && newest.2 && now - newest.3 < 20),
             Novelty::Again { .. } => {
                 assert!(is_same && !newest.2);
                 continue;
             }
             Novelty::Stale => {
-                assert!(seq < newest.0 || (seq == newest.0 && mac != newest.1));
+                let is_late = newest.2 && now - newest.3 >= 20;
+                assert!(seq < newest.0 || (seq == newest.0 && (mac != newest.1 || is_late)));
                 continue;
             }
         }
-        newest = (seq, mac, byte >> 4 & 0b11 == 0);
+        newest = (seq, mac, byte >> 4 & 0b11 == 0, newest.3);
         match byte >> 4 & 0b11 {
             0 => replay.give_back(seq),
             1 => replay.settle(seq),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use landfall_event::{DeviceId, TenantId};
 use landfall_hub::Principal;
@@ -45,12 +46,20 @@ pub(crate) struct Guard {
     hasher: ahash::RandomState,
     devices: AtomicUsize,
     max_devices: usize,
+    /// In seconds.
+    retry_within: u64,
 }
 
 impl Guard {
-    pub(crate) fn new(max_devices: usize) -> Self {
+    pub(crate) fn new(max_devices: usize, retry_within: Duration) -> Self {
         let shards = std::array::from_fn(|_| Mutex::new(HashMap::with_hasher(ahash::RandomState::new())));
-        Self { shards, hasher: ahash::RandomState::new(), devices: AtomicUsize::new(0), max_devices }
+        Self {
+            shards,
+            hasher: ahash::RandomState::new(),
+            devices: AtomicUsize::new(0),
+            max_devices,
+            retry_within: retry_within.as_secs(),
+        }
     }
 
     fn shard(&self, device: &Device) -> &Mutex<HashMap<Device, Replay, ahash::RandomState>> {
@@ -59,19 +68,20 @@ impl Guard {
         &self.shards[at]
     }
 
-    /// Looks at a number whose signature is right, and takes it if it is new.
-    pub(crate) fn check(&self, principal: &Principal, seq: u64, mac: &[u8; 32]) -> Checked {
+    /// Looks at a number whose signature is right, at a time in seconds, and takes it if it is new.
+    pub(crate) fn check(&self, principal: &Principal, seq: u64, mac: &[u8; 32], now: u64) -> Checked {
+        let within = self.retry_within;
         let device = (principal.tenant.clone(), principal.device.clone());
         let mut shard = self.shard(&device).lock();
         let novelty = match shard.get_mut(&device) {
-            Some(replay) => replay.check(seq, mac),
+            Some(replay) => replay.check(seq, mac, now, within),
             None => {
                 // Sockets that look at the same moment may go over the bound by one each.
                 if self.devices.load(Ordering::Relaxed) >= self.max_devices {
                     return Checked::Full;
                 }
                 self.devices.fetch_add(1, Ordering::Relaxed);
-                shard.entry(device.clone()).or_default().check(seq, mac)
+                shard.entry(device.clone()).or_default().check(seq, mac, now, within)
             }
         };
         match novelty {
@@ -123,12 +133,12 @@ mod tests {
 
     #[test]
     fn devices_are_told_apart_and_bounded() {
-        let guard = Guard::new(2);
-        assert!(matches!(guard.check(&principal("a"), 5, &[1; 32]), Checked::Taken(_)));
-        assert!(matches!(guard.check(&principal("b"), 5, &[1; 32]), Checked::Taken(_)));
-        assert!(matches!(guard.check(&principal("c"), 5, &[1; 32]), Checked::Full));
-        assert!(matches!(guard.check(&principal("a"), 5, &[1; 32]), Checked::Again { is_settled: false }));
-        assert!(matches!(guard.check(&principal("a"), 4, &[1; 32]), Checked::Stale));
+        let guard = Guard::new(2, Duration::from_secs(300));
+        assert!(matches!(guard.check(&principal("a"), 5, &[1; 32], 0), Checked::Taken(_)));
+        assert!(matches!(guard.check(&principal("b"), 5, &[1; 32], 0), Checked::Taken(_)));
+        assert!(matches!(guard.check(&principal("c"), 5, &[1; 32], 0), Checked::Full));
+        assert!(matches!(guard.check(&principal("a"), 5, &[1; 32], 0), Checked::Again { is_settled: false }));
+        assert!(matches!(guard.check(&principal("a"), 4, &[1; 32], 0), Checked::Stale));
         assert_eq!(guard.devices(), 2);
     }
 }

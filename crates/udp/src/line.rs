@@ -1,7 +1,7 @@
 //! The first line of a datagram: `LF1 {device} word...`, LF, payload.
 //!
 //! Owns: the grammar, its bounds, the bytes that a signature covers, and escaping. Does not own: what a word leads to
-//! (`session.rs`), whether the key or the signature is right (the authenticator). Pure.
+//! (`arrival.rs`), whether the key or the signature is right (the authenticator). Pure.
 
 use std::borrow::Cow;
 use std::fmt;

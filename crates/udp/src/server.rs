@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use landfall_event::TenantId;
-use landfall_hub::{Authenticator, Hub};
+use landfall_hub::{Authenticator, Hub, Marker};
 use landfall_net::{DatagramSocket, Path, Scope};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use slab::Slab;
+use tokio::time::Instant;
 
 use crate::UdpConfig;
-use crate::admission::Marker;
 use crate::door::Door;
 use crate::guard::{Guard, Taken};
 use crate::memo::Locals;
@@ -29,6 +29,7 @@ pub struct UdpServer {
     pub(crate) marker: Marker,
     pub(crate) locals: Locals,
     pub(crate) unstored: UnstoredTable,
+    start: Instant,
     /// The tenant of a line that names none.
     pub(crate) tenant: TenantId,
     /// A datagram has no topic.
@@ -48,7 +49,8 @@ impl UdpServer {
         #[expect(clippy::expect_used, reason = "a constant")]
         let tenant = "default".parse().expect("a valid tenant");
         Arc::new(Self {
-            guard: Guard::new(config.max_signed_devices),
+            guard: Guard::new(config.max_signed_devices, config.retry_within),
+            start: Instant::now(),
             marker: Marker::random(),
             locals: Locals::default(),
             unstored: UnstoredTable::new(config.max_unstored),
@@ -65,6 +67,11 @@ impl UdpServer {
     pub fn serve(self: &Arc<Self>, socket: DatagramSocket, scope: &Scope) -> bool {
         let stop = scope.token();
         scope.spawn(Door::new(Arc::clone(self), Arc::new(socket)).run(stop.cancelled_owned()))
+    }
+
+    /// Since this server was made.
+    pub(crate) fn seconds(&self) -> u64 {
+        self.start.elapsed().as_secs()
     }
 
     /// A number of a device that signs was dealt with.

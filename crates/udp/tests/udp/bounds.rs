@@ -193,3 +193,30 @@ async fn a_flood_costs_nobody_his_ack() {
     assert_eq!(world.payloads().len(), stored);
     assert_eq!(world.hub.session_count(), 1);
 }
+
+#[tokio::test]
+async fn a_defect_costs_one_datagram() {
+    let panicked = "landfall_udp_dropped_total{reason=\"panicked\"}";
+    let world = world().await;
+    let device = world.device().await;
+    // At once, and of one whose key takes its time.
+    for (count, is_slow, breaks) in [
+        (1, false, "authenticate"),
+        (2, true, "authenticate"),
+        (3, false, "still_holds"),
+        (4, true, "still_holds"),
+    ] {
+        *world.auth.breaks.lock() = breaks;
+        world.auth.answers.send_replace(!is_slow);
+        device.send(format!("LF1 d{count} key={KEY} ack\nx")).await;
+        if is_slow {
+            let waiting = "landfall_udp_authenticating";
+            world.until("it waits", |world| world.metric(waiting) == 1).await;
+        }
+        world.auth.answers.send_replace(true);
+        world.until("the defect is met", |world| world.metric(panicked) == count).await;
+        *world.auth.breaks.lock() = "";
+        device.fence().await;
+    }
+    assert!(world.payloads().is_empty());
+}

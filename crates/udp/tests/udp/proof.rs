@@ -114,6 +114,31 @@ async fn what_was_not_stored_may_be_said_again() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_taken_begins_no_session_later() {
+    for (within, is_taken) in [(300, true), (0, false)] {
+        let within = std::time::Duration::from_secs(within);
+        let world = world_with(|_| {}, |udp| udp.retry_within = within).await;
+        let device = world.device().await;
+        world.bus.set_away(true);
+        let word = signed(KEY, "LF1 a seq=5 ack", "five");
+        device.send(&word).await;
+        let away = "landfall_udp_dropped_total{reason=\"away\"}";
+        world.until("it was dropped", |world| world.metric(away) == 1).await;
+        world.bus.set_away(false);
+        device.send(&word).await;
+        if is_taken {
+            assert_eq!(device.receive().await, "LF1 ack seq=5");
+            continue;
+        }
+        device.fence().await;
+        world.until("the refusal is told", |world| world.refused("bad-credentials") == 1).await;
+        assert_eq!((world.events("connected").len(), world.payloads().len()), (1, 0), "the fence's");
+        // The device itself says it with its next number.
+        assert_eq!(device.ask(signed(KEY, "LF1 a seq=6 ack", "five")).await, "LF1 ack seq=6");
+    }
+}
+
+#[tokio::test]
 async fn signed_devices_are_bounded() {
     let world = world_with(|_| {}, |udp| udp.max_signed_devices = 1).await;
     let device = world.device().await;

@@ -36,6 +36,8 @@ pub(crate) struct Keys {
     pub(crate) answers: watch::Sender<bool>,
     pub(crate) publish: Mutex<Vec<&'static str>>,
     pub(crate) holds: std::sync::atomic::AtomicBool,
+    /// Defects: where it panics.
+    pub(crate) breaks: Mutex<&'static str>,
 }
 
 impl Default for Keys {
@@ -45,6 +47,7 @@ impl Default for Keys {
             answers: watch::Sender::new(true),
             publish: Mutex::new(vec!["#"]),
             holds: true.into(),
+            breaks: Mutex::default(),
         }
     }
 }
@@ -56,6 +59,7 @@ impl Authenticator for Keys {
             let is_right = match (&c.password, &c.signature) {
                 (Some(key), None) => {
                     self.answers.subscribe().wait_for(|answers| *answers).await.unwrap();
+                    assert_ne!(*self.breaks.lock(), "authenticate");
                     key.expose() == KEY.as_bytes()
                 }
                 (None, Some(signature)) => mac(KEY, &signature.message) == signature.mac,
@@ -82,6 +86,7 @@ impl Authenticator for Keys {
     }
 
     fn still_holds(&self, _: &TenantId, _: &DeviceId, _: &Arc<Acl>) -> bool {
+        assert_ne!(*self.breaks.lock(), "still_holds");
         self.holds.load(Ordering::SeqCst)
     }
 }
