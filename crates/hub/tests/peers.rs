@@ -2,16 +2,16 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{Family, IdentifiedBy, Incarnation, Origin, Reason, Transport};
+use landfall_event::{Family, IdentifiedBy, Incarnation, Origin, Reason, Stream, Transport};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
-    Acl, CommandRequest, Hello, Hub, HubConfig, News, OpenError, PeerHandle, Post, Principal, Protocol,
-    Uplink,
+    Acl, Bus, CommandRequest, Hello, Hub, HubConfig, News, OpenError, PeerHandle, Post, Principal, Protocol,
+    Publication, StoreError, Uplink,
 };
 use landfall_net::Scope;
 use landfall_session::{Patience, Terms};
@@ -25,13 +25,16 @@ struct World {
     scope: Scope,
 }
 
-fn world(change: impl FnOnce(&mut HubConfig)) -> World {
-    let origin = Origin {
+fn origin() -> Origin {
+    Origin {
         instance: "landfall".parse().unwrap(),
         replica: "a1".parse().unwrap(),
         incarnation: Incarnation::new(1, [7; 10]),
-    };
-    let mut config = HubConfig::new(origin);
+    }
+}
+
+fn world(change: impl FnOnce(&mut HubConfig)) -> World {
+    let mut config = HubConfig::new(origin());
     change(&mut config);
     let bus = Arc::new(MemoryBus::default());
     let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
@@ -312,12 +315,12 @@ async fn a_watched_session_tells_its_end_and_others_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_beginning_takes_over_and_an_absent_store_begins_nothing() {
+async fn a_second_beginning_joins_and_an_absent_store_begins_nothing() {
     let w = world(|_| {});
     let first = w.begin("meter");
     let second = w.begin("meter");
-    assert!(first.is_over() && !second.is_over());
-    assert_eq!(w.events()[1]["reason"], "taken-over");
+    assert_eq!(first.id(), second.id(), "two tasks had a word of one device at once");
+    assert_eq!(w.presence().len(), 1);
     w.bus.set_away(true);
     let refused = w.hub.begin_inferred(hello("new"), [0; 2], &w.post, false);
     assert_eq!(refused.err(), Some(OpenError::Away));
@@ -353,5 +356,142 @@ async fn the_listener_keeps_its_own_words_with_the_session() {
     let peer = w.hub.begin_inferred(hello("meter"), [7, 9], &w.post, false).unwrap();
     peer.memo(|memo| memo[1] += 1);
     assert_eq!(w.peer("meter").unwrap().memo(|memo| *memo), [7, 10]);
+    w.scope.drain(Duration::from_secs(1)).await;
+}
+
+/// A bus that stores nothing until it is told to.
+#[derive(Debug, Default)]
+struct Slow(Mutex<Vec<Publication>>);
+
+impl Bus for Slow {
+    fn submit(&self, publication: Publication) {
+        self.0.lock().unwrap().push(publication);
+    }
+
+    fn reply(&self, _: &str, _: Bytes) {}
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+impl Slow {
+    /// Stores what waits of one stream, and says what it was.
+    fn store(&self, stream: Stream) -> Vec<Value> {
+        let all = std::mem::take(&mut *self.0.lock().unwrap());
+        let (now, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| p.stream == stream);
+        *self.0.lock().unwrap() = later;
+        let store = |publication: Publication| {
+            publication.receipt.stored();
+            serde_json::from_slice(&publication.body).unwrap()
+        };
+        now.into_iter().map(store).collect()
+    }
+}
+
+fn slow(change: impl FnOnce(&mut HubConfig)) -> (Arc<Slow>, World) {
+    let World { hub, bus, post, scope } = world(|_| {});
+    let mut config = HubConfig::new(origin());
+    change(&mut config);
+    drop(hub);
+    let slow = Arc::new(Slow::default());
+    let hub = Hub::new(config, Arc::clone(&slow) as _, &mut Registry::default());
+    hub.start(&scope);
+    (slow, World { bus, hub, post, scope })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_means_that_the_session_is_stored_too() {
+    let (bus, w) = slow(|_| {});
+    let peer = w.begin("meter");
+    peer.upstream(uplink("on"), Some(5), peer.try_admit(2).unwrap()).unwrap();
+    assert!(!peer.begun(6));
+    assert_eq!(bus.store(Stream::Messages).len(), 1);
+    assert!(w.news().await.is_empty(), "the message is stored, its session's beginning is not");
+    assert_eq!(bus.store(Stream::Connectivity).len(), 1);
+    let told: Vec<_> = w.news().await.into_iter().map(|news| format!("{news:?}")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|news| news.contains("Ok(())")));
+    assert!(peer.begun(7));
+    assert!(peer.close_with(Reason::ClientClosed, 8));
+    assert!(w.news().await.is_empty());
+    assert_eq!(bus.store(Stream::Connectivity)[0]["reason"], "client-closed");
+    assert!(matches!(w.news().await[..], [News::Settled { token: 8, result: Ok(()) }]));
+    assert!(!peer.close_with(Reason::ClientClosed, 9));
+    w.scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beginning_that_is_refused_for_good_is_tried_again_with_the_next_word() {
+    let (bus, w) = slow(|_| {});
+    let peer = w.begin("meter");
+    peer.upstream(uplink("on"), Some(5), peer.try_admit(2).unwrap()).unwrap();
+    for publication in bus.0.lock().unwrap().drain(..) {
+        publication.receipt.refused(StoreError::Refused("no".into()));
+    }
+    assert!(matches!(w.news().await[..], [News::Settled { token: 5, result: Err(_) }]));
+    assert!(peer.heard_from(at(4000), &w.post).is_err());
+    let again = w.begin("meter");
+    assert_ne!(again.id(), peer.id());
+    let told = bus.store(Stream::Connectivity);
+    assert_eq!(told.len(), 1, "the first one has no end to tell: {told:?}");
+    w.scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_wait_for_the_store_and_a_device_that_comes_back_tells_its_own_first() {
+    let (bus, w) = slow(|config| {
+        config.idle_timeout = Duration::from_secs(30);
+        config.window_bytes = 400_000;
+    });
+    for n in 0..4_000 {
+        w.begin(&format!("d{n}"));
+    }
+    bus.store(Stream::Connectivity);
+    pass(32).await;
+    assert_eq!(w.hub.session_count(), 0, "all are noticed");
+    let names = |events: &[Value]| {
+        let each = |e: &Value| e["sessions"].as_array().cloned().unwrap_or_else(|| vec![e.clone()]);
+        let ends = events.iter().filter(|e| e["type"] == "disconnected").flat_map(each);
+        ends.map(|one| one["endpointId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut told = names(&bus.store(Stream::Connectivity));
+    assert!(told.len() < 1_000, "{} ends are on their way at once", told.len());
+    let missing = (0..4_000).map(|n| format!("d{n}")).find(|name| !told.contains(name)).unwrap();
+    w.begin(&missing);
+    let next = bus.store(Stream::Connectivity);
+    told.extend(names(&next));
+    assert!(told.contains(&missing));
+    assert_eq!(next.last().unwrap()["type"], "connected", "after its own end");
+    for _ in 0..100 {
+        pass(1).await;
+        told.extend(names(&bus.store(Stream::Connectivity)));
+    }
+    // The one that came back has fallen silent again.
+    assert_eq!(told.iter().filter(|name| **name == missing).count(), 2);
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), 4_000);
+    w.scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_holds_also_when_it_cannot_be_told() {
+    let (bus, w) = slow(|config| {
+        config.idle_timeout = Duration::from_secs(30);
+        config.window_bytes = 600;
+    });
+    let peer = w.begin("meter");
+    peer.upstream(uplink("on"), None, peer.try_admit(2).unwrap()).unwrap();
+    assert!(peer.try_admit(2).is_none());
+    peer.dormant(600_000);
+    pass(629).await;
+    assert!(!peer.is_over());
+    peer.heard_from(at(4000), &w.post).unwrap();
+    pass(31).await;
+    assert!(peer.is_over());
+    let kinds: Vec<_> =
+        bus.store(Stream::Connectivity).iter().map(|e| e["type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["connected", "disconnected"]);
     w.scope.drain(Duration::from_secs(1)).await;
 }
