@@ -127,6 +127,7 @@ import json, platform, sys
 found = json.load(open(f"{sys.argv[1]}/udp.json"))
 print(f"\n{platform.machine()}, {found['devices']:,} UDP devices, {found['sockets']} source addresses\n")
 print("| | landfall | mark |\n|---|---|---|")
+number = lambda value: f"{value:,.1f}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
 marks = {"bytes_per_device": 400, "detected_max_ms": 1000}
 rows = [
     ("bytes per device", "bytes_per_device"),
@@ -143,7 +144,7 @@ rows = [
 for what, key in rows:
     mark = marks.get(key)
     kept = "" if mark is None else f"{mark:,}: {'met' if found[key] <= mark else 'missed'}"
-    print(f"| {what} | {found[key]:,} | {kept} |")
+    print(f"| {what} | {number(found[key])} | {kept} |")
 print(f"\n{found['ended']:,} ends in {found['end_events']:,} events, none missing, none twice; {found['sent_again']:,} first and "
       f"{found['last_words_sent_again']:,} last words sent again, {found['touch_stalls']:,} stalls")
 missed = [f"{key} is {found[key]:,}, the mark is {mark:,}" for key, mark in marks.items() if found[key] > mark]

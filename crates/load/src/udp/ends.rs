@@ -72,6 +72,8 @@ async fn settle(client: &Client) -> Result<(), String> {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     messages: usize,
+    /// Of their bodies.
+    bytes: usize,
     again: u64,
     /// Unix ms.
     deadlines: Vec<u64>,
@@ -100,7 +102,10 @@ impl Tally {
             for one in &ended {
                 tally.add(*at, one, bursts, &mut seen)?;
             }
-            tally.messages += usize::from(tally.detected.len() > before);
+            if tally.detected.len() > before {
+                tally.messages += 1;
+                tally.bytes += message.payload.len();
+            }
         }
         let ended = tally.detected.len();
         if ended != seen.len() {
@@ -151,6 +156,7 @@ impl Tally {
         let first = self.deadlines.first().copied().unwrap_or_default();
         let last = self.deadlines.last().copied().unwrap_or_default();
         report.add("ended", self.detected.len()).add("end_events", self.messages);
+        report.add("end_event_bytes", self.bytes);
         report.add("last_words_sent_again", self.again);
         report.add("deadlines_within_ms", last - first);
         for (name, sorted) in [("detected", &self.detected), ("published", &self.published)] {
