@@ -25,7 +25,7 @@ use crate::guard::{Checked, Taken};
 use crate::line::{Answer, Key, Line, LineError};
 use crate::memo::Memo;
 use crate::metrics::{Dropped, level};
-use crate::server::Unstored;
+use crate::unstored::Unstored;
 
 /// A datagram that could be read.
 struct Arrival<'a> {
@@ -173,7 +173,9 @@ impl Door {
             let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Udp);
             let (peer, is_new) = match open.filter(|peer| peer.transport() == Transport::Udp) {
                 Some(peer) => (peer, false),
-                None if arrival.line.bye && arrival.is_empty() => return self.nothing_to_store(&arrival),
+                None if arrival.line.bye && arrival.is_empty() => {
+                    return self.nobody_leaves(&arrival, &principal.tenant, &principal.device);
+                }
                 None => match self.begin(&arrival, principal) {
                     Some(peer) => (peer, true),
                     None => return self.server.give_back(arrival.taken.as_ref()),
@@ -205,6 +207,7 @@ impl Door {
             mark: arrival.mark.unwrap_or(0),
             heartbeat: arrival.line.heartbeat.unwrap_or(0),
             local: server.locals.number(arrival.path.local),
+            is_begun: false,
         };
         match server.hub.begin_inferred(hello, memo.into(), &self.post, false) {
             Ok(peer) if server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
@@ -237,9 +240,9 @@ impl Door {
             commands = peer.heard_from(arrival.path.remote, &self.post)?.commands;
             self.note(arrival, peer);
         }
-        self.content(arrival, peer)?;
+        let token = self.content(arrival, peer)?;
         if arrival.line.bye {
-            peer.close(Reason::ClientClosed);
+            self.leave(arrival, peer, token);
         } else if is_sign {
             // Before it sleeps: now it listens.
             if commands {
@@ -261,6 +264,7 @@ impl Door {
                 mark: arrival.mark.unwrap_or(old.mark),
                 heartbeat: heartbeat.unwrap_or(old.heartbeat),
                 local,
+                is_begun: old.is_begun,
             };
             *memo = new.into();
             new.heartbeat != old.heartbeat
@@ -270,49 +274,120 @@ impl Door {
         }
     }
 
-    /// What the datagram brings.
-    fn content(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle) -> Result<(), Reason> {
+    /// What the datagram brings. Returns the token of a payload whose fate matters.
+    fn content(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle) -> Result<Option<u64>, Reason> {
         if let Some(command) = &arrival.line.got {
             peer.acknowledged(command);
         }
         if arrival.is_empty() {
-            self.nothing_to_store(arrival);
-            return Ok(());
+            if !arrival.line.bye {
+                self.heartbeat(arrival, peer);
+            }
+            return Ok(None);
         }
         let server = Arc::clone(&self.server);
         if arrival.line.answer.is_none() && !peer.acl().may_publish(&server.no_topic) {
             self.refuse(RefusedCause::NotAuthorized, arrival.path, Some((peer.tenant(), peer.device())));
-            return Ok(());
+            return Ok(None);
         }
         let Some(permit) = peer.try_admit(weight(arrival.line.payload)) else {
             self.drop_for(Dropped::WindowFull, arrival);
-            return Ok(());
+            return Ok(None);
         };
         let token = if arrival.line.ack || arrival.taken.is_some() {
-            let unstored = Unstored {
-                socket: Arc::clone(&self.socket),
-                path: arrival.path,
-                ack: arrival.line.ack,
-                seq: arrival.line.seq,
-                taken: arrival.taken.take(),
+            let leaving = arrival.line.bye.then_some(peer);
+            let Some(token) = self.wait(arrival, true, leaving) else {
+                self.drop_for(Dropped::UnstoredFull, arrival);
+                return Ok(None);
             };
-            match server.unstored.insert(unstored, &server.metrics) {
-                Ok(token) => Some(token),
-                Err(taken) => {
-                    arrival.taken = taken;
-                    self.drop_for(Dropped::UnstoredFull, arrival);
-                    return Ok(());
-                }
-            }
+            Some(token)
         } else {
             None
         };
         let submitted = self.submit(&arrival.line, arrival.path, peer, token, permit);
-        if !matches!(submitted, Ok(true)) {
-            let unstored = token.and_then(|token| server.unstored.remove(token, &server.metrics));
-            arrival.taken = unstored.and_then(|unstored| unstored.taken);
+        if matches!(submitted, Ok(true)) {
+            return Ok(token);
         }
-        submitted.map(|_| ())
+        token.into_iter().for_each(|token| self.no_longer_wait(arrival, token));
+        submitted.map(|_| None)
+    }
+
+    /// Keeps what has to be known when the datagram is stored; `None` when there is no room. One that `is_told` of has an
+    /// ack to get and a number to settle.
+    fn wait(&self, arrival: &mut Arrival<'_>, is_told: bool, leaving: Option<&PeerHandle>) -> Option<u64> {
+        let has_message = is_told && !arrival.is_empty();
+        let unstored = Unstored {
+            socket: Arc::clone(&self.socket),
+            path: arrival.path,
+            ack: is_told && arrival.line.ack,
+            seq: arrival.line.seq,
+            taken: if is_told { arrival.taken.take() } else { None },
+            leaving: leaving.map(|peer| (peer.tenant().clone(), peer.device().clone())),
+            parts: if has_message && leaving.is_some() { 2 } else { 1 },
+        };
+        match self.server.unstored.insert(unstored, &self.server.metrics) {
+            Ok(token) => Some(token),
+            Err(taken) => {
+                arrival.taken = arrival.taken.take().or(taken);
+                None
+            }
+        }
+    }
+
+    fn no_longer_wait(&self, arrival: &mut Arrival<'_>, token: u64) {
+        let unstored = self.server.unstored.remove(token, &self.server.metrics);
+        if let Some(taken) = unstored.and_then(|unstored| unstored.taken) {
+            arrival.taken = Some(taken);
+        }
+    }
+
+    /// The ack of a session's first words says that its `connected` is stored; later there is nothing to wait for.
+    fn heartbeat(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle) {
+        if !arrival.line.ack || peer.memo(|memo| Memo::from(*memo).is_begun) {
+            return self.nothing_to_store(arrival);
+        }
+        let Some(token) = self.wait(arrival, true, None) else {
+            return self.drop_for(Dropped::UnstoredFull, arrival);
+        };
+        if peer.begun(token) {
+            peer.memo(|memo| *memo = Memo { is_begun: true, ..Memo::from(*memo) }.into());
+            self.no_longer_wait(arrival, token);
+            self.nothing_to_store(arrival);
+        }
+    }
+
+    /// The device says goodbye: its ack says that the end is stored too. `token` is that of its last words.
+    fn leave(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle, token: Option<u64>) {
+        let is_all = arrival.is_empty();
+        let Some(waiting) = token.or_else(|| self.wait(arrival, is_all, Some(peer))) else {
+            if is_all && arrival.line.ack {
+                return self.drop_for(Dropped::UnstoredFull, arrival);
+            }
+            // Nobody asks what becomes of the end.
+            if is_all {
+                self.server.settle(arrival.taken.as_ref());
+            }
+            return peer.close(Reason::ClientClosed);
+        };
+        if peer.close_with(Reason::ClientClosed, waiting) {
+            return;
+        }
+        // It has just ended in another way.
+        if token.is_some() {
+            return self.on_settled(waiting, true);
+        }
+        self.no_longer_wait(arrival, waiting);
+        if is_all {
+            self.nobody_leaves(arrival, peer.tenant(), peer.device());
+        }
+    }
+
+    /// Whoever is not here cannot leave. One whose goodbye is still on its way to the store is told when that is there.
+    fn nobody_leaves(&mut self, arrival: &Arrival<'_>, tenant: &TenantId, device: &DeviceId) {
+        if self.server.unstored.is_leaving(&(tenant.clone(), device.clone())) {
+            return self.server.give_back(arrival.taken.as_ref());
+        }
+        self.nothing_to_store(arrival);
     }
 
     /// Hands the payload over. False when the device may not send it.

@@ -137,22 +137,30 @@ impl Door {
     fn on_news(&mut self, news: News) {
         match news {
             News::Settled { token, result } => {
-                let server = &self.server;
-                let Some(unstored) = server.unstored.remove(token, &server.metrics) else { return };
-                if let Err(error) = result {
-                    tracing::debug!(remote = %unstored.path, %error, "a datagram will not be stored");
-                    server.metrics.dropped(Dropped::NotStored);
-                    server.give_back(unstored.taken.as_ref());
-                    return;
+                if let Err(error) = &result {
+                    tracing::debug!(%error, "what a datagram brought will not be stored");
                 }
-                server.settle(unstored.taken.as_ref());
-                if unstored.ack {
-                    self.ack(&unstored.socket, &unstored.path, unstored.seq);
-                }
+                self.on_settled(token, result.is_ok());
             }
             News::Commands(peer) => self.on_commands(&peer),
             // No session is watched: its end needs nothing of the listener.
             News::Ended(..) => {}
+        }
+    }
+
+    /// A part of a datagram is stored, or never will be.
+    pub(crate) fn on_settled(&mut self, token: u64, is_stored: bool) {
+        let server = &self.server;
+        let Some((unstored, is_stored)) = server.unstored.settle(token, is_stored, &server.metrics) else {
+            return;
+        };
+        if !is_stored {
+            server.metrics.dropped(Dropped::NotStored);
+            return server.give_back(unstored.taken.as_ref());
+        }
+        server.settle(unstored.taken.as_ref());
+        if unstored.ack {
+            self.ack(&unstored.socket, &unstored.path, unstored.seq);
         }
     }
 

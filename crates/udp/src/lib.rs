@@ -18,6 +18,7 @@ mod memo;
 mod metrics;
 mod replay;
 mod server;
+mod unstored;
 
 pub use config::UdpConfig;
 pub use line::{Answer, Key, Line, LineError, MAX_LINE, MAX_SECONDS, MAX_STATUS, Signed, escape};

@@ -15,18 +15,26 @@ pub(crate) struct Memo {
     pub(crate) heartbeat: u32,
     /// The address that the device speaks to, as [`Locals`] numbers it.
     pub(crate) local: u16,
+    /// The session's `connected` is known to be stored.
+    pub(crate) is_begun: bool,
 }
 
 impl From<[u64; 2]> for Memo {
     fn from([mark, rest]: [u64; 2]) -> Self {
-        let [h0, h1, h2, h3, l0, l1, _, _] = rest.to_le_bytes();
-        Self { mark, heartbeat: u32::from_le_bytes([h0, h1, h2, h3]), local: u16::from_le_bytes([l0, l1]) }
+        let [h0, h1, h2, h3, l0, l1, begun, _] = rest.to_le_bytes();
+        Self {
+            mark,
+            heartbeat: u32::from_le_bytes([h0, h1, h2, h3]),
+            local: u16::from_le_bytes([l0, l1]),
+            is_begun: begun != 0,
+        }
     }
 }
 
 impl From<Memo> for [u64; 2] {
     fn from(memo: Memo) -> Self {
-        [memo.mark, u64::from(memo.heartbeat) | u64::from(memo.local) << 32]
+        let begun = u64::from(memo.is_begun) << 48;
+        [memo.mark, u64::from(memo.heartbeat) | u64::from(memo.local) << 32 | begun]
     }
 }
 
@@ -68,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_memo_is_read_back() {
-        let memo = Memo { mark: u64::MAX - 1, heartbeat: u32::MAX, local: 513 };
+        let memo = Memo { mark: u64::MAX - 1, heartbeat: u32::MAX, local: 513, is_begun: true };
         assert_eq!(Memo::from(<[u64; 2]>::from(memo)), memo);
         assert_eq!(Memo::from([0; 2]), Memo::default());
     }

@@ -67,7 +67,7 @@ impl Replay {
         if age >= within || now == LATEST {
             return Novelty::Stale;
         }
-        self.state &= !GIVEN_BACK;
+        self.state &= !(SETTLED | GIVEN_BACK);
         Novelty::Retry
     }
 

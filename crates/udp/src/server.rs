@@ -1,22 +1,21 @@
 //! The UDP server: what all its sockets share.
 //!
-//! Owns: settings, who waits for the store, the newest signed numbers. Does not own: one socket's loop (`door.rs`).
+//! Owns: settings, and one of each thing that all sockets look at. Does not own: one socket's loop (`door.rs`).
 
 use std::sync::Arc;
 
 use landfall_event::TenantId;
 use landfall_hub::{Authenticator, Hub, Marker};
-use landfall_net::{DatagramSocket, Path, Scope};
-use parking_lot::Mutex;
+use landfall_net::{DatagramSocket, Scope};
 use prometheus_client::registry::Registry;
-use slab::Slab;
 use tokio::time::Instant;
 
 use crate::UdpConfig;
 use crate::door::Door;
 use crate::guard::{Guard, Taken};
 use crate::memo::Locals;
-use crate::metrics::{Metrics, level};
+use crate::metrics::Metrics;
+use crate::unstored::UnstoredTable;
 
 /// Serves the `LF1` line on whatever sockets it is given.
 #[derive(Debug)]
@@ -82,54 +81,5 @@ impl UdpServer {
     /// A number of a device that signs was not dealt with.
     pub(crate) fn give_back(&self, taken: Option<&Taken>) {
         taken.into_iter().for_each(|taken| self.guard.give_back(taken));
-    }
-}
-
-/// A datagram that is on its way to the store.
-#[derive(Debug)]
-pub(crate) struct Unstored {
-    /// Where it came in: its ack leaves from there.
-    pub(crate) socket: Arc<DatagramSocket>,
-    pub(crate) path: Path,
-    pub(crate) ack: bool,
-    pub(crate) seq: Option<u64>,
-    pub(crate) taken: Option<Taken>,
-}
-
-/// The datagrams that wait for the store and whose fate matters here. Of all sockets together, since the hub may tell any
-/// socket of a device that has just moved from another.
-#[derive(Debug)]
-pub(crate) struct UnstoredTable {
-    waiting: Mutex<Slab<Unstored>>,
-    limit: usize,
-}
-
-impl UnstoredTable {
-    fn new(limit: usize) -> Self {
-        Self { waiting: Mutex::default(), limit }
-    }
-
-    /// Keeps a datagram and returns its token; when there is no room, gives its number back.
-    pub(crate) fn insert(&self, unstored: Unstored, metrics: &Metrics) -> Result<u64, Option<Taken>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= self.limit {
-            return Err(unstored.taken);
-        }
-        let token = waiting.insert(unstored);
-        metrics.unstored.set(level(waiting.len()));
-        Ok(u64::try_from(token).unwrap_or(u64::MAX))
-    }
-
-    /// Takes a datagram out; `None` when there is none of this token.
-    pub(crate) fn remove(&self, token: u64, metrics: &Metrics) -> Option<Unstored> {
-        let mut waiting = self.waiting.lock();
-        let unstored = waiting.try_remove(usize::try_from(token).ok()?);
-        metrics.unstored.set(level(waiting.len()));
-        unstored
-    }
-
-    /// Does anything wait that came in at `socket`?
-    pub(crate) fn has_of(&self, socket: &Arc<DatagramSocket>) -> bool {
-        self.waiting.lock().iter().any(|(_, unstored)| Arc::ptr_eq(&unstored.socket, socket))
     }
 }
