@@ -250,16 +250,6 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         }
     }
 
-    /// The peer's session is over: its observations end, and what was on its way to it fails. Its requests are answered still.
-    pub fn forget(&mut self, peer: &P) {
-        self.uploads.forget(peer);
-        self.downloads.forget(peer);
-        if let Some(slot) = self.peers.find(peer) {
-            self.end_all_observations(slot, None);
-            self.peers.release(slot);
-        }
-    }
-
     fn take_exchange(&mut self, id: ExchangeId) -> Option<Exchange> {
         let exchange = self.exchanges.remove(&id.0)?;
         // Deadlines of exchanges that are over go as soon as they are the first.

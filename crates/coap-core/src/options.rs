@@ -2,6 +2,8 @@
 //!
 //! Owns: the ordered list, the table of the options served. Does not own: what each of them does.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// The numbers of the options that are named here.
@@ -35,8 +37,15 @@ pub mod number {
 }
 
 /// The options of one message, ordered by number; equal numbers in the order in which they came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options(Vec<(u16, Bytes)>);
+
+/// Numbers and lengths: paths and queries may hold secrets.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(number, value)| (number, value.len()))).finish()
+    }
+}
 
 impl Options {
     /// No options.

@@ -2,9 +2,12 @@
 //!
 //! Owns: its fields. Does not own: how it is read from messages (the endpoint).
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::message::{Code, Token};
+use crate::uri;
 
 /// What a request asks for (RFC 7252, section 5.8); any other method is answered 4.05 by the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +47,7 @@ pub enum Observe {
 }
 
 /// A request. The same message sent again is not a second one (section 4.5).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// What to do.
     pub method: Method,
@@ -71,6 +74,27 @@ pub struct Request {
     pub no_response: u8,
 }
 
+/// Of paths, queries and payload no more than may stand in a log: a query may be a key, a segment a name that nobody should
+/// guess.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.queries.iter().map(|query| uri::pair(query).0).collect();
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("segments", &self.path.len())
+            .field("queries", &names)
+            .field("content_format", &self.content_format)
+            .field("accept", &self.accept)
+            .field("observe", &self.observe)
+            .field("payload_bytes", &self.payload.len())
+            .field("confirmable", &self.confirmable)
+            .field("token", &self.token)
+            .field("bytes", &self.bytes)
+            .field("no_response", &self.no_response)
+            .finish()
+    }
+}
+
 impl Request {
     /// Whether an answer of class 2 reaches the client; one to a registration always does.
     #[must_use]
@@ -85,5 +109,34 @@ impl Request {
             "" => Some(""),
             rest => rest.strip_prefix('='),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Options, number};
+
+    #[test]
+    fn what_is_printed_tells_no_secret() {
+        let request = Request {
+            method: Method::Post,
+            path: vec!["rd".into(), "name-s3cret".into()],
+            queries: vec!["ep=pump".into(), "key=s3cret".into(), "s3cret=".into(), "flag".into()],
+            content_format: None,
+            accept: None,
+            observe: None,
+            payload: Bytes::from_static(b"s3cret"),
+            confirmable: true,
+            token: Token::default(),
+            bytes: 0,
+            no_response: 0,
+        };
+        let printed = format!("{request:?}");
+        assert!(printed.contains(r#""ep", "key", "s3cret", "flag""#), "{printed}");
+        assert_eq!(printed.matches("s3cret").count(), 1, "but for the name of a query: {printed}");
+        let mut options = Options::new();
+        options.push(number::URI_QUERY, "key=s3cret");
+        assert_eq!(format!("{options:?}"), "[(15, 10)]");
     }
 }

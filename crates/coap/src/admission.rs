@@ -193,7 +193,6 @@ impl Door {
         let memo = Memo { lifetime_s: lifetime_s.unwrap_or(0), ..Memo::default() };
         match self.server.hub.begin_inferred(hello, memo.into(), &self.post, true) {
             Ok(peer) if self.server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
-                peer.watch(true);
                 return Some(peer);
             }
             Ok(peer) => {
@@ -258,8 +257,6 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]

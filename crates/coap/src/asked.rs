@@ -3,6 +3,7 @@
 //! Owns: the resources' paths and methods, the grammar of the queries. Does not own: who the device is (`admission.rs`), what
 //! a resource does (`resources.rs`). Pure.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -52,13 +53,24 @@ pub(crate) struct Says {
 }
 
 /// A request that can be understood.
-#[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) exchange: ExchangeId,
     pub(crate) path: Path,
     pub(crate) resource: Resource,
     pub(crate) says: Says,
     pub(crate) request: Request,
+}
+
+/// The resource is left out: the name of a registration is as good as a key.
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked")
+            .field("exchange", &self.exchange)
+            .field("path", &self.path)
+            .field("says", &self.says)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Asked {
@@ -136,7 +148,7 @@ fn seconds(value: &str) -> Result<u32, Code> {
 
 #[cfg(test)]
 mod tests {
-    use landfall_coap_core::Token;
+    use landfall_coap_core::{Endpoint, Output, Token};
 
     use super::*;
 
@@ -225,5 +237,19 @@ mod tests {
             assert_eq!(says(&[query.to_owned()]).err(), Some(Code::BAD_REQUEST), "{query:?}");
         }
         assert_eq!(says(&["ep=a".to_owned(), "ep=b".to_owned()]).err(), Some(Code::BAD_REQUEST));
+    }
+
+    #[test]
+    fn what_is_printed_tells_no_secret() {
+        let path = Path { remote: ([127, 0, 0, 1], 4000).into(), local: None };
+        let says = says(&["ep=pump".to_owned(), "key=s3cret".to_owned()]).unwrap();
+        let request = request(Method::Post, "rd/s3cret", &["ep=pump", "key=s3cret"]);
+        let mut exchanges = Endpoint::new(Arc::default(), &[0; 32]);
+        // CON POST, message id 1, Uri-Path "a".
+        exchanges.receive(0, &(), b"\x40\x02\0\x01\xb1a");
+        let Some(Output::Request { exchange, .. }) = exchanges.poll() else { panic!("no request") };
+        let asked = Asked { exchange, path, resource: Resource::Refresh("s3cret".into()), says, request };
+        let printed = format!("{asked:?}");
+        assert!(printed.contains("pump") && !printed.contains("s3cret"), "{printed}");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use landfall_coap_core::{Code, Ending, NoteFailure, NoteId, ObservationId, Observe, Response, content};
 use landfall_event::Outcome;
-use landfall_hub::{Command, PeerHandle, unix_now};
+use landfall_hub::{Command, PeerHandle, may_receive_command, unix_now};
 use landfall_net::Path;
 
 use crate::Tick;
@@ -80,6 +80,7 @@ impl Door {
             self.station(&after.peer);
             let serial = self.server.strays.take_observer(&after.peer, self.number);
             self.enter_observer(after, id, serial);
+            self.give_up_if_over(&after.peer);
         }
         self.let_sleep(&after.peer, after.sleep_s);
     }
@@ -102,6 +103,14 @@ impl Door {
         if let Some(before) = self.station(&after.peer).observer.replace(observer) {
             self.observed.remove(&before.id);
             self.endpoint.unobserve(before.id);
+        }
+    }
+
+    /// What was kept for a session that has just ended might never be told of its end: another socket tells only those that
+    /// kept something before it looked.
+    fn give_up_if_over(&mut self, peer: &PeerHandle) {
+        if peer.is_over() {
+            self.on_ended(peer);
         }
     }
 
@@ -132,17 +141,24 @@ impl Door {
             return self.finish_with(&after, command);
         }
         let full = self.waits.len() >= self.server.config.max_waiting;
-        if full || self.is_closing || until <= self.now() || after.peer.is_over() {
+        if full || self.is_closing || until <= self.now() {
             return self.finish_empty(&after);
         }
         self.waits_made += 1;
         let place = (until, self.waits_made);
-        self.station(&after.peer).waiting.push_back(place);
+        let peer = after.peer.clone();
+        self.station(&peer).waiting.push_back(place);
         self.waits.insert(place, after);
+        self.give_up_if_over(&peer);
     }
 
     fn finish_empty(&mut self, after: &After) {
-        self.respond(after.exchange, Response::new(after.code));
+        let response = Response::new(after.code);
+        let response = match &after.registration {
+            Some(name) => response.location("rd").location(name.clone()),
+            None => response,
+        };
+        self.respond(after.exchange, response);
         self.let_sleep(&after.peer, after.sleep_s);
     }
 
@@ -168,7 +184,7 @@ impl Door {
         let (now, largest) = (unix_now(), self.endpoint.limits().max_body);
         loop {
             let command = peer.next_command()?;
-            if !may_receive(peer, &command) {
+            if !may_receive_command(peer.acl(), &command) {
                 peer.settled(&command.id, Outcome::Rejected, "not-authorized");
             } else if command.payload.len() > largest {
                 peer.settled(&command.id, Outcome::Rejected, "too-large");
@@ -222,7 +238,8 @@ impl Door {
             return false;
         };
         self.server.metrics.notifications.inc();
-        peer.sent(&command.id, command.payload.len(), true);
+        // Its acknowledgement says that it is delivered; until then it may have reached nobody.
+        peer.attempted(&command.id, command.payload.len());
         if let Some(observer) = self.observer(peer, observation) {
             observer.note = Some(note);
         }
@@ -284,7 +301,7 @@ impl Door {
     /// The device has acknowledged a notification.
     pub(crate) fn on_delivered(&mut self, note: NoteId) {
         let Some(flight) = self.notes.remove(&note) else { return };
-        self.touch(&flight.peer);
+        flight.peer.touched();
         flight.peer.acknowledged(&flight.command.id);
         self.free(&flight, note);
         self.send_commands(&flight.peer);
@@ -297,7 +314,7 @@ impl Door {
         let peer = flight.peer;
         match why {
             NoteFailure::Reset => {
-                self.touch(&peer);
+                peer.touched();
                 peer.settled(&flight.command.id, Outcome::Failed, "reset");
             }
             // The device may yet be heard before the command's time is over.
@@ -380,12 +397,4 @@ fn response(code: Code, command: &Command) -> Response {
         Some(format) => response.content_format(format),
         None => response,
     }
-}
-
-/// The same filters as over MQTT, in either of the two forms that a command's topic has there.
-fn may_receive(peer: &PeerHandle, command: &Command) -> bool {
-    let acl = peer.acl();
-    ["command///req", "c///q"]
-        .iter()
-        .any(|form| acl.may_receive(&format!("{form}/{}/{}", command.id, command.name)))
 }

@@ -18,7 +18,7 @@ use landfall_coap_core::{
     Code, Endpoint, ExchangeId, NoteId, ObservationId, Output, Rejected, Request, Response,
 };
 use landfall_event::{RefusedCause, SessionId};
-use landfall_hub::{AuthError, News, PeerHandle, Post, Principal};
+use landfall_hub::{AuthError, News, Post, Principal};
 use landfall_net::{Batch, DatagramSocket, Path};
 use slab::Slab;
 use tokio::time::{Instant, Sleep};
@@ -331,10 +331,10 @@ impl Door {
     /// The device has acknowledged or reset something: it lives. No word of its own, so it moves no address, and wakes nobody
     /// who has just said that it will sleep.
     fn on_sign(&mut self, path: &Path) {
-        if let Some(peer) = self.paths.once(path).cloned()
-            && self.touch(&peer)
-        {
-            self.send_commands(&peer);
+        if let Some(peer) = self.paths.once(path).cloned() {
+            peer.touched();
+            // There may be room now for one that found none.
+            self.send_commands_here(&peer);
         }
     }
 
@@ -343,12 +343,6 @@ impl Door {
         if let Some(peer) = self.paths.once(path).cloned() {
             self.send_commands(&peer);
         }
-    }
-
-    /// A sign of life that is no word of the device; says whether commands wait.
-    pub(crate) fn touch(&self, peer: &PeerHandle) -> bool {
-        let heard = || peer.heard_from(peer.remote_address(), &self.post);
-        !peer.is_asleep() && heard().is_ok_and(|heard| heard.commands)
     }
 
     fn on_rejected(&self, path: &Path, why: Rejected) {

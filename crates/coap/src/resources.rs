@@ -26,6 +26,8 @@ pub(crate) struct After {
     pub(crate) peer: PeerHandle,
     /// The answer's, where it brings nothing else.
     pub(crate) code: Code,
+    /// The name of the registration that was made.
+    pub(crate) registration: Option<String>,
     /// Until when it waits for a command.
     pub(crate) until: Option<Tick>,
     /// From then on an answer may be too late to be one.
@@ -76,12 +78,7 @@ impl Door {
                 let after = self.after(&asked, peer);
                 self.finish(after);
             }
-            Resource::Deregister(_) => {
-                self.server.registrations.forget(peer.id());
-                peer.memo(|memo| *memo = Memo { is_registered: false, ..Memo::from(*memo) }.into());
-                peer.close(Reason::Deregistered);
-                self.respond(asked.exchange, Response::new(Code::DELETED));
-            }
+            Resource::Deregister(_) => self.deregister(&asked, peer),
             Resource::Core => self.core(&asked),
         }
         Ok(())
@@ -108,6 +105,7 @@ impl Door {
             path: asked.path,
             peer: peer.clone(),
             code,
+            registration: None,
             until: ttd_s.map(until),
             answerable,
             sleep_s: asked.says.sleep_s,
@@ -239,13 +237,37 @@ impl Door {
         self.let_sleep(&after.peer, after.sleep_s);
     }
 
+    /// A registration is made when the beginning of its session is stored.
     fn register(&mut self, asked: &Asked, peer: &PeerHandle) {
         let Some(name) = self.server.registrations.enter(peer) else {
             return self.unavailable(asked.exchange, Dropped::RegistrationsFull);
         };
         peer.memo(|memo| *memo = Memo { is_registered: true, ..Memo::from(*memo) }.into());
-        self.respond(asked.exchange, Response::new(Code::CREATED).location("rd").location(name));
-        self.let_sleep(peer, asked.says.sleep_s);
+        let (code, registration) = (Code::CREATED, Some(name));
+        let after = After { code, registration, until: None, ..self.after(asked, peer) };
+        let Some((token, entry)) = self.let_store(after) else {
+            return self.unavailable(asked.exchange, Dropped::Busy);
+        };
+        if peer.begun(token)
+            && let Some(after) = self.take_stored(entry)
+        {
+            self.finish(after);
+        }
+    }
+
+    /// The device says goodbye, and is told so when that is stored. While NATS is away, too: it may not come back to say it
+    /// again.
+    fn deregister(&mut self, asked: &Asked, peer: &PeerHandle) {
+        let after = After { code: Code::DELETED, until: None, sleep_s: None, ..self.after(asked, peer) };
+        let Some((token, entry)) = self.let_store(after) else {
+            return self.unavailable(asked.exchange, Dropped::Busy);
+        };
+        self.server.registrations.forget(peer.id());
+        peer.memo(|memo| *memo = Memo { is_registered: false, ..Memo::from(*memo) }.into());
+        if !peer.close_with(Reason::Deregistered, token) {
+            self.take_stored(entry);
+            self.respond(asked.exchange, Response::new(Code::NOT_FOUND));
+        }
     }
 
     fn forbid(&mut self, asked: &Asked, peer: &PeerHandle) {

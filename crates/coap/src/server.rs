@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use landfall_event::TenantId;
-use landfall_hub::{Authenticator, Hub};
+use landfall_hub::{Authenticator, Hub, Marker};
 use landfall_net::{DatagramSocket, Scope};
 use prometheus_client::registry::Registry;
 
 use crate::CoapConfig;
-use crate::admission::Marker;
 use crate::door::Door;
 use crate::metrics::Metrics;
 use crate::registrations::Registrations;

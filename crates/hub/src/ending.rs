@@ -410,7 +410,7 @@ impl Hub {
         session: &Session,
         slot: Slot,
         reason: Reason,
-        told: Option<Receipt>,
+        told: impl FnOnce() -> Receipt,
     ) -> bool {
         let mut shard = self.shard(session.tenant(), session.device()).lock();
         let Some(ending) = shard.close(slot, reason, self.clock.tick()) else { return false };
@@ -418,7 +418,7 @@ impl Hub {
         self.conclude(&ending, false, &mut untold);
         let Some(end) = untold.pop_front() else { return false };
         self.metrics.untold.dec();
-        self.tell_together(vec![Ended::from(end)], told.unwrap_or_else(|| Receipt::unheard(None)));
+        self.tell_together(vec![Ended::from(end)], told());
         true
     }
 }

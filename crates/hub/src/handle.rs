@@ -231,12 +231,12 @@ impl SessionHandle {
 
     /// Ends the session, unless it has ended.
     pub fn close(&self, reason: Reason) {
-        self.hub.close(&self.session, self.slot, reason, None);
+        self.hub.close(&self.session, self.slot, reason, || Receipt::unheard(None));
     }
 }
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        self.hub.close(&self.session, self.slot, Reason::ConnectionLost, None);
+        self.hub.close(&self.session, self.slot, Reason::ConnectionLost, || Receipt::unheard(None));
     }
 }

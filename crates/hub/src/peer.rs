@@ -452,14 +452,17 @@ impl PeerHandle {
 
     /// Ends the session, unless it has ended.
     pub fn close(&self, reason: Reason) {
-        self.hub.close(&self.session, self.slot, reason, None);
+        self.hub.close(&self.session, self.slot, reason, || Receipt::unheard(None));
     }
 
     /// Ends the session; the post tells the token once its `disconnected` is stored. False if it has ended already, or has
-    /// no end to tell.
+    /// no end to tell: then the token is never told.
     pub fn close_with(&self, reason: Reason, token: u64) -> bool {
         let post = self.session.lane.lock().post.clone();
-        let told = post.map(|post| Receipt::token(post, token, None));
+        let told = || match post {
+            Some(post) => Receipt::token(post, token, None),
+            None => Receipt::unheard(None),
+        };
         self.hub.close(&self.session, self.slot, reason, told)
     }
 }

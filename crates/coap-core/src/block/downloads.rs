@@ -127,11 +127,6 @@ impl<P: Clone + Eq + Hash, H: Clone> Downloads<P, H> {
         self.shelf.next_due()
     }
 
-    /// Drops everything of a peer.
-    pub fn forget(&mut self, peer: &P) {
-        self.shelf.forget(peer);
-    }
-
     /// Bodies that are kept.
     pub fn len(&self) -> usize {
         self.shelf.len()

@@ -77,14 +77,6 @@ impl<P: Clone + Eq + Hash, V> Shelf<P, V> {
         self.take_where(&peer, |entry| entry.due == due)
     }
 
-    /// Takes away everything of a peer.
-    pub(super) fn forget(&mut self, peer: &P) {
-        for entry in self.peers.remove(peer).unwrap_or_default() {
-            self.due.remove(&entry.due);
-            self.weight -= entry.weight;
-        }
-    }
-
     /// Takes away what has lain until `now`; says how many there were.
     pub(super) fn expire(&mut self, now: Tick) -> usize {
         let before = self.len();

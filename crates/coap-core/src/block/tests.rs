@@ -306,9 +306,10 @@ mod uploads {
             send(&mut uploads, 0, "a", &(body(32).slice(16..), block(1, true, 0))),
             Upload::Continue(_)
         ));
-        uploads.forget(&0);
+        let last = (body(16), block(2, false, 0));
+        assert!(matches!(send(&mut uploads, 0, "a", &last), Upload::Done { .. }));
         assert!(matches!(send(&mut uploads, 7, "a", &part), Upload::Continue(_)));
-        assert_eq!(uploads.expire(1_000), 7);
+        assert_eq!(uploads.expire(1_000), 8);
         assert!(uploads.is_empty() && uploads.bytes() == 0);
     }
 
@@ -478,8 +479,6 @@ mod downloads {
             assert!(downloads.bytes() <= LIMITS.bytes && downloads.len() <= LIMITS.bodies);
             assert!(downloads.has(&peer));
         }
-        downloads.forget(&999);
-        assert!(!downloads.has(&999));
         assert_eq!(downloads.next_timeout(), Some(1_003));
         downloads.expire(1_003);
         assert!(downloads.is_empty() && downloads.bytes() == 0);

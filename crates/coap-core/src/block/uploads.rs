@@ -168,11 +168,6 @@ impl<P: Clone + Eq + Hash> Uploads<P> {
         self.shelf.next_due()
     }
 
-    /// Drops everything of a peer.
-    pub fn forget(&mut self, peer: &P) {
-        self.shelf.forget(peer);
-    }
-
     /// Bodies that are on their way in.
     pub fn len(&self) -> usize {
         self.shelf.len()

@@ -152,10 +152,10 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     }
 
     /// Ends all observations of a peer, and fails what was to be their last word.
-    pub(super) fn end_all_observations(&mut self, slot: u32, why: Option<Ending>) {
+    pub(super) fn end_all_observations(&mut self, slot: u32, why: Ending) {
         let observations = self.peers.get(slot).map(|peer| peer.observations.clone()).unwrap_or_default();
         for observation in observations {
-            self.end_observation(Parties { slot, observation }, why);
+            self.end_observation(Parties { slot, observation }, Some(why));
         }
         self.withdraw(slot, |_| true);
     }

@@ -233,7 +233,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         self.land(slot);
         if let What::Note(note, _) = what {
             self.fail(slot, [note], NoteFailure::Silent);
-            self.end_all_observations(slot, Some(Ending::Silent));
+            self.end_all_observations(slot, Ending::Silent);
         }
         self.advance(now, slot);
     }

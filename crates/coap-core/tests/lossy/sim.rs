@@ -140,15 +140,14 @@ impl Sim {
         self.plan(after, Deed::Cut);
     }
 
-    /// Runs until every client is done, every session is forgotten, and nothing is left to do.
+    /// Runs until every client is done, every observation is ended, and nothing is left to do.
     pub(crate) fn run(&mut self) {
         self.run_until(|sim| {
             let decided = sim.notes.values().all(|note| note.fate != Fate::UnderWay);
             decided && sim.link.is_empty() && sim.agenda.is_empty() && sim.clients.iter().all(Client::is_done)
         });
-        let peers = Peer::try_from(self.clients.len()).unwrap() + self.strangers_about;
-        for peer in 0..peers {
-            self.endpoint.forget(&peer);
+        for observation in std::mem::take(&mut self.observing).into_values() {
+            self.endpoint.unobserve(observation);
             self.drain();
         }
         self.run_until(|_| false);

@@ -189,7 +189,7 @@ fn bytes_to_be_sent_are_bounded() {
         .take_while(|_| bench.endpoint.notify(bench.now, observation, content(vec![1; 1_000])).is_some())
         .count();
     assert!((7..=9).contains(&sent), "{sent}");
-    bench.endpoint.forget(&1);
+    bench.endpoint.unobserve(observation);
     bench.drain();
     assert_eq!(bench.endpoint.bytes(), 0);
 }

@@ -155,13 +155,13 @@ fn a_late_answer_to_a_registration_is_numbered_as_it_leaves() {
 }
 
 #[test]
-fn a_forgotten_peer_gets_nothing_more_but_its_answers() {
+fn who_observes_no_more_gets_nothing_but_answers() {
     let mut bench = Bench::new();
     let (observation, _) = bench.register(1, 7, b"t");
     let note = bench.endpoint.notify(bench.now, observation, content("x")).unwrap();
     bench.drain();
     let (exchange, _) = bench.ask(1, &get(8));
-    bench.endpoint.forget(&1);
+    bench.endpoint.unobserve(observation);
     assert_eq!(bench.drain(), [Output::Failed { note, peer: 1, why: NoteFailure::Ended }]);
     assert_eq!(one(&bench.respond(exchange, content("bye"))).payload, "bye");
     assert!(sent(&bench.wait(300_000)).is_empty());

@@ -37,9 +37,9 @@ fn section_4_8_the_first_timeout_differs() {
         let mut bench = Bench::new();
         for _ in 0..peer {
             // Other draws before it.
-            bench.register(99, 1, b"t");
+            let (other, _) = bench.register(99, 1, b"t");
             bench.wait(300_000);
-            bench.endpoint.forget(&99);
+            bench.endpoint.unobserve(other);
         }
         let (observation, _) = bench.register(peer, 7, b"t");
         for _ in 0..=peer {
