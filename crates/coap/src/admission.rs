@@ -154,9 +154,11 @@ impl Door {
     }
 
     fn enter(&mut self, mut asked: Box<Asked>, principal: &Principal) {
-        // Twice, since a session may end at any moment.
-        for _ in 0..2 {
+        // Twice, since a session may end at any moment. The second time it is begun without a look: one that is open is found
+        // by that too, but for one whose beginning was refused.
+        for is_second in [false, true] {
             let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Coap);
+            let open = open.filter(|_| !is_second);
             let (peer, is_new) = match open.filter(|peer| peer.transport() == Transport::Coap) {
                 Some(peer) => (peer, false),
                 None => match self.begin(&asked, principal) {
@@ -222,9 +224,9 @@ impl Door {
                 Ok(heard) => commands = heard.commands,
                 Err(_) => return Err(asked),
             }
-            self.agree(&asked, peer);
             self.doubt(peer);
         }
+        self.agree(&asked, peer);
         self.paths.note(&asked.path, peer);
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.
         let is_near = || self.server.config.trust_loopback && asked.path.remote.ip().is_loopback();

@@ -1,5 +1,7 @@
 //! The gateway's own resources: what there is, and registrations.
 
+use std::time::Duration;
+
 use landfall_testkit::coap::{CoapClient, Message, code, kind, method, option};
 
 use crate::world::{TestAuth, World};
@@ -71,6 +73,60 @@ async fn a_registration_is_a_session_from_beginning_to_end() {
     assert_eq!(world.metric("landfall_coap_registrations"), 0.0);
     assert_ne!(register(&mut device, &["ep=d", "key=k"]).await, path, "a new session, a new name");
     assert_eq!(world.story(), ["connected d", "moved d", "disconnected d deregistered", "connected d"]);
+    world.close().await;
+}
+
+/// Sends a request while nothing is stored: it is acknowledged without an answer, which comes once things are.
+async fn answer_behind_the_store(world: &World, device: &mut CoapClient, request: Message) -> Message {
+    world.bus.set_slow(true);
+    let request = Message { id: device.id(), token: device.token(), ..request };
+    device.send(&request).await;
+    let early = device.receive().await;
+    assert_eq!((early.kind, early.code), (kind::ACK, 0), "nothing is stored yet");
+    world.bus.set_slow(false);
+    let answer = device.receive().await;
+    assert_eq!((answer.kind, &answer.token), (kind::CON, &request.token));
+    device.send(&Message::empty(kind::ACK, answer.id)).await;
+    answer
+}
+
+#[tokio::test]
+async fn a_registration_and_its_end_are_told_when_they_are_stored() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let register = Message::request(method::POST).path("rd").query("ep=d");
+    let answer = answer_behind_the_store(&world, &mut device, register).await;
+    assert_eq!((answer.code, world.story()), (code(2, 1), vec!["connected d".to_owned()]));
+    let path = answer.joined(option::LOCATION_PATH, "/");
+    let answer =
+        answer_behind_the_store(&world, &mut device, Message::request(method::DELETE).path(&path)).await;
+    assert_eq!(answer.code, code(2, 2));
+    assert_eq!(world.story(), ["connected d", "disconnected d deregistered"]);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_goodbye_is_heard_while_nothing_can_be_stored() {
+    let mut world =
+        World::with(TestAuth::open(), |config, _| config.request_timeout = Duration::from_millis(200)).await;
+    let mut device = world.client().await;
+    let path = register(&mut device, &["ep=d"]).await;
+    world.bus.set_away(true);
+    assert_eq!(device.delete(&path, &[]).await.code, code(5, 3), "not stored in time");
+    assert_eq!(device.delete(&path, &[]).await.code, code(4, 4), "but it was heard");
+    world.bus.set_away(false);
+    world.told("disconnected d deregistered").await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_beginning_is_refused_is_no_registration() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    world.bus.refuse_next();
+    assert_eq!(device.post("rd", &["ep=d"], "").await.code, code(5, 3), "it may come again");
+    register(&mut device, &["ep=d"]).await;
+    assert_eq!(world.story(), ["connected d"]);
     world.close().await;
 }
 
