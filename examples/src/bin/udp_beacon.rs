@@ -24,8 +24,22 @@ struct Beacon {
 }
 
 impl Beacon {
-    /// Says one thing with the next number, signed if there is a key. The same bytes again are stored once.
+    /// Says one thing until it is stored: the same bytes again, which are stored once, and after a minute a new number.
     async fn say(&mut self, words: &str, payload: &str) -> Result<(), Box<dyn Error>> {
+        loop {
+            let (datagram, ack) = self.datagram(words, payload)?;
+            for _ in 0..30 {
+                let _ = self.socket.send(datagram.as_bytes()).await;
+                if timeout(Duration::from_secs(2), self.listen(&ack)).await.is_ok() {
+                    println!("stored: {words} {payload}");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// A datagram with the next number, signed if there is a key, and the ack that it gets.
+    fn datagram(&mut self, words: &str, payload: &str) -> Result<(String, String), Box<dyn Error>> {
         self.seq += 1;
         let mut line = format!("LF1 {} seq={} {words}", self.device, self.seq);
         if let Some(key) = &self.key {
@@ -33,14 +47,7 @@ impl Beacon {
             mac.update(format!("{line}\n{payload}").as_bytes());
             line += &format!(" sig={:x}", mac.finalize().into_bytes());
         }
-        let (datagram, ack) = (format!("{line}\n{payload}"), format!("LF1 ack seq={}", self.seq));
-        loop {
-            let _ = self.socket.send(datagram.as_bytes()).await;
-            if timeout(Duration::from_secs(2), self.listen(&ack)).await.is_ok() {
-                println!("stored: {words} {payload}");
-                return Ok(());
-            }
-        }
+        Ok((format!("{line}\n{payload}"), format!("LF1 ack seq={}", self.seq)))
     }
 
     /// Notes commands until `end` comes; without an end, until a command does.

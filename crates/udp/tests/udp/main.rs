@@ -1,6 +1,7 @@
 //! The listener on real sockets, against a hub and a store in memory: what a device gets, when, and what is published.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
+mod acks;
 mod bounds;
 mod commands;
 mod messages;

@@ -1,16 +1,18 @@
 //! A gateway with UDP only, devices on the loopback interface, and who they are.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
-use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, RefusedCause, TenantId};
+use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, RefusedCause, Stream, TenantId};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
-    Acl, AuthError, Authenticator, BoxFuture, CommandRequest, Credentials, Hub, HubConfig, Principal,
+    Acl, AuthError, Authenticator, BoxFuture, Bus, CommandRequest, Credentials, Hub, HubConfig, Principal,
+    Publication,
 };
 use landfall_net::{DatagramSettings, Datagrams, Scope};
 use landfall_udp::{UdpConfig, UdpServer};
@@ -104,8 +106,66 @@ pub(crate) fn signed(key: &str, line: &str, payload: &str) -> Vec<u8> {
     format!("{line} sig={hex}\n{payload}").into_bytes()
 }
 
+/// A bus that stores in memory, except for what it holds back of sessions' beginnings and ends.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    memory: Arc<MemoryBus>,
+    held: Mutex<Option<Vec<Publication>>>,
+}
+
+impl Held {
+    pub(crate) fn hold_connectivity(&self) {
+        self.held.lock().get_or_insert_default();
+    }
+
+    /// Stores what was held back, or refuses it for good.
+    pub(crate) fn release(&self, is_stored: bool) {
+        for held in self.held.lock().take().into_iter().flatten() {
+            if !is_stored {
+                self.memory.refuse_next();
+            }
+            self.memory.submit(held);
+        }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.lock().as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl Deref for Held {
+    type Target = MemoryBus;
+
+    fn deref(&self) -> &MemoryBus {
+        &self.memory
+    }
+}
+
+impl Bus for Held {
+    #[expect(clippy::disallowed_methods, reason = "a test, with nothing to drain")]
+    fn submit(&self, publication: Publication) {
+        match &mut *self.held.lock() {
+            None => self.memory.submit(publication),
+            Some(held) if publication.stream == Stream::Connectivity => held.push(publication),
+            // Not at once: whoever submits to a real bus is not told before he has gone on.
+            Some(_) => {
+                let memory = Arc::clone(&self.memory);
+                tokio::spawn(async move { memory.submit(publication) });
+            }
+        }
+    }
+
+    fn reply(&self, to: &str, body: Bytes) {
+        self.memory.reply(to, body);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.memory.is_ready()
+    }
+}
+
 pub(crate) struct World {
-    pub(crate) bus: Arc<MemoryBus>,
+    pub(crate) bus: Arc<Held>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) auth: Arc<Keys>,
     pub(crate) server: Arc<UdpServer>,
@@ -131,7 +191,7 @@ pub(crate) async fn world_with(
     config.refusal_interval = Duration::from_millis(20);
     of_hub(&mut config);
     let (bus, auth, mut registry) =
-        (Arc::new(MemoryBus::default()), Arc::new(Keys::default()), Registry::default());
+        (Arc::new(Held::default()), Arc::new(Keys::default()), Registry::default());
     let hub = Hub::new(config, Arc::clone(&bus) as _, &mut registry);
     let scope = Scope::new();
     hub.start(&scope);
