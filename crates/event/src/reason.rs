@@ -185,7 +185,7 @@ closed_list! {
 closed_list! {
     /// A command's one final outcome.
     Outcome {
-        /// Written to the device's transport.
+        /// Written to the device's transport, or acknowledged there where that is told anyway (CoAP notifications).
         Delivered = "delivered",
         /// The device's protocol acknowledged it (PUBACK, PUBCOMP, CoAP ACK).
         Acknowledged = "acknowledged",

@@ -77,7 +77,7 @@ impl Listener for Early {
 }
 
 impl Hub {
-    /// The device's open session in `family`.
+    /// The device's open session in `family`; none whose beginning was refused for good.
     pub fn peer(
         self: &Arc<Self>,
         tenant: &TenantId,
@@ -86,6 +86,9 @@ impl Hub {
     ) -> Option<PeerHandle> {
         let shard = self.shard(tenant, device).lock();
         let (slot, session) = shard.get(KeyRef { tenant, device, family })?;
+        if session.lane.lock().is(Flag::NeverBegan) {
+            return None;
+        }
         Some(PeerHandle { hub: Arc::clone(self), session: Arc::clone(session), slot })
     }
 
@@ -430,11 +433,6 @@ impl PeerHandle {
     /// Looks at, and may change, the listener's own 16 bytes of the session.
     pub fn memo<R>(&self, look: impl FnOnce(&mut [u64; 2]) -> R) -> R {
         look(&mut self.session.lane.lock().memo)
-    }
-
-    /// Whether the post tells of the session's end.
-    pub fn watch(&self, watched: bool) {
-        self.session.lane.lock().set(Flag::Watched, watched);
     }
 
     /// Is the session's `connected` stored? If not, the post tells the token when it is, or never will be.

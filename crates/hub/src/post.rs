@@ -24,7 +24,7 @@ pub enum News {
     },
     /// The session has commands to send; told once until [`PeerHandle::next_command`] has answered `None`.
     Commands(PeerHandle),
-    /// A [watched](PeerHandle::watch) session has ended.
+    /// A watched session has ended.
     Ended(PeerHandle, Reason),
 }
 

@@ -306,8 +306,7 @@ async fn a_drain_gives_waiting_commands_their_outcome() {
 async fn a_watched_session_tells_its_end_and_others_do_not() {
     let w = world(|config| config.idle_timeout = Duration::from_secs(30));
     w.begin("other");
-    let peer = w.begin("meter");
-    peer.watch(true);
+    let peer = w.hub.begin_inferred(hello("meter"), [0; 2], &w.post, true).unwrap();
     pass(31).await;
     let news = w.news().await;
     assert!(matches!(&news[..], [News::Ended(ended, Reason::IdleTimeout)] if ended.id() == peer.id()));
