@@ -24,30 +24,23 @@ struct Beacon {
 }
 
 impl Beacon {
-    /// Says one thing until it is stored: the same bytes again, which are stored once, and after a minute a new number.
-    async fn say(&mut self, words: &str, payload: &str) -> Result<(), Box<dyn Error>> {
+    /// Says one thing, signed if there is a key: the same bytes again are stored once, and after a minute the number is new.
+    async fn say(&mut self, words: &str, body: &str) -> Result<(), Box<dyn Error>> {
         loop {
-            let (datagram, ack) = self.datagram(words, payload)?;
+            self.seq += 1;
+            let mut line = format!("LF1 {} seq={} {words}", self.device, self.seq);
+            if let Some(key) = &self.key {
+                let mac = <Hmac<Sha256>>::new_from_slice(key.as_bytes())?.chain_update(&line);
+                line += &format!(" sig={:x}", mac.chain_update(format!("\n{body}")).finalize().into_bytes());
+            }
+            let (datagram, ack) = (format!("{line}\n{body}"), format!("LF1 ack seq={}", self.seq));
             for _ in 0..30 {
                 let _ = self.socket.send(datagram.as_bytes()).await;
-                if timeout(Duration::from_secs(2), self.listen(&ack)).await.is_ok() {
-                    println!("stored: {words} {payload}");
-                    return Ok(());
-                }
+                let Ok(()) = timeout(Duration::from_secs(2), self.listen(&ack)).await else { continue };
+                println!("stored: {words} {body}");
+                return Ok(());
             }
         }
-    }
-
-    /// A datagram with the next number, signed if there is a key, and the ack that it gets.
-    fn datagram(&mut self, words: &str, payload: &str) -> Result<(String, String), Box<dyn Error>> {
-        self.seq += 1;
-        let mut line = format!("LF1 {} seq={} {words}", self.device, self.seq);
-        if let Some(key) = &self.key {
-            let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes())?;
-            mac.update(format!("{line}\n{payload}").as_bytes());
-            line += &format!(" sig={:x}", mac.finalize().into_bytes());
-        }
-        Ok((format!("{line}\n{payload}"), format!("LF1 ack seq={}", self.seq)))
     }
 
     /// Notes commands until `end` comes; without an end, until a command does.
