@@ -248,7 +248,7 @@ impl Door {
         let Some((token, entry)) = self.let_store(after) else {
             return self.unavailable(asked.exchange, Dropped::Busy);
         };
-        if peer.begun(token)
+        if peer.begun(&self.post, token)
             && let Some(after) = self.take_stored(entry)
         {
             self.finish(after);

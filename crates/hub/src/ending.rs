@@ -109,7 +109,7 @@ impl Hub {
         // By the tracker's clock, so that a late tick makes no device more silent than it was.
         let silent_ms = ending.at.saturating_sub(session.vitals.quiet_since(ending.at));
         let silent_now_ms = self.clock.tick().saturating_sub(session.vitals.last_seen());
-        if !lane.is(Flag::NeverBegan) {
+        if !session.never_began() {
             let evidence = || self.evidence(&lane, silent_ms).map(Box::new);
             let evidence = if reason == Reason::IdleTimeout { evidence() } else { None };
             self.metrics.untold.inc();
@@ -178,7 +178,7 @@ impl Hub {
         will_now: bool,
     ) -> Option<Will> {
         let will = lane.take_will()?;
-        if reason == Reason::CredentialsRevoked || lane.is(Flag::NeverBegan) {
+        if reason == Reason::CredentialsRevoked || session.never_began() {
             return None;
         }
         if will.delay_ms == 0 || will_now || self.is_draining() {

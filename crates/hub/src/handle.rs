@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::bus::Listener;
 use crate::mailbox::Mail;
 use crate::router::{Adopted, Verdict};
-use crate::session::{Flag, Session, Uplink};
+use crate::session::{Session, Uplink};
 use crate::{Acl, BoxFuture, Command, Hub, Receipt, StoreError};
 
 /// What a message costs of the publish window beside its payload: about the size of its event's head.
@@ -119,7 +119,7 @@ impl SessionHandle {
 
     /// The session's `connected` will never be stored: it ends without an event, as it began.
     pub(crate) fn never_began(&self) {
-        self.session.lane.lock().set(Flag::NeverBegan, true);
+        self.session.beginning.lock().settle(&Err(StoreError::Closed));
     }
 
     /// While the gateway itself does not read from the device, its silence does not count.

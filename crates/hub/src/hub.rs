@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::refusals::Refusals;
 use crate::router::{Offline, Router};
-use crate::session::{Flag, Lane, Protocol, Session, Uplink, Will};
+use crate::session::{Lane, Protocol, Session, Uplink, Will};
 use crate::view::SessionView;
 use crate::wills::Wills;
 use crate::{Bus, HubConfig, Principal, Publication, Receipt, UpstreamBody};
@@ -235,7 +235,7 @@ impl Hub {
         if mailbox.is_none()
             && let Some((slot, open)) = shard.get(key)
             && open.info.transport == hello.transport
-            && !open.lane.lock().is(Flag::NeverBegan)
+            && !open.never_began()
         {
             return Ok((Arc::clone(open), slot));
         }

@@ -21,7 +21,7 @@ use crate::handle::{HEAD_BYTES, Permit};
 use crate::hub::{Hello, Hub, OpenError};
 use crate::post::News;
 use crate::router::Verdict;
-use crate::session::{Asleep, Flag, Lane, Learned, Session, Uplink};
+use crate::session::{Asleep, Flag, Lane, Learned, Session, Stage, Uplink};
 use crate::{Acl, Command, Post, Receipt, StoreError};
 
 /// The token of a session's own `connected`; a listener's tokens never come here.
@@ -49,14 +49,8 @@ struct Beginning(Arc<Session>);
 
 impl Listener for Beginning {
     fn settled(&self, _: u64, result: Result<(), StoreError>) {
-        let held = {
-            let mut lane = self.0.lane.lock();
-            lane.set(if result.is_ok() { Flag::Begun } else { Flag::NeverBegan }, true);
-            lane.take_held()
-        };
-        for (post, token, news) in held {
-            post.settled(token, result.clone().and(news));
-        }
+        let held = self.0.beginning.lock().settle(&result);
+        held.into_iter().for_each(|(post, token, news)| post.settled(token, news));
     }
 }
 
@@ -66,13 +60,10 @@ struct Early(Arc<Session>, Arc<Post>);
 
 impl Listener for Early {
     fn settled(&self, token: u64, result: Result<(), StoreError>) {
-        let mut lane = self.0.lane.lock();
-        if lane.is(Flag::Begun) || lane.is(Flag::NeverBegan) {
-            let result = if lane.is(Flag::Begun) { result } else { Err(StoreError::Closed) };
-            drop(lane);
-            return self.1.settled(token, result);
+        let now = self.0.beginning.lock().hold((Arc::clone(&self.1), token, result));
+        if let Some((post, token, news)) = now {
+            post.settled(token, news);
         }
-        lane.hold_back(Arc::clone(&self.1), token, result);
     }
 }
 
@@ -86,7 +77,7 @@ impl Hub {
     ) -> Option<PeerHandle> {
         let shard = self.shard(tenant, device).lock();
         let (slot, session) = shard.get(KeyRef { tenant, device, family })?;
-        if session.lane.lock().is(Flag::NeverBegan) {
+        if session.never_began() {
             return None;
         }
         Some(PeerHandle { hub: Arc::clone(self), session: Arc::clone(session), slot })
@@ -260,7 +251,7 @@ impl PeerHandle {
     /// its lane knows.
     fn over(&self, lane: &Lane) -> Option<Reason> {
         let by_tracker = || self.session.vitals.is_over().then_some(Reason::IdleTimeout);
-        let never_began = || lane.is(Flag::NeverBegan).then_some(Reason::ConnectionLost);
+        let never_began = || self.session.never_began().then_some(Reason::ConnectionLost);
         lane.ended.or_else(by_tracker).or_else(never_began)
     }
 
@@ -358,7 +349,7 @@ impl PeerHandle {
         let receipt = match (token, &lane.post) {
             (Some(token), Some(post)) => {
                 let post = Arc::clone(post);
-                let hearer = if lane.is(Flag::Begun) {
+                let hearer = if self.session.stage() == Stage::Begun {
                     post as Arc<dyn Listener>
                 } else {
                     Arc::new(Early(Arc::clone(&self.session), post))
@@ -435,15 +426,16 @@ impl PeerHandle {
         look(&mut self.session.lane.lock().memo)
     }
 
-    /// Is the session's `connected` stored? If not, the post tells the token when it is, or never will be.
-    pub fn begun(&self, token: u64) -> bool {
-        let mut lane = self.session.lane.lock();
-        let Some(post) = lane.post.clone().filter(|_| !lane.is(Flag::Begun)) else { return true };
-        if lane.is(Flag::NeverBegan) {
-            drop(lane);
-            post.settled(token, Err(StoreError::Closed));
-        } else {
-            lane.hold_back(post, token, Ok(()));
+    /// Is the session's `connected` stored? If not, `post` tells the token when it is, or never will be.
+    pub fn begun(&self, post: &Arc<Post>, token: u64) -> bool {
+        let mut beginning = self.session.beginning.lock();
+        if beginning.is_begun() {
+            return true;
+        }
+        let now = beginning.hold((Arc::clone(post), token, Ok(())));
+        drop(beginning);
+        if let Some((post, token, news)) = now {
+            post.settled(token, news);
         }
         false
     }

@@ -114,29 +114,70 @@ struct Extra {
     commands: Option<Box<Commands>>,
     asleep: Option<Asleep>,
     learned: Option<Learned>,
-    /// Tokens whose news waits until `connected` is stored.
-    held: Vec<(Arc<Post>, u64, Result<(), StoreError>)>,
 }
 
 impl Extra {
     fn is_empty(&self) -> bool {
-        let Self { remote_id, will, commands, asleep, learned, held } = self;
-        let names = remote_id.is_none() && will.is_none();
-        names && commands.is_none() && asleep.is_none() && learned.is_none() && held.is_empty()
+        let Self { remote_id, will, commands, asleep, learned } = self;
+        remote_id.is_none() && will.is_none() && commands.is_none() && asleep.is_none() && learned.is_none()
+    }
+}
+
+/// How far a session's `connected` has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// On its way to the store.
+    #[default]
+    Submitted,
+    /// Stored.
+    Begun,
+    /// Refused for good, so the session has no end to tell either.
+    NeverBegan,
+}
+
+/// News for a listener.
+type Held = (Arc<Post>, u64, Result<(), StoreError>);
+
+/// A session's beginning, and the news that waits for it. Its lock is taken last: a bus may tell at any moment.
+#[derive(Debug, Default)]
+pub(crate) struct Beginning {
+    stage: Stage,
+    #[expect(clippy::box_collection, reason = "nearly all sessions have begun, and pay one word")]
+    held: Option<Box<Vec<Held>>>,
+}
+
+impl Beginning {
+    /// Gives the news back when it can be told now, else keeps it until the beginning is settled.
+    pub(crate) fn hold(&mut self, news: Held) -> Option<Held> {
+        match self.stage {
+            Stage::Begun => Some(news),
+            Stage::NeverBegan => Some((news.0, news.1, Err(StoreError::Closed))),
+            Stage::Submitted => {
+                self.held.get_or_insert_default().push(news);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn is_begun(&self) -> bool {
+        self.stage == Stage::Begun
+    }
+
+    /// `connected` is stored, or never will be: what waited for that.
+    pub(crate) fn settle(&mut self, result: &Result<(), StoreError>) -> Vec<Held> {
+        self.stage = if result.is_ok() { Stage::Begun } else { Stage::NeverBegan };
+        let held = self.held.take().into_iter().flat_map(|held| *held);
+        held.map(|(post, token, news)| (post, token, result.clone().and(news))).collect()
     }
 }
 
 /// What is true or not of a session, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flag {
-    /// Its `connected` is stored.
-    Begun = 1,
-    /// Its `connected` was refused for good, so it has no end to tell either.
-    NeverBegan = 2,
     /// The listener wants to hear of the end.
-    Watched = 4,
+    Watched = 1,
     /// The listener knows that there are commands.
-    Told = 8,
+    Told = 2,
 }
 
 /// The order of one session's events: whoever holds its lock numbers and submits.
@@ -194,18 +235,6 @@ impl Lane {
 
     pub(crate) fn set(&mut self, flag: Flag, on: bool) {
         if on { self.flags |= flag as u8 } else { self.flags &= !(flag as u8) }
-    }
-
-    /// The token is told once `connected` is stored.
-    pub(crate) fn hold_back(&mut self, post: Arc<Post>, token: u64, result: Result<(), StoreError>) {
-        self.extra().held.push((post, token, result));
-    }
-
-    /// What was held back.
-    pub(crate) fn take_held(&mut self) -> Vec<(Arc<Post>, u64, Result<(), StoreError>)> {
-        let held = self.extra.as_mut().map(|extra| std::mem::take(&mut extra.held));
-        self.tidy();
-        held.unwrap_or_default()
     }
 
     fn extra(&mut self) -> &mut Extra {
@@ -336,6 +365,7 @@ pub(crate) struct Session {
     pub(crate) vitals: Vitals,
     pub(crate) acl: Arc<Acl>,
     pub(crate) lane: Mutex<Lane>,
+    pub(crate) beginning: Mutex<Beginning>,
     /// Of a session with a task of its own; one without hears by its lane's post.
     pub(crate) mailbox: Option<Box<Mailbox>>,
 }
@@ -372,7 +402,8 @@ impl Session {
         if *hello.remote_id != *info.device.as_str() {
             lane.extra().remote_id = Some(hello.remote_id);
         }
-        Self { info, vitals: Vitals::new(now), acl: hello.principal.acl, lane: Mutex::new(lane), mailbox }
+        let (vitals, acl) = (Vitals::new(now), hello.principal.acl);
+        Self { info, vitals, acl, lane: Mutex::new(lane), beginning: Mutex::default(), mailbox }
     }
 
     pub(crate) fn tenant(&self) -> &TenantId {
@@ -381,6 +412,15 @@ impl Session {
 
     pub(crate) fn device(&self) -> &DeviceId {
         &self.info.device
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.beginning.lock().stage
+    }
+
+    /// `connected` was refused for good.
+    pub(crate) fn never_began(&self) -> bool {
+        self.stage() == Stage::NeverBegan
     }
 
     /// Its device does not connect: nobody but silence ends it.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -358,12 +359,15 @@ async fn the_listener_keeps_its_own_words_with_the_session() {
     w.scope.drain(Duration::from_secs(1)).await;
 }
 
-/// A bus that stores nothing until it is told to.
+/// A bus that stores nothing until it is told to; one that is closed says so at once.
 #[derive(Debug, Default)]
-struct Slow(Mutex<Vec<Publication>>);
+struct Slow(Mutex<Vec<Publication>>, AtomicBool);
 
 impl Bus for Slow {
     fn submit(&self, publication: Publication) {
+        if self.1.load(Ordering::Relaxed) {
+            return publication.receipt.refused(StoreError::Closed);
+        }
         self.0.lock().unwrap().push(publication);
     }
 
@@ -404,19 +408,31 @@ async fn an_acknowledgement_means_that_the_session_is_stored_too() {
     let (bus, w) = slow(|_| {});
     let peer = w.begin("meter");
     peer.upstream(uplink("on"), Some(5), peer.try_admit(2).unwrap()).unwrap();
-    assert!(!peer.begun(6));
+    assert!(!peer.begun(&w.post, 6));
     assert_eq!(bus.store(Stream::Messages).len(), 1);
     assert!(w.news().await.is_empty(), "the message is stored, its session's beginning is not");
     assert_eq!(bus.store(Stream::Connectivity).len(), 1);
     let told: Vec<_> = w.news().await.into_iter().map(|news| format!("{news:?}")).collect();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told.iter().all(|news| news.contains("Ok(())")));
-    assert!(peer.begun(7));
+    assert!(peer.begun(&w.post, 7));
     assert!(peer.close_with(Reason::ClientClosed, 8));
     assert!(w.news().await.is_empty());
     assert_eq!(bus.store(Stream::Connectivity)[0]["reason"], "client-closed");
     assert!(matches!(w.news().await[..], [News::Settled { token: 8, result: Ok(()) }]));
     assert!(!peer.close_with(Reason::ClientClosed, 9));
+    w.scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_refuses_at_once_holds_nobody_up() {
+    let (bus, w) = slow(|_| {});
+    let peer = w.begin("meter");
+    bus.1.store(true, Ordering::Relaxed);
+    peer.upstream(uplink("on"), Some(5), peer.try_admit(2).unwrap()).unwrap();
+    assert!(w.news().await.is_empty());
+    bus.store(Stream::Connectivity);
+    assert!(matches!(w.news().await[..], [News::Settled { token: 5, result: Err(StoreError::Closed) }]));
     w.scope.drain(Duration::from_secs(1)).await;
 }
 

@@ -113,9 +113,9 @@ impl Recorder {
         self.seen.lock().expect("nobody panics while holding it").clone()
     }
 
-    /// All of one kind about one device so far.
+    /// All of one kind about one device so far; an end that came as one of many as if it had been told alone.
     pub fn of(&self, kind: &str, device: &str) -> Vec<Arc<Seen>> {
-        self.all().into_iter().filter(|event| event.kind() == kind && event.is_about(device)).collect()
+        about(&self.all(), kind, device)
     }
 
     /// Waits for the first event of a kind about a device.
@@ -132,8 +132,8 @@ impl Recorder {
         matches: impl Fn(&Seen) -> bool,
     ) -> Arc<Seen> {
         let what = format!("{kind} of {device:?} {what}");
-        self.find(PATIENCE, &what, |event| event.kind() == kind && event.is_about(device) && matches(event))
-            .await
+        let first = |all: &[Arc<Seen>]| about(all, kind, device).into_iter().find(|event| matches(event));
+        self.wait(PATIENCE, &what, first).await
     }
 
     /// Waits until there are `count` events of a kind about a device, and returns them.
@@ -201,6 +201,18 @@ impl Recorder {
         let from = lines.len().saturating_sub(60);
         lines[from..].join("\n")
     }
+}
+
+fn about(all: &[Arc<Seen>], kind: &str, device: &str) -> Vec<Arc<Seen>> {
+    let told = all.iter().filter(|event| event.kind() == kind && event.is_about(device));
+    let each = told.flat_map(|event| match event.json["sessions"].as_array() {
+        Some(many) => {
+            let its = many.iter().filter(|one| one["endpointId"] == device);
+            its.map(|one| Arc::new(Seen { json: one.clone(), ..Seen::clone(event) })).collect()
+        }
+        None => vec![Arc::clone(event)],
+    });
+    each.collect()
 }
 
 fn ends(all: &[Arc<Seen>], device: &str, transport: &str) -> Vec<Seen> {

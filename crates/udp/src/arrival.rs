@@ -349,7 +349,7 @@ impl Door {
         let Some(token) = self.wait(arrival, true, None) else {
             return self.drop_for(Dropped::UnstoredFull, arrival);
         };
-        if peer.begun(token) {
+        if peer.begun(&self.post, token) {
             peer.memo(|memo| *memo = Memo { is_begun: true, ..Memo::from(*memo) }.into());
             self.no_longer_wait(arrival, token);
             self.nothing_to_store(arrival);
