@@ -39,13 +39,11 @@ impl CoapServer {
     ) -> Arc<Self> {
         let metrics = Metrics::default();
         metrics.register(registry);
-        #[expect(clippy::expect_used, reason = "a constant")]
-        let tenant = "default".parse().expect("a valid tenant");
         Arc::new(Self {
             marker: Marker::random(),
             registrations: Registrations::new(config.max_registrations, metrics.registrations.clone()),
             strays: Strays::default(),
-            tenant,
+            tenant: TenantId::default(),
             config,
             hub,
             auth,

@@ -120,6 +120,18 @@ text_id! {
     /// A tenant: 1..=128 bytes of UTF-8 without control characters.
     TenantId, free_text
 }
+
+impl TenantId {
+    /// The tenant of whoever names none.
+    pub const DEFAULT: &str = "default";
+}
+
+impl Default for TenantId {
+    fn default() -> Self {
+        Self(ArcStr::from(Self::DEFAULT))
+    }
+}
+
 text_id! {
     /// The name that all replicas share (Kaa: service instance name): one subject token.
     InstanceName, token

@@ -93,7 +93,7 @@ impl Hub {
     }
 
     /// Closes a session's lane: its commands' outcomes and its will are published, its connection is told, its own end is
-    /// left to be told. The caller holds the device's shard, and `untold` is that shard's.
+    /// left in `untold`. The caller holds the device's shard, and tells it before it gives that up or leaves it there.
     pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut VecDeque<Untold>) {
         let (session, reason) = (&ending.tag, ending.reason);
         let now = self.clock.unix();

@@ -314,11 +314,7 @@ impl PeerHandle {
         let permit = self.try_admit(HEAD_BYTES);
         let now = self.hub.clock.tick();
         // It has spoken, or it could not announce anything.
-        let terms = match lane.asleep() {
-            Some(_) => self.wake(&mut lane, now),
-            None => Some(now_terms),
-        };
-        let Some(terms) = terms else { return };
+        let terms = self.wake(&mut lane, now).unwrap_or(now_terms);
         let silence_ms = terms.silence_ms.map(|ms| ms.saturating_add(sleep_ms));
         shard.set_terms(self.slot, Terms { silence_ms, ..terms });
         lane.fall_asleep(Asleep { since: now, terms, told: permit.is_some() });

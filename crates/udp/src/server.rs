@@ -45,15 +45,13 @@ impl UdpServer {
     ) -> Arc<Self> {
         let metrics = Metrics::default();
         metrics.register(registry);
-        #[expect(clippy::expect_used, reason = "a constant")]
-        let tenant = "default".parse().expect("a valid tenant");
         Arc::new(Self {
             guard: Guard::new(config.max_signed_devices, config.retry_within),
             start: Instant::now(),
             marker: Marker::random(),
             locals: Locals::default(),
             unstored: UnstoredTable::new(config.max_unstored),
-            tenant,
+            tenant: TenantId::default(),
             no_topic: "".into(),
             config,
             hub,

@@ -15,7 +15,6 @@ use landfall_event::{DeviceId, TenantId, TopicFilter};
 use landfall_hub::Acl;
 
 use super::password::{self, Digest, StoredPassword};
-use super::{DEFAULT_TENANT, default_tenant};
 use crate::document::{self, Entry, Value};
 use crate::settings::{Problem, Problems, parse_duration};
 
@@ -262,7 +261,7 @@ impl Parser<'_> {
             Err(problem) => return self.wrong(at, problem),
         };
         if self.problems.len() == before {
-            let tenant = fields.tenant.unwrap_or_else(default_tenant);
+            let tenant = fields.tenant.unwrap_or_default();
             let of_tenant = self.tenants.get(&tenant).and_then(|(silence, _)| *silence);
             let spec = Spec {
                 tenant,
@@ -294,7 +293,7 @@ impl Parser<'_> {
     fn enter(&mut self, at: usize, spec: Spec) {
         let key = (spec.tenant.clone(), spec.id.clone());
         let mut users = vec![format!("{}@{}", spec.id, spec.tenant)];
-        if spec.tenant.as_str() == DEFAULT_TENANT {
+        if spec.tenant.as_str() == TenantId::DEFAULT {
             users.push(spec.id.to_string());
         }
         let names = users.iter().map(|user| format!("the user name {user:?}"));

@@ -23,14 +23,6 @@ pub use devices::DevicesAuth;
 pub use open::OpenAuth;
 pub(crate) use password::hash as hash_password;
 
-/// The tenant of whoever names none.
-pub(crate) const DEFAULT_TENANT: &str = "default";
-
-#[expect(clippy::expect_used, reason = "the constant is a valid tenant")]
-pub(crate) fn default_tenant() -> TenantId {
-    DEFAULT_TENANT.parse().expect("a valid tenant")
-}
-
 /// The authenticator that the settings ask for.
 #[derive(Debug)]
 pub enum Auth {

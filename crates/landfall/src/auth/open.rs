@@ -6,8 +6,6 @@ use landfall_event::{DeviceId, Family, IdentifiedBy, RefusedCause, TenantId};
 use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
 use tokio::sync::watch;
 
-use super::default_tenant;
-
 /// Believes what a device calls itself and allows everything. Passwords, keys and signatures are not looked at.
 #[derive(Debug)]
 pub struct OpenAuth {
@@ -21,7 +19,7 @@ impl OpenAuth {
     pub fn new() -> Self {
         let all: Vec<_> = "#".parse().into_iter().collect();
         let acl = Arc::new(Acl { publish: all.clone(), subscribe: all });
-        Self { tenant: default_tenant(), acl, changes: watch::Sender::new(0) }
+        Self { tenant: TenantId::default(), acl, changes: watch::Sender::new(0) }
     }
 
     fn believe(&self, credentials: &Credentials) -> Option<Principal> {

@@ -11,7 +11,6 @@ use super::line::{duration, name};
 use super::output::{Output, remark};
 use crate::Failure;
 use crate::admin::{KickReply, SessionsReply};
-use crate::auth::DEFAULT_TENANT;
 use crate::settings::Settings;
 use crate::text::{shortened, visible, visible_json};
 
@@ -31,7 +30,7 @@ pub(super) struct KickArgs {
     /// The device's id.
     device: DeviceId,
     /// The device's tenant.
-    #[arg(long, default_value = DEFAULT_TENANT)]
+    #[arg(long, default_value = TenantId::DEFAULT)]
     tenant: TenantId,
 }
 

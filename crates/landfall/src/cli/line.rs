@@ -10,10 +10,9 @@ use landfall_event::wire::{
     Awake, Body, Connected, Dormant, Downstream, Ended, Event, Moved, Payload, Refused, Service,
     ServiceDetails, Session, Upstream,
 };
-use landfall_event::{Initiator, ServiceKind};
+use landfall_event::{Initiator, ServiceKind, TenantId};
 
 use super::output::{Colour, Output};
-use crate::auth::DEFAULT_TENANT;
 use crate::text::{shortened, visible};
 
 /// Characters of a payload that are shown.
@@ -58,7 +57,7 @@ fn colour(body: &Body) -> Colour {
 /// A device for people: its tenant is named unless it is the default one.
 pub(super) fn name(tenant: &str, device: &str) -> String {
     let device = shortened(device, NAME);
-    if tenant == DEFAULT_TENANT {
+    if tenant == TenantId::DEFAULT {
         visible(&device).into_owned()
     } else {
         format!("{}@{}", visible(&device), visible(&shortened(tenant, NAME)))

@@ -15,7 +15,6 @@ use super::client::{self, Connection};
 use super::line::line;
 use super::output::Output;
 use crate::Failure;
-use crate::auth::DEFAULT_TENANT;
 use crate::settings::{Settings, parse_duration};
 use crate::text::{visible, visible_json};
 
@@ -37,7 +36,7 @@ pub(super) struct SendArgs {
     /// The payload; `-` reads it from standard input.
     payload: String,
     /// The device's tenant.
-    #[arg(long, default_value = DEFAULT_TENANT)]
+    #[arg(long, default_value = TenantId::DEFAULT)]
     tenant: TenantId,
     /// How long the command may wait for the device [default: 10s].
     #[arg(long, value_name = "DURATION", value_parser = ttl)]
