@@ -22,7 +22,7 @@ impl Secret {
         Self(bytes)
     }
 
-    /// The bytes, for comparing only.
+    /// The bytes, for comparing and as the key of a handshake only.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -139,6 +139,14 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
         &'a self,
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Principal, AuthError>>;
+
+    /// The key of a PSK identity (RFC 4279, section 2), and who it proves its holder to be. `shown.username` is the identity,
+    /// `device` or `device@tenant`; `shown.client_id` is the same text. Whether the device has the key is found out by whoever
+    /// asks. May take its time: only this device waits.
+    ///
+    /// # Errors
+    /// [`RefusedCause::UnknownDevice`] where nobody has this identity, or whoever has it has no key.
+    fn psk<'a>(&'a self, shown: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>>;
 
     /// Does what was found out then still hold? Asked when a session has just begun: credentials may have been withdrawn
     /// while it was on its way.

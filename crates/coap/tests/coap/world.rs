@@ -13,7 +13,7 @@ use landfall_event::{Family, IdentifiedBy, Incarnation, Origin, RefusedCause, Te
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
     Acl, AuthError, Authenticator, BoxFuture, Bus, CommandRequest, Credentials, Hub, HubConfig, PeerHandle,
-    Principal, Publication,
+    Principal, Publication, Secret,
 };
 use landfall_net::{DatagramSettings, Datagrams, Scope};
 use landfall_testkit::coap::{CoapClient, Message};
@@ -136,6 +136,21 @@ impl Authenticator for TestAuth {
                 go.notified().await;
             }
             self.check(shown)
+        })
+    }
+
+    /// A device's key is its PSK too.
+    fn psk<'a>(&'a self, shown: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>> {
+        Box::pin(async move {
+            let identity = shown.username.as_deref().unwrap();
+            let device = identity.split_once('@').map_or(identity, |(device, _)| device);
+            let key = self.keys.as_ref().and_then(|keys| keys.get(device));
+            let key = key.ok_or(AuthError::Refused(RefusedCause::UnknownDevice))?;
+            let key = Secret::new(Bytes::copy_from_slice(key.as_bytes()));
+            let shown =
+                Credentials { client_id: device.into(), password: Some(key.clone()), ..shown.clone() };
+            let principal = self.authenticate(&shown).await?;
+            Ok((key, Principal { identified_by: IdentifiedBy::Psk, ..principal }))
         })
     }
 

@@ -173,6 +173,15 @@ impl DevicesAuth {
         }
     }
 
+    /// Whoever is not known, and whoever has no key, is told from the others by nothing but the answer: one look each.
+    fn key_of(&self, shown: &Credentials) -> Result<(Secret, Principal), AuthError> {
+        let table = self.table();
+        let device = shown.username.as_ref().and_then(|name| table.user(name));
+        let key = device.and_then(|device| device.spec.psk.as_ref().map(|key| (device, key)));
+        key.map(|(device, key)| (key.clone(), principal(device, IdentifiedBy::Psk)))
+            .ok_or(AuthError::Refused(RefusedCause::UnknownDevice))
+    }
+
     /// Is it this device's password? A no takes as long for a device that is not known, has no password, or has a plain one
     /// as for one whose hash has the file's costliest parameters.
     async fn verify(
@@ -280,5 +289,9 @@ impl Authenticator for DevicesAuth {
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Principal, AuthError>> {
         Box::pin(self.identify(credentials))
+    }
+
+    fn psk<'a>(&'a self, shown: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>> {
+        Box::pin(std::future::ready(self.key_of(shown)))
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use argon2::Params;
 use landfall_event::{DeviceId, TenantId, TopicFilter};
-use landfall_hub::Acl;
+use landfall_hub::{Acl, Secret};
 
 use super::password::{self, Digest, StoredPassword};
 use crate::document::{self, Entry, Value};
@@ -41,23 +41,13 @@ pub(super) struct Spec {
     pub(super) tenant: TenantId,
     pub(super) id: DeviceId,
     pub(super) password: Option<StoredPassword>,
-    /// Checked now, used by DTLS.
-    psk: Option<Psk>,
+    /// The pre-shared key, for DTLS.
+    pub(super) psk: Option<Secret>,
     certificate: Option<CertificateName>,
     pub(super) app_version: String,
     /// The device's own, else its tenant's.
     pub(super) keep_alive: Option<Duration>,
     acl: Acl,
-}
-
-/// A pre-shared key. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-struct Psk(Vec<u8>);
-
-impl std::fmt::Debug for Psk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Psk(..)")
-    }
 }
 
 /// A device of the file.
@@ -332,7 +322,7 @@ struct Fields {
     id: Option<DeviceId>,
     tenant: Option<TenantId>,
     password: Option<StoredPassword>,
-    psk: Option<Psk>,
+    psk: Option<Secret>,
     certificate: Option<CertificateName>,
     app_version: Option<String>,
     keep_alive: Option<Duration>,
@@ -426,9 +416,9 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     )
 }
 
-fn psk(value: &Value) -> Option<Psk> {
+fn psk(value: &Value) -> Option<Secret> {
     let Value::Text(text) = value else { return None };
-    hex(text).filter(|key| (1..=64).contains(&key.len())).map(Psk)
+    hex(text).filter(|key| (1..=64).contains(&key.len())).map(|key| Secret::new(key.into()))
 }
 
 fn certificate(value: &Value) -> Option<CertificateName> {

@@ -13,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 use landfall_event::{DeviceId, TenantId};
-use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
+use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal, Secret};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,13 @@ impl Authenticator for Auth {
         match self {
             Self::Open(open) => open.authenticate(credentials),
             Self::Devices(devices) => devices.authenticate(credentials),
+        }
+    }
+
+    fn psk<'a>(&'a self, shown: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>> {
+        match self {
+            Self::Open(open) => open.psk(shown),
+            Self::Devices(devices) => devices.psk(shown),
         }
     }
 

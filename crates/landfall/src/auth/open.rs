@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use landfall_event::{DeviceId, Family, IdentifiedBy, RefusedCause, TenantId};
-use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
+use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal, Secret};
 use tokio::sync::watch;
 
 /// Believes what a device calls itself and allows everything. Passwords, keys and signatures are not looked at.
@@ -63,6 +63,12 @@ impl Authenticator for OpenAuth {
     ) -> BoxFuture<'a, Result<Principal, AuthError>> {
         let principal = self.believe(credentials).ok_or(AuthError::Refused(RefusedCause::Malformed));
         Box::pin(std::future::ready(principal))
+    }
+
+    /// Keys stand in the file of devices only.
+    fn psk<'a>(&'a self, _: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>> {
+        let nobody = AuthError::Refused(RefusedCause::UnknownDevice);
+        Box::pin(std::future::ready(Err(nobody)))
     }
 
     fn still_holds(&self, _: &TenantId, _: &DeviceId, _: &Arc<Acl>) -> bool {

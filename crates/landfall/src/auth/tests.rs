@@ -200,6 +200,53 @@ async fn a_certificate_proves_the_device_by_name_or_by_fingerprint() {
     assert_eq!(name(&auth, &user("a", "")).await, Err(RefusedCause::BadCredentials), "a has no password");
 }
 
+#[tokio::test]
+async fn a_psk_identity_is_a_user_name_and_gets_the_key_that_the_device_must_have() {
+    let key = "00112233445566778899aabbccddeeff";
+    let world = World::new(&format!(
+        "[[device]]\nid = \"pump-17\"\npsk = \"{key}\"\nkeep_alive = \"60s\"\n[[device]]\nid = \"pump-17\"\n\
+         tenant = \"acme\"\npsk = \"{}\"\n[[device]]\nid = \"by-password\"\npassword = \"{}\"\n",
+        "AB".repeat(64),
+        hash_of("secret")
+    ));
+    let auth = world.auth();
+    auth.forbid_hashing();
+    let identity = |identity: &str| Credentials {
+        transport: Transport::Coaps,
+        client_id: identity.into(),
+        username: Some(identity.into()),
+        ..nobody()
+    };
+    for (shown, first, length, tenant) in [
+        ("pump-17", 0x00, 16, "default"),
+        ("pump-17@default", 0x00, 16, "default"),
+        ("pump-17@acme", 0xab, 64, "acme"),
+    ] {
+        let (key, principal) = auth.psk(&identity(shown)).await.unwrap();
+        assert_eq!((key.expose()[0], key.expose().len()), (first, length), "{shown}");
+        assert_eq!((principal.device.as_str(), principal.tenant.as_str()), ("pump-17", tenant));
+        assert_eq!(principal.identified_by, IdentifiedBy::Psk);
+        assert!(auth.still_holds(&principal.tenant, &principal.device, &principal.acl));
+    }
+    assert_eq!(
+        auth.psk(&identity("pump-17")).await.unwrap().1.keep_alive,
+        Some(Duration::from_secs(60)),
+        "it is the same principal as any other way"
+    );
+    for shown in ["pump-18", "pump-17@", "@acme", "", "by-password"] {
+        let refused = auth.psk(&identity(shown)).await.unwrap_err();
+        assert_eq!(refused, AuthError::Refused(RefusedCause::UnknownDevice), "{shown:?}");
+        assert!(OpenAuth::new().psk(&identity(shown)).await.is_err(), "{shown:?}");
+    }
+    let printed = format!("{:?}", file::read(&world.path).unwrap());
+    assert!(printed.contains("psk: Some(Secret(..))"), "{printed}");
+    assert_eq!(
+        name(&world.auth(), &user("pump-17", key)).await,
+        Err(RefusedCause::BadCredentials),
+        "a PSK is no password"
+    );
+}
+
 async fn acl_of(text: &str) -> Arc<landfall_hub::Acl> {
     let world = World::new(text);
     let id: String = text.split("id = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, TenantId};
-use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal};
+use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, RefusedCause, TenantId};
+use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal, Secret};
 
 /// Believes what a device calls itself, and allows everything.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ impl Authenticator for Anybody {
                 keep_alive: None,
             })
         })
+    }
+
+    fn psk<'a>(&'a self, _: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>> {
+        Box::pin(async { Err(AuthError::Refused(RefusedCause::UnknownDevice)) })
     }
 
     fn still_holds(&self, _: &TenantId, _: &DeviceId, _: &Arc<Acl>) -> bool {

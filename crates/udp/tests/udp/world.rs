@@ -12,7 +12,7 @@ use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, RefusedCause, 
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
     Acl, AuthError, Authenticator, BoxFuture, Bus, CommandRequest, Credentials, Hub, HubConfig, Principal,
-    Publication,
+    Publication, Secret,
 };
 use landfall_net::{DatagramSettings, Datagrams, Scope};
 use landfall_udp::{UdpConfig, UdpServer};
@@ -84,6 +84,18 @@ impl Authenticator for Keys {
                 }),
                 keep_alive: Some(Duration::from_secs(77)),
             })
+        })
+    }
+
+    /// The one key is every device's PSK too.
+    fn psk<'a>(&'a self, c: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>> {
+        Box::pin(async move {
+            let identity = c.username.as_deref().unwrap();
+            let device = identity.split_once('@').map_or(identity, |(device, _)| device);
+            let key = Secret::new(Bytes::from_static(KEY.as_bytes()));
+            let shown = Credentials { client_id: device.into(), password: Some(key.clone()), ..c.clone() };
+            let principal = self.authenticate(&shown).await?;
+            Ok((key, Principal { identified_by: IdentifiedBy::Psk, ..principal }))
         })
     }
 
