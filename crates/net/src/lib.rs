@@ -1,8 +1,9 @@
 //! Sockets and handshakes: everything between a listening address and bytes that a protocol can be spoken in.
 //!
 //! Owns: [`Scope`] (the only place where tasks start), [`Endpoint`] and [`DatagramEndpoint`] addresses, the one accept
-//! loop ([`Listener`]), connection limits ([`Gate`]), TLS ([`Tls`]), the WebSocket upgrade ([`ws`]), reading without a
-//! held buffer ([`exchange`]), and datagrams that are answered the way that they came ([`Datagrams`]). Does not own: any device protocol, who a device is, or an event.
+//! loop ([`Listener`]), connection limits ([`Gate`]), TLS ([`Tls`]), the files of DTLS ([`DtlsFiles`]), the WebSocket
+//! upgrade ([`ws`]), reading without a held buffer ([`exchange`]), and datagrams that are answered the way that they came
+//! ([`Datagrams`]). Does not own: any device protocol, who a device is, or an event.
 
 mod accept;
 mod datagram;
@@ -19,4 +20,7 @@ pub use endpoint::{BindError, DatagramEndpoint, DatagramKind, Endpoint, Endpoint
 pub use limit::{Gate, LimitReached, Limits, Permit};
 pub use scope::{Drained, Scope};
 pub use stream::{Exchanged, READ_CHUNK, Stream, close, exchange, poll_receive, receive};
-pub use tls::{ClientAuth, PeerCertificate, Tls, TlsError, TlsSettings, TlsStream};
+pub use tls::{
+    ClientAuth, DtlsFiles, DtlsKeys, DtlsSettings, PeerCertificate, PemFile, Tls, TlsError, TlsSettings,
+    TlsStream,
+};

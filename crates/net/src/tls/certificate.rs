@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// A client certificate that was verified against `tls.client_ca`.
+/// A client certificate that was verified against the `client_ca` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// The subject's common name. None when it has none, an empty one, or more than one: which counts would be a guess.

@@ -1,24 +1,29 @@
-//! TLS 1.2 and 1.3 for stream listeners, from PEM files, replaceable while running.
+//! TLS 1.2 and 1.3 for stream listeners, from PEM files, replaceable while running; and the same files for DTLS.
 //!
 //! Owns: the settings' meaning, the server configuration, its reload, what a verified client certificate says.
-//! Does not own: the handshake's deadline (`accept`), and what a certificate entitles to.
+//! Does not own: the handshake's deadline (`accept`), what a certificate entitles to, and DTLS itself (`landfall-dtls`).
 
 mod certificate;
 mod config;
+mod dtls;
 mod engine;
+mod files;
+mod pem;
 mod stream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustls::ServerConfig;
-use tokio::time::MissedTickBehavior;
 
 use crate::{Scope, Stream, StreamKind};
 
+use files::{Stamp, stamp_of};
+
 pub use certificate::PeerCertificate;
+pub use dtls::{DtlsFiles, DtlsKeys, DtlsSettings, PemFile};
 pub use stream::TlsStream;
 
 /// Is a client asked for a certificate of `client_ca`?
@@ -44,7 +49,16 @@ pub struct TlsSettings {
     pub client_auth: ClientAuth,
 }
 
-/// Why TLS cannot be set up. Names the settings key, the path and what is wrong; never what a key file holds.
+impl TlsSettings {
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+    }
+}
+
+/// Why TLS or DTLS cannot be set up. Names the settings key, the path and what is wrong; never what a key file holds.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -87,16 +101,13 @@ struct Current {
     stamp: Stamp,
 }
 
-/// When each file was changed, and how long it is: enough to see that it was replaced.
-type Stamp = Vec<Option<(SystemTime, u64)>>;
-
 impl Tls {
     /// Reads the files and makes the first configuration. Blocks on the file system.
     ///
     /// # Errors
     /// [`TlsError`] names what to mend.
     pub fn load(settings: TlsSettings) -> Result<Arc<Self>, TlsError> {
-        let stamp = stamp_of(&settings);
+        let stamp = stamp_of(settings.paths());
         let (stream, web) = config::build(&settings)?;
         Ok(Arc::new(Self { settings, current: RwLock::new(Current { stream, web, stamp }) }))
     }
@@ -106,7 +117,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`]; the configuration of before stays in use. Blocks on the file system.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let stamp = stamp_of(&self.settings);
+        let stamp = stamp_of(self.settings.paths());
         let built = config::build(&self.settings);
         let mut current = self.current.write();
         // Also after a failure: a broken file is told once, not at every look.
@@ -120,7 +131,7 @@ impl Tls {
     /// # Errors
     /// As [`Tls::reload`].
     pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
-        if stamp_of(&self.settings) == self.current.read().stamp {
+        if stamp_of(self.settings.paths()) == self.current.read().stamp {
             return Ok(false);
         }
         self.reload().map(|()| true)
@@ -130,21 +141,7 @@ impl Tls {
     /// logged as an error, once, and what was before stays in use.
     pub fn watch(self: &Arc<Self>, scope: &Scope, every: Duration) {
         let tls = Arc::clone(self);
-        let inner = scope.clone();
-        scope.spawn(async move {
-            let mut looks = tokio::time::interval(every.max(Duration::from_millis(10)));
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = inner.cancelled() => return,
-                    _ = looks.tick() => match tls.reload_if_changed() {
-                        Ok(false) => {}
-                        Ok(true) => tracing::info!(cert = ?tls.settings.cert, "TLS files reloaded"),
-                        Err(error) => tracing::error!(%error, "TLS files changed and cannot be used; the old ones stay"),
-                    },
-                }
-            }
-        });
+        files::watch(scope, every, self.settings.cert.clone(), move || tls.reload_if_changed());
     }
 
     /// The settings it was made of.
@@ -170,12 +167,4 @@ impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tls").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-fn stamp_of(settings: &TlsSettings) -> Stamp {
-    [Some(&settings.cert), Some(&settings.key), settings.client_ca.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|path| std::fs::metadata(path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok())
-        .collect()
 }

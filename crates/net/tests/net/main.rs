@@ -5,6 +5,8 @@ mod accept;
 #[cfg(test)]
 mod datagram;
 #[cfg(test)]
+mod dtls;
+#[cfg(test)]
 mod exchange;
 #[cfg(test)]
 mod scope;

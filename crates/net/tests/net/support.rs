@@ -11,7 +11,10 @@ use landfall_net::{
     AcceptSettings, Accepted, ClientAuth, Exchanged, Gate, Limits, Listener, PeerCertificate, Refusal, Scope,
     Serve, Stream, StreamKind, Tls, TlsSettings, close, exchange,
 };
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SignatureAlgorithm,
+};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
@@ -178,10 +181,25 @@ impl Authority {
         self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn issue(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Identity {
+    /// A server whose key is for this algorithm.
+    pub(crate) fn server_signing(&self, algorithm: &'static SignatureAlgorithm) -> Identity {
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        self.certify(params, ExtendedKeyUsagePurpose::ServerAuth, &key)
+    }
+
+    fn issue(&self, params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Identity {
+        self.certify(params, usage, &KeyPair::generate().unwrap())
+    }
+
+    fn certify(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+        key: &KeyPair,
+    ) -> Identity {
         params.extended_key_usages.push(usage);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let cert = params.signed_by(key, &self.issuer).unwrap();
         Identity { cert: cert.pem(), key: key.serialize_pem() }
     }
 }
