@@ -161,11 +161,17 @@ fn a_gateway_with_wrong_settings_does_not_start() {
         .run(&["run"])
         .ends(64)
         .says(&["unknown key `coap.listne` (landfall.toml:2)", "did you mean `coap.listen`?"]);
-    let program = Program::new().env("LANDFALL_COAP__LISTEN", "dtls://127.0.0.1:5684");
+    let program = Program::new().env("LANDFALL_COAP__LISTEN", "coaps://127.0.0.1:5684");
     program
         .run(&["run"])
         .ends(64)
-        .says(&["`coap.listen` = \"dtls://127.0.0.1:5684\"", "udp://127.0.0.1:5683"]);
+        .says(&["`coap.listen` = \"coaps://127.0.0.1:5684\"", "udp://127.0.0.1:5683"]);
+    let program = Program::new().env("LANDFALL_COAP__LISTEN", "dtls://127.0.0.1:5684");
+    program.run(&["run"]).ends(64).says(&[
+        "`coap.listen` has \"dtls://127.0.0.1:5684\"",
+        "`auth.mode` = \"open\" (default)",
+        "`dtls.cert`",
+    ]);
 }
 
 #[test]

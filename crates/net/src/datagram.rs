@@ -1,7 +1,8 @@
 //! Datagram sockets: many datagrams per system call, each with the path it came by, answers sent back along that path.
 //!
 //! Owns: binding (several sockets on one port), receive buffers, the source address of an answer. Does not own: what is in
-//! a datagram, DTLS, or when something is sent again: UDP loses datagrams, here as on the way.
+//! a datagram, DTLS (a `dtls://` address is bound as a `udp://` one), or when something is sent again: UDP loses datagrams,
+//! here as on the way.
 
 use std::fmt;
 use std::future::poll_fn;

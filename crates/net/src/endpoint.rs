@@ -1,4 +1,5 @@
-//! Listen addresses: `tcp://`, `tls://`, `ws://` and `wss://` for streams, `udp://` for datagrams.
+//! Listen addresses: `tcp://`, `tls://`, `ws://` and `wss://` for streams, `udp://` and `dtls://` for
+//! datagrams.
 //!
 //! Owns: the grammar of one listen address and its error texts. Does not own: name lookup and binding (`accept`,
 //! `datagram`).
@@ -49,6 +50,8 @@ impl StreamKind {
 pub enum DatagramKind {
     /// Plain UDP.
     Udp,
+    /// DTLS over UDP.
+    Dtls,
 }
 
 impl DatagramKind {
@@ -56,7 +59,13 @@ impl DatagramKind {
     pub fn scheme(self) -> &'static str {
         match self {
             Self::Udp => "udp",
+            Self::Dtls => "dtls",
         }
+    }
+
+    /// Does it need a key or a certificate?
+    pub fn is_dtls(self) -> bool {
+        self == Self::Dtls
     }
 }
 
@@ -70,7 +79,7 @@ pub struct EndpointError {
 }
 
 const STREAMS: &str = "tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT[/PATH], wss://HOST:PORT[/PATH]";
-const DATAGRAMS: &str = "udp://HOST:PORT";
+const DATAGRAMS: &str = "udp://HOST:PORT, dtls://HOST:PORT";
 const PARTS: &str = "HOST is an IPv4 address, an IPv6 address in brackets or a name, PORT is 0 to 65535 (0: any free \
                      port)";
 
@@ -242,6 +251,7 @@ fn parse_datagram(value: &str) -> Result<DatagramEndpoint, &'static str> {
     let (scheme, rest) = value.split_once("://").ok_or("it has no scheme")?;
     let kind = match scheme {
         "udp" => DatagramKind::Udp,
+        "dtls" => DatagramKind::Dtls,
         _ => return Err("its scheme is unknown"),
     };
     if rest.contains('/') {
@@ -373,12 +383,18 @@ mod tests {
 
     #[test]
     fn a_datagram_address_has_the_same_grammar_without_a_path() {
-        for text in ["udp://127.0.0.1:5683", "udp://[::1]:0", "udp://gateway.example:65535"] {
+        for text in
+            ["udp://127.0.0.1:5683", "udp://[::1]:0", "udp://gateway.example:65535", "dtls://[::]:5684"]
+        {
             assert_eq!(text.parse::<DatagramEndpoint>().expect(text).to_string(), text);
         }
         for (text, problem) in [
             ("tcp://127.0.0.1:1", "scheme is unknown"),
             ("coap://127.0.0.1:1", "scheme is unknown"),
+            ("coaps://127.0.0.1:1", "scheme is unknown"),
+            ("DTLS://127.0.0.1:1", "scheme is unknown"),
+            ("dtls://127.0.0.1:1/x", "no path"),
+            ("dtls://:1", "no host"),
             ("127.0.0.1:5683", "no scheme"),
             ("udp://127.0.0.1:1/x", "no path"),
             ("udp://127.0.0.1", "no port"),
@@ -387,12 +403,19 @@ mod tests {
         ] {
             let error = text.parse::<DatagramEndpoint>().expect_err(text).to_string();
             assert!(error.contains(problem), "{error}");
-            assert!(error.contains(&format!("{text:?}")) && error.contains("udp://HOST:PORT;"), "{error}");
+            assert!(
+                error.contains(&format!("{text:?}")) && error.contains("udp://HOST:PORT, dtls://HOST:PORT;"),
+                "{error}"
+            );
             assert!(!error.contains("tcp://HOST"), "{error}");
         }
         let endpoint: DatagramEndpoint = "udp://localhost:0".parse().expect("an address");
         assert!(endpoint.is_loopback());
         let bound = endpoint.bound_to("127.0.0.1:77".parse().expect("an address"));
         assert_eq!((bound.to_string().as_str(), bound.kind()), ("udp://127.0.0.1:77", DatagramKind::Udp));
+        let secure: DatagramEndpoint = "dtls://localhost:5684".parse().expect("an address");
+        assert!(secure.kind().is_dtls() && !bound.kind().is_dtls() && secure.is_loopback());
+        let bound = secure.bound_to("[::1]:77".parse().expect("an address"));
+        assert_eq!(bound.to_string(), "dtls://[::1]:77");
     }
 }

@@ -62,6 +62,7 @@ impl DevicesAuth {
     pub fn open(path: &Path, verifications: usize) -> Result<Self, Problems> {
         let look = Look::at(path);
         let table = file::read(path)?;
+        warn_of_short_keys(&table);
         Ok(Self {
             path: path.to_owned(),
             table: RwLock::new(Arc::new(table)),
@@ -126,6 +127,7 @@ impl DevicesAuth {
         };
         let withdrawn = table.inherit(&self.table());
         tracing::info!(devices = table.len(), withdrawn, "the file of devices was read again");
+        warn_of_short_keys(&table);
         *self.table.write() = Arc::new(table);
         if withdrawn > 0 {
             self.changes.send_modify(|version| *version += 1);
@@ -235,6 +237,17 @@ impl DevicesAuth {
             done
         });
         task.await.map_err(|_| AuthError::Unavailable)
+    }
+}
+
+fn warn_of_short_keys(table: &Table) {
+    let devices = table.short_keys();
+    if devices > 0 {
+        tracing::warn!(
+            devices,
+            "pre-shared keys of less than 16 bytes can be guessed by whoever records a handshake; make new ones with \
+             `openssl rand -hex 16`"
+        );
     }
 }
 

@@ -20,6 +20,8 @@ use crate::settings::{Problem, Problems, parse_duration};
 
 /// Larger files are not read.
 const MOST_BYTES: u64 = 64 << 20;
+/// Pre-shared keys of fewer bytes are warned of.
+const LEAST_KEY: usize = 16;
 /// More problems than these are only counted.
 const MOST_PROBLEMS: usize = 20;
 const KEYS: [&str; 9] =
@@ -91,6 +93,13 @@ impl Table {
     /// How many devices there are.
     pub(super) fn len(&self) -> usize {
         self.devices.len()
+    }
+
+    /// How many devices have a pre-shared key that is short: whoever records a handshake can try keys on it at leisure
+    /// (RFC 4279, section 7.2).
+    pub(super) fn short_keys(&self) -> usize {
+        let keys = self.devices.values().filter_map(|device| device.spec.psk.as_ref());
+        keys.filter(|key| key.expose().len() < LEAST_KEY).count()
     }
 
     /// Takes over the entries of `old` that say the same, so that their principals stay valid. Returns how many entries of

@@ -209,6 +209,9 @@ async fn a_psk_identity_is_a_user_name_and_gets_the_key_that_the_device_must_hav
         "AB".repeat(64),
         hash_of("secret")
     ));
+    assert_eq!(file::read(&world.path).unwrap().short_keys(), 0);
+    let short = "[[device]]\nid = \"a\"\npsk = \"00112233445566778899aabbccddee\"\n";
+    assert_eq!(file::parse(Path::new("devices.toml"), short).unwrap().short_keys(), 1);
     let auth = world.auth();
     auth.forbid_hashing();
     let identity = |identity: &str| Credentials {

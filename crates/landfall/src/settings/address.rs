@@ -41,7 +41,8 @@ impl Kind for DatagramListenKind {
     }
 
     fn allowed(&self) -> String {
-        "addresses such as \"udp://127.0.0.1:5683\" (udp; IPv4, IPv6 in brackets, or a name; port)".to_owned()
+        "addresses such as \"udp://127.0.0.1:5683\" (udp or dtls; IPv4, IPv6 in brackets, or a name; port)"
+            .to_owned()
     }
 
     fn show(&self, value: &DatagramEndpoint) -> String {

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use landfall_event::{Format, InstanceName, ReplicaId};
 use landfall_hub::UpstreamBody;
-use landfall_net::{ClientAuth, DatagramEndpoint, DatagramSettings, Endpoint, TlsSettings};
+use landfall_net::{
+    ClientAuth, DatagramEndpoint, DatagramSettings, DtlsSettings, Endpoint, PemFile, TlsSettings,
+};
 use landfall_session::Patience;
 
+use super::Settings;
 use super::address::{DatagramListenKind, HostPortKind, NatsTarget, NatsTargetKind, StreamListenKind};
 use super::kind::{Choice, Flag, Kind, Path, count, each, maybe, parsed, size, span};
 use super::log::LogFilter;
@@ -229,7 +232,7 @@ sections! {
     /// The CoAP listener. Bounds that hold in all are shared out evenly among its sockets; a device at one of them is told to
     /// come back later (5.03 with Max-Age).
     "coap" Coap {
-        /// Where it listens. Scheme: `udp`. Port 0 takes a free port.
+        /// Where it listens. Schemes: `udp`, and `dtls` for CoAPS, see the section `[dtls]`. Port 0 takes a free port.
         listen: Vec<DatagramEndpoint> = "[\"udp://127.0.0.1:5683\"]", each(DatagramListenKind, 64).or_none("no CoAP");
         /// Sockets of each address, each with a task of its own; the system spreads the devices over them.
         sockets: usize = "0", count(0, 64, "sockets; 0 for one per processor, at most 8");
@@ -265,7 +268,7 @@ sections! {
 
     /// The UDP listener: one datagram is one message.
     "udp" Udp {
-        /// Where it listens. Scheme: `udp`. Port 0 takes a free port.
+        /// Where it listens. Schemes: `udp`; `dtls`, see the section `[dtls]`. Port 0 takes a free port.
         listen: Vec<DatagramEndpoint> = "[\"udp://127.0.0.1:7683\"]", each(DatagramListenKind, 64).or_none("no UDP");
         /// Sockets of each address, each with a task of its own; the system spreads the devices over them.
         sockets: usize = "0", count(0, 64, "sockets; 0 for one per processor, at most 8");
@@ -296,6 +299,36 @@ sections! {
             Choice(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)]);
         /// How long the TLS handshake and the WebSocket upgrade may take together.
         handshake_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
+    }
+
+    /// DTLS of the `dtls` addresses of `[coap]` and `[udp]`. Devices have a pre-shared key (`psk` in the file of devices) or
+    /// find the gateway's certificate to be right; its suites need a key for ECDSA on P-256 or P-384. The files are read again
+    /// when they change. Bounds that hold in all are shared out evenly among the sockets.
+    "dtls" Dtls {
+        /// The gateway's certificate and its chain.
+        cert: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "`tls.cert`, where its key is for ECDSA");
+        /// The private key of the certificate.
+        key: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "`tls.key`");
+        /// Who signs the certificates of devices.
+        client_ca: Option<PathBuf> = "\"\"", maybe(Path("a PEM file"), "`tls.client_ca`");
+        /// Whether a device that has no pre-shared key must show a certificate, when there is a `client_ca`.
+        client_auth: Option<ClientAuth> = "\"\"", maybe(
+            Choice(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)]),
+            "`tls.client_auth`",
+        );
+        /// How long a handshake may take.
+        handshake_timeout: Duration = "\"30s\"", span(S, 5 * M);
+        /// Silence after which a secure channel is forgotten: the device's next word then needs a new handshake. A session of
+        /// presence ends by its own silence, mostly long before, and the next word on the channel begins another.
+        session_timeout: Duration = "\"24h\"", span(M, 30 * D);
+        /// Secure channels at once, in all. When there are so many, one that was silent for a minute makes room for a new one.
+        max_sessions: usize = "100000", count(1, 10_000_000, "channels");
+        /// Handshakes at once, in all. When there are so many, the one that was longest without a word makes room.
+        max_handshakes: usize = "4096", count(1, 1_000_000, "handshakes");
+        /// Channels and handshakes at once of one IPv4 address or one IPv6 /64 network, in all.
+        max_per_address: usize = "4096", count(1, 10_000_000, "channels and handshakes");
+        /// The largest datagram (UDP payload) that a message of a handshake is sent in; a larger message is cut.
+        mtu: usize = "1200", count(256, 16_384, "bytes");
     }
 
     /// Who may connect.
@@ -369,6 +402,19 @@ fn sockets(configured: usize) -> usize {
     }
 }
 
+/// How many of the addresses are for DTLS.
+fn secure(listen: &[DatagramEndpoint]) -> usize {
+    listen.iter().filter(|endpoint| endpoint.kind().is_dtls()).count()
+}
+
+impl Settings {
+    /// Sockets that DTLS is spoken at, in all.
+    pub fn dtls_sockets(&self) -> usize {
+        let (coap, udp) = (&self.coap, &self.udp);
+        secure(&coap.listen) * sockets(coap.sockets) + secure(&udp.listen) * sockets(udp.sockets)
+    }
+}
+
 impl Coap {
     /// How each of its addresses is bound.
     pub fn datagrams(&self) -> DatagramSettings {
@@ -399,6 +445,28 @@ impl Presence {
             most_ms,
             settle_ms: most_ms.saturating_mul(2),
         })
+    }
+}
+
+impl Dtls {
+    /// The files of a certificate, and where they stand; `None` without one. A key that its own section names must fit, and
+    /// one of `[tls]` where there is nothing else to prove oneself by.
+    pub fn settings(&self, tls: &Tls, mode: AuthMode) -> Option<DtlsSettings> {
+        let file = |(own, path): (_, &Option<PathBuf>), (inherited, other): (_, &Option<PathBuf>)| {
+            let path = path.clone().map(|path| PemFile { setting: own, path });
+            path.or_else(|| other.clone().map(|path| PemFile { setting: inherited, path }))
+        };
+        Some(DtlsSettings {
+            cert: file(("dtls.cert", &self.cert), ("tls.cert", &tls.cert))?,
+            key: file(("dtls.key", &self.key), ("tls.key", &tls.key))?,
+            ecdsa_needed: self.cert.is_some() || mode == AuthMode::Open,
+            client_ca: file(("dtls.client_ca", &self.client_ca), ("tls.client_ca", &tls.client_ca)),
+        })
+    }
+
+    /// Whether a device that shows no certificate is turned away, where it could show one.
+    pub fn client_auth(&self, tls: &Tls) -> ClientAuth {
+        self.client_auth.unwrap_or(tls.client_auth)
     }
 }
 

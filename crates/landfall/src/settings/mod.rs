@@ -20,8 +20,8 @@ use landfall_event::ReplicaId;
 
 pub use address::{AddressError, NatsTarget, NatsUrl};
 pub use keys::{
-    Admin, Auth, AuthMode, Coap, Commands, Events, Instance, Log, LogForm, Mqtt, Nats, Presence, Row, Tls,
-    Top, Udp,
+    Admin, Auth, AuthMode, Coap, Commands, Dtls, Events, Instance, Log, LogForm, Mqtt, Nats, Presence, Row,
+    Tls, Top, Udp,
 };
 pub(crate) use kind::parse_duration;
 pub use log::{LogFilter, LogFilterError};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub udp: Udp,
     /// `[tls]`
     pub tls: Tls,
+    /// `[dtls]`
+    pub dtls: Dtls,
     /// `[auth]`
     pub auth: Auth,
     /// `[presence]`
@@ -100,6 +102,7 @@ impl Settings {
         let coap = Coap::read(reader);
         let udp = Udp::read(reader);
         let tls = Tls::read(reader);
+        let dtls = Dtls::read(reader);
         let auth = Auth::read(reader);
         let presence = Presence::read(reader);
         let commands = Commands::read(reader);
@@ -114,6 +117,7 @@ impl Settings {
             coap: coap?,
             udp: udp?,
             tls: tls?,
+            dtls: dtls?,
             auth: auth?,
             presence: presence?,
             commands: commands?,
@@ -132,6 +136,7 @@ impl Settings {
         rows.extend(self.coap.rows());
         rows.extend(self.udp.rows());
         rows.extend(self.tls.rows());
+        rows.extend(self.dtls.rows());
         rows.extend(self.auth.rows());
         rows.extend(self.presence.rows());
         rows.extend(self.commands.rows());
@@ -142,7 +147,7 @@ impl Settings {
 }
 
 /// What each section is about, in their order.
-pub(crate) const SECTIONS: [(&str, &[&str]); 13] = [
+pub(crate) const SECTIONS: [(&str, &[&str]); 14] = [
     ("", Top::ABOUT),
     ("instance", Instance::ABOUT),
     ("nats", Nats::ABOUT),
@@ -151,6 +156,7 @@ pub(crate) const SECTIONS: [(&str, &[&str]); 13] = [
     ("coap", Coap::ABOUT),
     ("udp", Udp::ABOUT),
     ("tls", Tls::ABOUT),
+    ("dtls", Dtls::ABOUT),
     ("auth", Auth::ABOUT),
     ("presence", Presence::ABOUT),
     ("commands", Commands::ABOUT),

@@ -17,6 +17,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     open_stays_on_loopback(settings, &listeners, reader);
     listeners_differ(&listeners, reader);
     certificates_come_in_pairs(settings, reader);
+    dtls_can_prove_itself(settings, reader);
     messages_fit_into_the_window(settings, reader);
     silences_are_in_order(settings, reader);
     if settings.nats.url == NatsTarget::Embedded && settings.nats.replicas > 1 {
@@ -131,8 +132,10 @@ fn silences_are_in_order(settings: &Settings, reader: &mut Reader) {
 }
 
 fn certificates_come_in_pairs(settings: &Settings, reader: &mut Reader) {
-    let (tls, nats) = (&settings.tls, &settings.nats);
-    for (section, cert, key) in [("tls", &tls.cert, &tls.key), ("nats", &nats.cert, &nats.key)] {
+    let (tls, dtls, nats) = (&settings.tls, &settings.dtls, &settings.nats);
+    for (section, cert, key) in
+        [("tls", &tls.cert, &tls.key), ("dtls", &dtls.cert, &dtls.key), ("nats", &nats.cert, &nats.key)]
+    {
         let (has, lacks) = match (cert, key) {
             (Some(_), None) => ("cert", "key"),
             (None, Some(_)) => ("key", "cert"),
@@ -153,5 +156,31 @@ fn certificates_come_in_pairs(settings: &Settings, reader: &mut Reader) {
     if let (Some(_), None, None) = (&tls.client_ca, &tls.cert, &tls.key) {
         let source = reader.source("tls.client_ca");
         reader.problem(format!("`tls.client_ca` is set ({source}): it needs `tls.cert` and `tls.key` too"));
+    }
+}
+
+/// Towards the devices, by the key that both have or by a certificate.
+fn dtls_can_prove_itself(settings: &Settings, reader: &mut Reader) {
+    let (tls, dtls) = (&settings.tls, &settings.dtls);
+    if [&dtls.cert, &dtls.key, &tls.cert, &tls.key].into_iter().any(Option::is_some) {
+        return;
+    }
+    if dtls.client_ca.is_some() {
+        let source = reader.source("dtls.client_ca");
+        reader.problem(format!(
+            "`dtls.client_ca` is set ({source}): it needs `dtls.cert` and `dtls.key` too, or `tls.cert` and `tls.key`"
+        ));
+    }
+    if settings.auth.mode != AuthMode::Open {
+        return;
+    }
+    for (key, listen) in [("coap.listen", &settings.coap.listen), ("udp.listen", &settings.udp.listen)] {
+        let Some(secure) = listen.iter().find(|listen| listen.kind().is_dtls()) else { continue };
+        let (mode, source) = (reader.source("auth.mode"), reader.source(key));
+        reader.problem(format!(
+            "`{key}` has \"{secure}\" ({source}) while `auth.mode` = \"open\" ({mode}) knows no pre-shared keys: it needs a \
+             certificate with a key for ECDSA, by `dtls.cert` and `dtls.key` or by `tls.cert` and `tls.key`; or use \
+             `auth.mode` = \"devices\", where devices have a `psk`"
+        ));
     }
 }

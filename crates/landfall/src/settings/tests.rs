@@ -1,5 +1,7 @@
 //! Settings from texts and variables of the test's own.
 
+use landfall_net::ClientAuth;
+
 use super::*;
 
 fn file(text: &str) -> File {
@@ -168,9 +170,15 @@ fn open_mode_is_refused_off_loopback() {
 }
 
 #[test]
-fn datagram_listeners_take_udp_and_say_so() {
+fn datagram_listeners_take_udp_and_dtls_and_say_so() {
     for (section, default) in [("coap", "udp://127.0.0.1:5683"), ("udp", "udp://127.0.0.1:7683")] {
-        for listen in ["dtls://127.0.0.1:5684", "tcp://127.0.0.1:1", "udp://127.0.0.1", "udp://127.0.0.1:1/x"]
+        let secure = format!(
+            "[{section}]\nsockets = 3\nlisten = [\"{default}\", \"dtls://127.0.0.1:5684\"]\n\
+             [auth]\nmode = \"devices\"\n"
+        );
+        assert_eq!(load(&secure, &[]).unwrap().dtls_sockets(), 3);
+        for listen in
+            ["coaps://127.0.0.1:5684", "tcp://127.0.0.1:1", "udp://127.0.0.1", "udp://127.0.0.1:1/x"]
         {
             let text = problem(&format!("[{section}]\nlisten = [\"{listen}\"]\n"), &[]);
             let place = format!(
@@ -178,7 +186,9 @@ fn datagram_listeners_take_udp_and_say_so() {
             );
             assert!(text.starts_with(&place), "{text}");
             assert!(
-                text.contains("\"udp://127.0.0.1:5683\" (udp; IPv4, IPv6 in brackets, or a name; port)"),
+                text.contains(
+                    "\"udp://127.0.0.1:5683\" (udp or dtls; IPv4, IPv6 in brackets, or a name; port)"
+                ),
                 "{text}"
             );
         }
@@ -230,6 +240,12 @@ fn keys_that_need_each_other_say_so() {
         ("[tls]\ncert = \"c.pem\"\n", ["tls.cert", "tls.key"]),
         ("[tls]\nclient_ca = \"c.pem\"\n", ["tls.client_ca", "tls.key"]),
         ("[nats]\nkey = \"c.pem\"\n", ["nats.key", "nats.cert"]),
+        ("[dtls]\ncert = \"c.pem\"\n", ["dtls.cert", "dtls.key"]),
+        ("[dtls]\nclient_ca = \"c.pem\"\n", ["dtls.client_ca", "tls.key"]),
+        (
+            "[coap]\nlisten = [\"udp://127.0.0.1:5\", \"dtls://127.0.0.1:5\"]\n[auth]\nmode = \"devices\"\n",
+            ["coap.listen", "dtls://127.0.0.1:5"],
+        ),
         ("[nats]\nreplicas = 3\n", ["nats.replicas", "nats.url"]),
         ("[mqtt]\nlisten = [\"tcp://127.0.0.1:1\", \"ws://127.0.0.1:1\"]\n", ["mqtt.listen", "127.0.0.1:1"]),
         (
@@ -260,6 +276,72 @@ fn keys_that_need_each_other_say_so() {
     );
     let shared = "[mqtt]\nlisten = [\"tcp://127.0.0.1:5683\"]\n[udp]\nlisten = [\"udp://127.0.0.2:5683\"]\n";
     assert!(load(shared, &[]).is_ok(), "TCP has ports of its own, and so has every address");
+}
+
+#[test]
+fn dtls_has_the_files_of_tls_unless_it_has_its_own() {
+    let files = |text: &str| {
+        let settings = load(text, &[]).unwrap();
+        let files = settings.dtls.settings(&settings.tls, settings.auth.mode);
+        (files, settings.dtls.client_auth(&settings.tls))
+    };
+    assert_eq!(files("").0, None);
+    let of_tls = "[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"ca\"\nclient_auth = \"optional\"\n";
+    let (inherited, client_auth) = files(of_tls);
+    let inherited = inherited.unwrap();
+    assert_eq!((inherited.cert.setting, inherited.key.path.as_os_str()), ("tls.cert", "k".as_ref()));
+    assert_eq!(inherited.client_ca.unwrap().setting, "tls.client_ca");
+    assert!(inherited.ecdsa_needed, "\"open\" has nothing else to prove itself by");
+    assert_eq!(client_auth, ClientAuth::Optional);
+    let devices = format!("{of_tls}[auth]\nmode = \"devices\"\n");
+    assert!(!files(&devices).0.unwrap().ecdsa_needed, "there are keys");
+    let own = "[dtls]\ncert = \"C\"\nkey = \"K\"\nclient_auth = \"required\"\n";
+    let (own, client_auth) = files(&format!("{devices}{own}"));
+    let own = own.unwrap();
+    assert_eq!((own.key.setting, own.key.path.as_os_str()), ("dtls.key", "K".as_ref()));
+    assert_eq!(own.client_ca.unwrap().setting, "tls.client_ca");
+    assert!(own.ecdsa_needed, "whoever names a key means it");
+    assert_eq!(client_auth, ClientAuth::Required);
+}
+
+#[test]
+fn dtls_needs_something_to_prove_itself_by() {
+    for section in ["coap", "udp"] {
+        let listen = format!("[{section}]\nlisten = [\"dtls://127.0.0.1:5684\"]\n");
+        let text = problem(&listen, &[]);
+        for part in [
+            &format!("`{section}.listen` has \"dtls://127.0.0.1:5684\" (landfall.toml:2)"),
+            "`auth.mode` = \"open\" (default)",
+            "`dtls.cert` and `dtls.key`",
+            "`tls.cert` and `tls.key`",
+            "`auth.mode` = \"devices\"",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        for enough in [
+            "[auth]\nmode = \"devices\"\n",
+            "[dtls]\ncert = \"c\"\nkey = \"k\"\n",
+            "[tls]\ncert = \"c\"\nkey = \"k\"\n",
+        ] {
+            assert!(load(&format!("{listen}{enough}"), &[]).is_ok(), "{enough}");
+        }
+    }
+}
+
+#[test]
+fn the_bounds_of_dtls_are_told() {
+    for (wrong, allowed) in [
+        ("mtu = 255", "a whole number from 256 to 16384 (bytes)"),
+        ("max_sessions = 0", "a whole number from 1 to 10000000 (channels)"),
+        ("max_handshakes = 0", "(handshakes)"),
+        ("handshake_timeout = \"0s\"", "a duration from \"1s\" to \"5m\""),
+        ("session_timeout = \"31d\"", "a duration from \"1m\" to \"30d\""),
+        ("client_auth = \"no\"", "\"required\" or \"optional\", or \"\" for `tls.client_auth`"),
+    ] {
+        let text = problem(&format!("[dtls]\n{wrong}\n"), &[]);
+        assert!(text.starts_with(&format!("`dtls.{wrong}").replacen(" =", "` =", 1)), "{text}");
+        assert!(text.contains("(landfall.toml:2)") && text.contains(allowed), "{text}");
+    }
 }
 
 #[test]
