@@ -1,0 +1,37 @@
+//! What a listener may hold.
+//!
+//! Owns: the bounds and what happens at each. Does not own: keeping them ([`crate::Listener`]).
+
+/// Limits of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Established sessions. When all places are taken, the one that was longest without a word makes room, if it was silent
+    /// for at least [`Limits::EVICT_AFTER_MS`]; else the new handshake is refused. One that takes the place of a session at its
+    /// own address needs no other. Up to 2^24, together with `max_handshakes`.
+    pub max_sessions: usize,
+    /// Handshakes under way. When all places are taken, the one that was longest without a word makes room. 0: none begins.
+    pub max_handshakes: usize,
+    /// Sessions and handshakes together of one host: an IPv4 address, or the /64 of an IPv6 address. One more is refused.
+    pub max_per_host: usize,
+    /// From the ClientHello with the cookie to the end of the handshake, in ms.
+    pub handshake_timeout_ms: u64,
+    /// Silence after which a session is dropped, in ms. Silence is broken by what authenticates.
+    pub session_timeout_ms: u64,
+}
+
+impl Limits {
+    /// A session that was heard within this time is not dropped to make room, in ms.
+    pub const EVICT_AFTER_MS: u64 = 60_000;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_sessions: 100_000,
+            max_handshakes: 4_096,
+            max_per_host: 4_096,
+            handshake_timeout_ms: 30_000,
+            session_timeout_ms: 86_400_000,
+        }
+    }
+}

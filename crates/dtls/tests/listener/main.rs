@@ -1,0 +1,19 @@
+//! The listener core over a scripted engine, and over the real one with clients that others wrote.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+mod cookies;
+mod ends;
+mod fake;
+mod limits;
+mod memory;
+mod model;
+mod routing;
+mod timers;
+mod world;
