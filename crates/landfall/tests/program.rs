@@ -122,6 +122,11 @@ fn the_files_that_settings_name_are_checked_too() {
     assert!(!ran.err().contains("hunter2"));
     let program = Program::new().env("LANDFALL_TLS__CERT", "no.pem").env("LANDFALL_TLS__KEY", "no.key");
     program.run(&["config", "check"]).ends(64).says(&["tls.cert", "no.pem"]);
+    let program = Program::new().file(
+        "landfall.toml",
+        "[coap]\nlisten = [\"dtls://127.0.0.1:0\"]\n[dtls]\ncert = \"no.pem\"\nkey = \"no.key\"\n",
+    );
+    program.run(&["config", "check"]).ends(64).says(&["dtls.cert", "no.pem"]);
 }
 
 #[test]

@@ -166,6 +166,12 @@ fn check(settings: &Settings) -> Result<(), Failure> {
     {
         wrong.push(error.to_string());
     }
+    if settings.dtls_sockets() > 0
+        && let Some(dtls) = settings.dtls.settings(&settings.tls, settings.auth.mode)
+        && let Err(error) = landfall_net::DtlsFiles::load(dtls)
+    {
+        wrong.push(error.to_string());
+    }
     if wrong.is_empty() { Ok(()) } else { Err(Failure::Usage(wrong.join("\n"))) }
 }
 
