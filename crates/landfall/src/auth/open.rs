@@ -26,11 +26,19 @@ impl OpenAuth {
         Some(Principal {
             tenant: self.tenant(credentials)?,
             device: credentials.client_id.parse().ok()?,
-            identified_by: IdentifiedBy::Anonymous,
+            identified_by: Self::foundation(credentials),
             app_version: "".into(),
             acl: Arc::clone(&self.acl),
             keep_alive: None,
         })
+    }
+
+    /// Under DTLS a device with a certificate calls itself what that says; over MQTT it names itself in any case.
+    fn foundation(credentials: &Credentials) -> IdentifiedBy {
+        match (credentials.transport.family(), &credentials.certificate) {
+            (Family::Coap | Family::Udp, Some(_)) => IdentifiedBy::Certificate,
+            _ => IdentifiedBy::Anonymous,
+        }
     }
 
     /// Over CoAP and UDP, what stands behind the device's name and `@`. An MQTT user name says nothing here.

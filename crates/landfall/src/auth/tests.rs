@@ -103,6 +103,19 @@ async fn open_believes_a_valid_client_id_and_allows_everything() {
 }
 
 #[tokio::test]
+async fn open_says_certificate_where_the_name_is_that_of_one() {
+    let auth = OpenAuth::new();
+    for (transport, expected) in [
+        (Transport::Coaps, IdentifiedBy::Certificate),
+        (Transport::Dtls, IdentifiedBy::Certificate),
+        (Transport::Mqtts, IdentifiedBy::Anonymous),
+    ] {
+        let shown = Credentials { transport, ..certified(Some("client-1"), &"ab".repeat(32)) };
+        assert_eq!(auth.authenticate(&shown).await.unwrap().identified_by, expected, "{transport:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_password_proves_the_device_and_the_client_id_proves_nothing() {
     let world = World::new(&format!(
         "[[device]]\nid = \"pump-17\"\npassword = \"{}\"\napp_version = \"demo-v1\"\nkeep_alive = \"60s\"\n\
