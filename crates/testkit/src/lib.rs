@@ -17,9 +17,11 @@
     reason = "a test kit fails a test by panicking and says so on stderr"
 )]
 
+pub mod carrier;
 pub mod coap;
 pub mod contract;
 pub mod device;
+pub mod dtls;
 pub mod gateway;
 pub mod http;
 pub mod interop;
@@ -43,6 +45,7 @@ pub mod world;
 
 pub use coap::CoapClient;
 pub use device::{Device, Version};
+pub use dtls::{DtlsClient, Secret};
 pub use gateway::{Gateway, GatewayBuilder};
 pub use link::{Faults, Link};
 pub use nats::NatsServer;

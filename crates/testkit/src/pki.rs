@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,23 +43,33 @@ impl Pki {
     /// # Panics
     /// When keys cannot be made or files cannot be written.
     pub fn new() -> Self {
+        Self::with_server_key(&PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same, the server's key one for ECDSA on P-384.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn p384() -> Self {
+        Self::with_server_key(&PKCS_ECDSA_P384_SHA384)
+    }
+
+    fn with_server_key(algorithm: &'static SignatureAlgorithm) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "a test's authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority("a test's authority");
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
         let authority_pem = certificate.pem();
-        let authority = folder.path().join("ca.pem");
-        std::fs::write(&authority, &authority_pem).expect("the temporary folder can be written");
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, &authority_pem).expect("the temporary folder can be written");
         let issuer = Issuer::new(params, key);
         let mut params =
             CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
         params.distinguished_name.push(DnType::CommonName, "localhost");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let server = issue(folder.path(), "server", &params, &issuer);
-        Self { folder, issuer, authority, authority_pem, server }
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let server = issue(folder.path(), "server", &params, &key, &issuer);
+        Self { folder, issuer, authority: file, authority_pem, server }
     }
 
     /// The authority's certificate file.
@@ -77,11 +87,50 @@ impl Pki {
     /// # Panics
     /// When it cannot be made.
     pub fn client(&self, name: &str) -> Identity {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let file = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        issue(self.folder.path(), &format!("client-{file}"), &params, &self.issuer)
+        self.issue("client", &client(name), &self.issuer)
+    }
+
+    /// A client certificate that was good until 2020.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn expired(&self, name: &str) -> Identity {
+        let mut params = client(name);
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.issue("expired", &params, &self.issuer)
+    }
+
+    /// A client certificate that is a server's, by its extended key usage.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn for_servers(&self, name: &str) -> Identity {
+        let mut params = client(name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue("server", &params, &self.issuer)
+    }
+
+    /// A client certificate of an authority below this one. The file holds both, the client's first.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn client_by_branch(&self, name: &str) -> Identity {
+        let params = authority("a test's branch");
+        let key = KeyPair::generate().expect("a key");
+        let branch = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let mut identity = self.issue("branch", &client(name), &Issuer::new(params, key));
+        identity.certificate_pem += &branch.pem();
+        std::fs::write(&identity.certificate, &identity.certificate_pem)
+            .expect("the temporary folder can be written");
+        identity
+    }
+
+    fn issue(&self, prefix: &str, params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Identity {
+        let name = params.distinguished_name.get(&DnType::CommonName);
+        let name = format!("{name:?}").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let key = KeyPair::generate().expect("a key");
+        issue(self.folder.path(), &format!("{prefix}-{name}"), params, &key, issuer)
     }
 
     /// A TLS client that trusts this authority, and shows `identity` when there is one.
@@ -123,14 +172,31 @@ impl Default for Pki {
     }
 }
 
+/// What an authority says of itself.
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// What a client says of itself.
+fn client(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
 fn issue(
     folder: &Path,
     name: &str,
     params: &CertificateParams,
-    issuer: &Issuer<'static, KeyPair>,
+    key: &KeyPair,
+    issuer: &Issuer<'_, KeyPair>,
 ) -> Identity {
-    let key = KeyPair::generate().expect("a key");
-    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    let certificate = params.signed_by(key, issuer).expect("a certificate");
     let identity = Identity {
         certificate: folder.join(format!("{name}.pem")),
         key: folder.join(format!("{name}.key")),

@@ -2,8 +2,8 @@
 //!
 //! Owns: one process of one program. Does not own: what the program is for ([`crate::gateway`], [`crate::nats`]).
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +28,7 @@ struct Log {
 pub struct Process {
     name: String,
     pid: Pid,
+    input: Option<Mutex<ChildStdin>>,
     log: Log,
     /// What of it came on standard output.
     output: Log,
@@ -43,8 +44,23 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(name: &str, mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::start(name, command)
+    }
+
+    /// Starts `command` with an input that can be written to ([`Self::say`]), and with both its outputs captured.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_listening(name: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::piped());
+        Self::start(name, command)
+    }
+
+    fn start(name: &str, mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let input = child.stdin.take().map(Mutex::new);
         let pid = Pid::from_child(&child);
         let (log, output) = (Log::default(), Log::default());
         let (tell, written) = watch::channel(0);
@@ -59,7 +75,22 @@ impl Process {
         ];
         let (end, ended) = watch::channel(None);
         let waiter = Some(std::thread::spawn(move || wait(&mut child, &end)));
-        Self { name: name.to_owned(), pid, log, output, written, ended, waiter, readers }
+        Self { name: name.to_owned(), pid, input, log, output, written, ended, waiter, readers }
+    }
+
+    /// Writes to its standard input. Nothing happens when it has closed it.
+    ///
+    /// # Panics
+    /// When it was started without one.
+    pub fn say(&self, bytes: impl AsRef<[u8]>) {
+        let input = self.input.as_ref().expect("a process that listens");
+        let mut input = input.lock().expect("nobody panics with it");
+        let _ = input.write_all(bytes.as_ref()).and_then(|()| input.flush());
+    }
+
+    /// Ends its standard input.
+    pub fn hang_up(&mut self) {
+        self.input = None;
     }
 
     /// Its process id.

@@ -1,18 +1,19 @@
 //! A UDP device written by hand: `LF1` lines, signatures, acknowledgements that are waited for, commands.
 //!
-//! Owns: one socket, one device's numbers, and the bytes of its datagrams. Does not own: what the gateway should make of
+//! Owns: one carrier, one device's numbers, and the bytes of its datagrams. Does not own: what the gateway should make of
 //! them. It shares nothing with the gateway, which it judges: a datagram from another address than the one that was told
 //! fails the test, and so does one that is no `LF1` line.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
+use crate::carrier::Carrier;
+use crate::dtls::DtlsClient;
 use crate::wait::{PATIENCE, within};
 
 /// A datagram from the gateway: `LF1` and words, then perhaps LF and a payload.
@@ -62,8 +63,7 @@ impl Datagram {
 /// A device at one address.
 #[derive(Debug)]
 pub struct UdpDevice {
-    socket: UdpSocket,
-    gateway: SocketAddr,
+    carrier: Carrier,
     /// The first word: the device, perhaps with its tenant.
     name: String,
     key: Option<String>,
@@ -82,9 +82,17 @@ impl UdpDevice {
     /// # Panics
     /// When it cannot bind.
     pub async fn new(gateway: SocketAddr, device: &str) -> Self {
+        Self::over(Carrier::plain(gateway).await, device)
+    }
+
+    /// The same over a secure channel whose handshake has succeeded.
+    pub fn secure(channel: DtlsClient, device: &str) -> Self {
+        Self::over(Carrier::secure(channel), device)
+    }
+
+    fn over(carrier: Carrier, device: &str) -> Self {
         Self {
-            socket: bind(gateway).await,
-            gateway,
+            carrier,
             name: escape(device),
             key: None,
             signing: None,
@@ -127,17 +135,25 @@ impl UdpDevice {
     /// # Panics
     /// Never: it is bound.
     pub fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr().expect("a bound socket")
+        self.carrier.local_addr()
     }
 
     /// Takes another address, as a device does behind a NAT that forgot it.
     pub async fn rebind(&mut self) {
-        self.socket = bind(self.gateway).await;
+        self.carrier.rebind().await;
     }
 
     /// Talks to another address of the gateway from now on.
     pub fn redirect(&mut self, gateway: SocketAddr) {
-        self.gateway = gateway;
+        self.carrier.redirect(gateway);
+    }
+
+    /// Its secure channel.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn channel(&mut self) -> &mut DtlsClient {
+        self.carrier.channel()
     }
 
     /// The number of its newest datagram.
@@ -263,7 +279,7 @@ impl UdpDevice {
     /// # Panics
     /// When they cannot be sent.
     pub async fn send_raw(&self, bytes: &[u8]) {
-        self.socket.send_to(bytes, self.gateway).await.expect("loopback takes it");
+        self.carrier.send(bytes).await;
     }
 
     /// The next datagram as it came.
@@ -280,9 +296,8 @@ impl UdpDevice {
     /// # Panics
     /// When something is no `LF1` line.
     pub fn waiting(&mut self) -> Vec<Datagram> {
-        let mut datagram = vec![0; 65_536];
-        while let Ok((len, _)) = self.socket.try_recv_from(&mut datagram) {
-            self.held.push_back(parsed(&datagram[..len]));
+        while let Some(datagram) = self.carrier.try_receive() {
+            self.held.push_back(parsed(&datagram));
         }
         self.held.drain(..).collect()
     }
@@ -292,27 +307,12 @@ impl UdpDevice {
     }
 
     async fn read(&self) -> Vec<u8> {
-        let mut datagram = vec![0; 65_536];
-        loop {
-            // An error is the news of a gateway that is gone; it may come back.
-            let Ok((len, from)) = self.socket.recv_from(&mut datagram).await else { continue };
-            assert_eq!(from, self.gateway, "a datagram from an address that was not told anything");
-            datagram.truncate(len);
-            return datagram;
-        }
+        self.carrier.receive().await
     }
 }
 
 fn parsed(bytes: &[u8]) -> Datagram {
     Datagram::parse(bytes).unwrap_or_else(|problem| panic!("{problem}: {:?}", String::from_utf8_lossy(bytes)))
-}
-
-async fn bind(gateway: SocketAddr) -> UdpSocket {
-    let any = match gateway {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
-    };
-    UdpSocket::bind(any).await.expect("a port")
 }
 
 /// A line and its payload as one datagram; without a payload there is no LF.
@@ -367,6 +367,8 @@ fn unescape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UdpSocket;
+
     use super::*;
 
     #[tokio::test]

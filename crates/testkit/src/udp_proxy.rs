@@ -1,7 +1,7 @@
-//! A UDP proxy that is a bad link between real sockets: loss, duplication, corruption, delay, disorder, and a NAT that
-//! forgets.
+//! A UDP proxy that is a bad link between real sockets: loss, duplication, corruption, delay, disorder, a NAT that forgets,
+//! and a way that cuts the handshakes of DTLS to pieces.
 //!
-//! Owns: the sockets on both sides and a clock; the faults are [`Link`]'s. Does not own: either end.
+//! Owns: the sockets on both sides and a clock; the faults are [`Link`]'s, the pieces [`Recut`]'s. Does not own: either end.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::dtls::recut::{Cut, Recut};
 use crate::link::{Counts, Faults, Link};
 
 /// The most clients at one time: each has a socket of its own.
@@ -44,6 +45,9 @@ struct Shared {
     clients: HashMap<SocketAddr, Client>,
     /// Addresses that clients had before the last rebind: kept, so that none comes again at once, and not read.
     forgotten: Vec<Arc<UdpSocket>>,
+    cut: Option<Cut>,
+    seed: u64,
+    pieces: u64,
     refused: u64,
     strays: u64,
 }
@@ -52,6 +56,7 @@ struct Shared {
 #[derive(Debug)]
 struct Client {
     socket: Arc<UdpSocket>,
+    recut: Option<Recut>,
     _reader: JoinSet<()>,
 }
 
@@ -69,6 +74,9 @@ impl UdpProxy {
             back: Link::new(!seed, faults),
             clients: HashMap::new(),
             forgotten: Vec::new(),
+            cut: None,
+            seed,
+            pieces: 0,
             refused: 0,
             strays: 0,
         }));
@@ -92,6 +100,16 @@ impl UdpProxy {
         let mut shared = self.shared();
         shared.there.set(there);
         shared.back.set(back);
+    }
+
+    /// Cuts the handshakes of clients that come from now on, on their way to the target.
+    pub fn cut(&self, cut: Cut) {
+        self.shared().cut = Some(cut);
+    }
+
+    /// How many pieces of handshakes were made so far.
+    pub fn pieces(&self) -> u64 {
+        self.shared().pieces
     }
 
     /// Leads later datagrams elsewhere.
@@ -173,7 +191,7 @@ async fn run(near: UdpSocket, shared: Arc<Mutex<Shared>>) {
                 let Ok((len, client)) = received else { continue };
                 let mut shared = lock(&shared);
                 if shared.know(client, &come) {
-                    shared.there.send(now(), client, &datagram[..len]);
+                    shared.pass(now(), client, &datagram[..len]);
                 }
             }
             back = coming.recv() => {
@@ -207,8 +225,24 @@ impl Shared {
         };
         let mut reader = JoinSet::new();
         reader.spawn(read(Arc::clone(&socket), client, come.clone()));
-        self.clients.insert(client, Client { socket, _reader: reader });
+        let recut = self.cut.map(|cut| Recut::new(self.seed.wrapping_add(self.clients.len() as u64), cut));
+        self.clients.insert(client, Client { socket, recut, _reader: reader });
         true
+    }
+
+    /// Gives a client's datagram to the link, whole or in pieces.
+    fn pass(&mut self, now: u64, client: SocketAddr, datagram: &[u8]) {
+        let recut = self.clients.get_mut(&client).and_then(|client| client.recut.as_mut());
+        let Some(recut) = recut else {
+            self.there.send(now, client, datagram);
+            return;
+        };
+        let before = recut.pieces();
+        let pieces = recut.datagram(datagram);
+        self.pieces += recut.pieces() - before;
+        for piece in pieces {
+            self.there.send(now, client, &piece);
+        }
     }
 }
 
