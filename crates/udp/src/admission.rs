@@ -10,8 +10,11 @@ use landfall_hub::{Credentials, Secret, Signature};
 
 use crate::line::Line;
 
-/// What a line shows.
-pub(crate) fn credentials(line: &Line<'_>, remote_address: SocketAddr) -> Credentials {
+/// What a line shows that came by `transport`.
+pub(crate) fn credentials(
+    line: &Line<'_>,
+    (transport, remote_address): (Transport, SocketAddr),
+) -> Credentials {
     let signature = line.signed.as_ref().map(|signed| {
         let [before, behind] = signed.covered();
         let mut message = BytesMut::with_capacity(before.len() + behind.len());
@@ -22,7 +25,7 @@ pub(crate) fn credentials(line: &Line<'_>, remote_address: SocketAddr) -> Creden
     Credentials {
         password: line.key.as_ref().map(|key| Secret::new(Bytes::copy_from_slice(key.expose()))),
         signature,
-        ..Credentials::named(Transport::Udp, remote_address, &line.device, line.tenant.as_ref())
+        ..Credentials::named(transport, remote_address, &line.device, line.tenant.as_ref())
     }
 }
 
@@ -32,14 +35,15 @@ mod tests {
 
     #[test]
     fn the_question_holds_what_the_line_shows() {
-        let remote = ([127, 0, 0, 1], 4000).into();
+        let from = (Transport::Dtls, ([127, 0, 0, 1], 4000).into());
         let datagram = format!("LF1 a%20b@t seq=3 sig={}\npay", "ab".repeat(32));
-        let shown = credentials(&Line::parse(datagram.as_bytes()).unwrap(), remote);
+        let shown = credentials(&Line::parse(datagram.as_bytes()).unwrap(), from);
         assert_eq!((&*shown.client_id, shown.username.as_deref()), ("a b", Some("a b@t")));
         let signature = shown.signature.unwrap();
         assert_eq!(&signature.message[..], b"LF1 a%20b@t seq=3\npay");
         assert_eq!(signature.mac, [0xab; 32]);
-        let shown = credentials(&Line::parse(b"LF1 a key=%00").unwrap(), remote);
+        assert_eq!((shown.transport, shown.remote_address), from);
+        let shown = credentials(&Line::parse(b"LF1 a key=%00").unwrap(), from);
         assert_eq!((shown.username.as_deref(), shown.password.unwrap().expose()), (Some("a"), &b"\0"[..]));
     }
 }

@@ -12,11 +12,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use landfall_channel::Via;
 use landfall_event::{DeviceId, Family, Reason, RefusedCause, TenantId, Transport};
 use landfall_hub::{
     AuthError, BoxFuture, Hello, Marker, OpenError, PeerHandle, Permit, Principal, Protocol, Uplink,
 };
-use landfall_net::Path;
 use landfall_session::Terms;
 
 use crate::admission::credentials;
@@ -25,20 +25,31 @@ use crate::guard::{Checked, Taken};
 use crate::line::{Answer, Key, Line, LineError};
 use crate::memo::Memo;
 use crate::metrics::{Dropped, level};
+use crate::secure::is_bound;
 use crate::unstored::Unstored;
 
 /// A datagram that could be read.
-struct Arrival<'a> {
-    path: Path,
-    line: Line<'a>,
+pub(crate) struct Arrival<'a> {
+    pub(crate) via: Via,
+    pub(crate) line: Line<'a>,
     /// Of what an unsigned line shows.
-    mark: Option<u64>,
+    pub(crate) mark: Option<u64>,
     /// The number of a signed one.
     taken: Option<Taken>,
+    /// Its channel has proven whose it is.
+    is_proven: bool,
+}
+
+impl<'a> Arrival<'a> {
+    /// One on a channel that has proven whose it is: a key in the line is not looked at, nor a signature, since every record
+    /// is new.
+    pub(crate) fn proven(via: Via, line: Line<'a>) -> Self {
+        Self { via, line, mark: None, taken: None, is_proven: true }
+    }
 }
 
 impl Arrival<'_> {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.line.payload.is_empty() && self.line.answer.is_none()
     }
 
@@ -53,9 +64,14 @@ fn weight(payload: &[u8]) -> usize {
     payload.len() / 3 * 4 + 4
 }
 
+fn transport(via: Via) -> Transport {
+    if via.channel.is_some() { Transport::Dtls } else { Transport::Udp }
+}
+
 impl Door {
-    pub(crate) fn on_datagram(&mut self, path: Path, bytes: &[u8]) {
-        let Some(mut arrival) = self.read(path, bytes) else { return };
+    /// A datagram that says itself whose it is.
+    pub(crate) fn on_datagram(&mut self, via: Via, bytes: &[u8]) {
+        let Some(mut arrival) = self.read(via, bytes) else { return };
         if let Some(peer) = self.known(&arrival)
             && self.visit(&mut arrival, &peer, false).is_ok()
         {
@@ -64,31 +80,45 @@ impl Door {
         self.authenticate(arrival, bytes);
     }
 
-    fn read<'a>(&self, path: Path, bytes: &'a [u8]) -> Option<Arrival<'a>> {
-        let line = match Line::parse(bytes) {
-            Ok(line) => line,
-            Err(error) => {
-                let (problem, word) = error.detail();
-                tracing::debug!(remote = %path, problem, word, "a datagram was refused");
-                let is_version = error == LineError::Version;
-                let cause =
-                    if is_version { RefusedCause::UnsupportedVersion } else { RefusedCause::Malformed };
-                self.refuse(cause, path, None);
-                return None;
-            }
-        };
-        if line.payload.len() > self.server.config.max_datagram {
-            self.refuse(RefusedCause::LimitReached, path, None);
+    fn read<'a>(&self, via: Via, bytes: &'a [u8]) -> Option<Arrival<'a>> {
+        let line = self.parse(via, bytes)?;
+        if !self.fits(via, &line) {
             return None;
         }
         let key = line.key.as_ref().map(Key::expose);
-        let mark = || self.server.marker.of(line.tenant.as_ref(), key, path.remote.ip());
+        let mark = || self.server.marker.of(line.tenant.as_ref(), key, via.path.remote.ip());
         let mark = line.signed.is_none().then(mark);
-        Some(Arrival { path, line, mark, taken: None })
+        Some(Arrival { via, line, mark, taken: None, is_proven: false })
+    }
+
+    /// Reads a line; one that is none is refused.
+    pub(crate) fn parse<'a>(&self, via: Via, bytes: &'a [u8]) -> Option<Line<'a>> {
+        let error = match Line::parse(bytes) {
+            Ok(line) => return Some(line),
+            Err(error) => error,
+        };
+        let (problem, word) = error.detail();
+        tracing::debug!(remote = %via.path, problem, word, "a datagram was refused");
+        let is_version = error == LineError::Version;
+        let cause = if is_version { RefusedCause::UnsupportedVersion } else { RefusedCause::Malformed };
+        self.refuse(cause, via, None);
+        None
+    }
+
+    /// A larger payload is refused.
+    pub(crate) fn fits(&self, via: Via, line: &Line<'_>) -> bool {
+        let fits = line.payload.len() <= self.server.config.max_datagram;
+        if !fits {
+            self.refuse(RefusedCause::LimitReached, via, None);
+        }
+        fits
     }
 
     /// The open session that was admitted by the very same as this line shows. A signed line is looked at each time.
-    fn known(&self, arrival: &Arrival<'_>) -> Option<PeerHandle> {
+    fn known(&mut self, arrival: &Arrival<'_>) -> Option<PeerHandle> {
+        if let Some(channel) = arrival.via.channel {
+            return self.known_on(channel, arrival);
+        }
         let mark = arrival.mark?;
         let tenant = arrival.line.tenant.as_ref().unwrap_or(&self.server.tenant);
         let peer = self.server.hub.peer(tenant, &arrival.line.device, Family::Udp)?;
@@ -97,23 +127,18 @@ impl Door {
     }
 
     fn authenticate(&mut self, arrival: Arrival<'_>, bytes: &[u8]) {
-        let shown = credentials(&arrival.line, arrival.path.remote);
+        let shown = credentials(&arrival.line, (transport(arrival.via), arrival.via.path.remote));
         let auth = Arc::clone(&self.server.auth);
         let mut asking: BoxFuture<'static, Result<Principal, AuthError>> =
             Box::pin(async move { auth.authenticate(&shown).await });
         // Nearly always the answer is there at once. Where it is not, the future gets a waker when it is polled again.
         match asking.poll_unpin(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(verdict) => self.on_verdict(arrival, verdict),
-            Poll::Pending => self.let_wait(arrival.path, bytes, asking),
+            Poll::Pending => self.let_wait(arrival.via, bytes, asking),
         }
     }
 
-    fn let_wait(
-        &mut self,
-        path: Path,
-        bytes: &[u8],
-        asking: BoxFuture<'static, Result<Principal, AuthError>>,
-    ) {
+    fn let_wait(&mut self, via: Via, bytes: &[u8], asking: BoxFuture<'static, Result<Principal, AuthError>>) {
         let server = &self.server;
         if self.authenticating.len() >= server.config.max_authenticating {
             return server.metrics.dropped(Dropped::AuthenticatingFull);
@@ -123,13 +148,16 @@ impl Door {
         self.authenticating.push(Box::pin(async move {
             let asking = AssertUnwindSafe(tokio::time::timeout(within, asking)).catch_unwind();
             let verdict = asking.await.map(|verdict| verdict.unwrap_or(Err(AuthError::Unavailable)));
-            Authenticated { path, datagram, verdict: verdict.ok() }
+            Authenticated { via, datagram, verdict: verdict.ok() }
         }));
     }
 
     pub(crate) fn on_authenticated(&mut self, done: &Authenticated) {
         let Some(verdict) = &done.verdict else { return self.defect() };
-        if let Some(arrival) = self.read(done.path, &done.datagram) {
+        if done.via.channel.is_some_and(|channel| !self.is_open(channel)) {
+            return self.server.metrics.dropped(Dropped::ChannelClosed);
+        }
+        if let Some(arrival) = self.read(done.via, &done.datagram) {
             self.on_verdict(arrival, verdict.clone());
         }
     }
@@ -137,7 +165,7 @@ impl Door {
     fn on_verdict(&mut self, mut arrival: Arrival<'_>, verdict: Result<Principal, AuthError>) {
         let principal = match verdict {
             Ok(principal) => principal,
-            Err(AuthError::Refused(cause)) => return self.refuse(cause, arrival.path, None),
+            Err(AuthError::Refused(cause)) => return self.refuse(cause, arrival.via, None),
             Err(AuthError::Unavailable) => return self.server.metrics.dropped(Dropped::Unauthenticated),
         };
         if let (Some(signed), Some(seq)) = (&arrival.line.signed, arrival.line.seq) {
@@ -146,13 +174,10 @@ impl Door {
             match checked {
                 Checked::Taken(taken) => arrival.taken = Some(taken),
                 Checked::Again { is_settled } => return self.on_retransmission(&arrival, is_settled),
-                Checked::Stale => return self.refuse(RefusedCause::BadCredentials, arrival.path, None),
+                Checked::Stale => return self.refuse(RefusedCause::BadCredentials, arrival.via, None),
                 Checked::Full => {
-                    return self.refuse(
-                        RefusedCause::LimitReached,
-                        arrival.path,
-                        Some((&principal.tenant, &principal.device)),
-                    );
+                    let who = (&principal.tenant, &principal.device);
+                    return self.refuse(RefusedCause::LimitReached, arrival.via, Some(who));
                 }
             }
         }
@@ -171,7 +196,8 @@ impl Door {
         // Twice, since a session may end at any moment.
         for _ in 0..2 {
             let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Udp);
-            let (peer, is_new) = match open.filter(|peer| peer.transport() == Transport::Udp) {
+            let may_go_on = |peer: &PeerHandle| peer.transport() == transport(arrival.via) && !is_bound(peer);
+            let (peer, is_new) = match open.filter(may_go_on) {
                 Some(peer) => (peer, false),
                 None if arrival.line.bye && arrival.is_empty() => {
                     return self.nobody_leaves(&arrival, &principal.tenant, &principal.device);
@@ -181,6 +207,7 @@ impl Door {
                     None => return self.server.give_back(arrival.taken.as_ref()),
                 },
             };
+            self.join(&arrival, &peer);
             if self.visit(&mut arrival, &peer, is_new).is_ok() {
                 return;
             }
@@ -188,56 +215,83 @@ impl Door {
         self.drop_for(Dropped::Ended, &arrival);
     }
 
-    fn begin(&self, arrival: &Arrival<'_>, principal: &Principal) -> Option<PeerHandle> {
-        let server = &self.server;
+    pub(crate) fn begin(&mut self, arrival: &Arrival<'_>, principal: &Principal) -> Option<PeerHandle> {
+        let server = Arc::clone(&self.server);
+        let channel = arrival.via.channel;
+        if channel.is_some() {
+            self.take_over(principal);
+        }
+        let remote_id = channel.filter(|_| arrival.is_proven).and_then(|channel| self.remote_id(channel));
         let of_operator =
             || principal.keep_alive.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let hello = Hello {
             principal: principal.clone(),
-            transport: Transport::Udp,
+            transport: transport(arrival.via),
             protocol: Protocol::Udp,
-            remote_id: arrival.line.device.as_str().into(),
-            remote_address: arrival.path.remote,
+            remote_id: remote_id.unwrap_or_else(|| arrival.line.device.as_str().into()),
+            remote_address: arrival.via.path.remote,
             keep_alive_ms: arrival.silence_ms().or_else(of_operator),
             on_silence: Reason::IdleTimeout,
             clean_start: None,
             will: None,
         };
+        let (mark, local) = self.place(arrival);
         let memo = Memo {
-            mark: arrival.mark.unwrap_or(0),
+            mark: mark.unwrap_or(0),
             heartbeat: arrival.line.heartbeat.unwrap_or(0),
-            local: server.locals.number(arrival.path.local),
+            local,
             is_begun: false,
+            is_bound: arrival.is_proven,
         };
-        match server.hub.begin_inferred(hello, memo.into(), &self.post, false) {
-            Ok(peer) if server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
-                return Some(peer);
+        match server.hub.begin_inferred(hello, memo.into(), &self.post, channel.is_some()) {
+            Ok(peer) if channel.is_some_and(|channel| !self.is_on(&peer, channel)) => {
+                // Another channel of the device was faster.
+                server.metrics.dropped(Dropped::Ended);
             }
             Ok(peer) => {
+                self.join(arrival, &peer);
+                if server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) {
+                    return Some(peer);
+                }
                 peer.close(Reason::CredentialsRevoked);
-                self.refuse(RefusedCause::BadCredentials, arrival.path, None);
+                self.refuse(RefusedCause::BadCredentials, arrival.via, None);
+                if let Some(channel) = channel {
+                    self.close_channel(channel);
+                }
             }
-            Err(OpenError::Full) => self.refuse(
-                RefusedCause::LimitReached,
-                arrival.path,
-                Some((&principal.tenant, &principal.device)),
-            ),
+            Err(OpenError::Full) => {
+                let who = (&principal.tenant, &principal.device);
+                self.refuse(RefusedCause::LimitReached, arrival.via, Some(who));
+            }
             Err(OpenError::Draining) => server.metrics.dropped(Dropped::Draining),
             Err(_) => server.metrics.dropped(Dropped::Away),
         }
         None
     }
 
+    /// What the device has open on another channel gives way: it would be gone on with otherwise.
+    fn take_over(&self, principal: &Principal) {
+        let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Udp);
+        if let Some(peer) = open.filter(|peer| peer.transport() == Transport::Dtls) {
+            peer.close(Reason::TakenOver);
+        }
+    }
+
     /// The datagram's effects on an open session.
     ///
     /// # Errors
     /// The reason of the session's end, when it has ended before anything of the datagram was published.
-    fn visit(&mut self, arrival: &mut Arrival<'_>, peer: &PeerHandle, is_new: bool) -> Result<(), Reason> {
+    pub(crate) fn visit(
+        &mut self,
+        arrival: &mut Arrival<'_>,
+        peer: &PeerHandle,
+        is_new: bool,
+    ) -> Result<(), Reason> {
         // A datagram that could not be dealt with when it first came was a sign of life then.
         let is_sign = is_new || !arrival.taken.as_ref().is_some_and(|taken| taken.is_retry);
         let mut commands = is_new;
         if is_sign && !is_new {
-            commands = peer.heard_from(arrival.path.remote, &self.post)?.commands;
+            commands = peer.heard_from(arrival.via.path.remote, &self.post)?.commands;
             self.note(arrival, peer);
         }
         let token = self.content(arrival, peer)?;
@@ -256,15 +310,15 @@ impl Door {
     }
 
     fn note(&self, arrival: &Arrival<'_>, peer: &PeerHandle) {
-        let local = self.server.locals.number(arrival.path.local);
+        let (mark, local) = self.place(arrival);
         let heartbeat = arrival.line.heartbeat;
         let is_changed = peer.memo(|memo| {
             let old = Memo::from(*memo);
             let new = Memo {
-                mark: arrival.mark.unwrap_or(old.mark),
+                mark: mark.unwrap_or(old.mark),
                 heartbeat: heartbeat.unwrap_or(old.heartbeat),
                 local,
-                is_begun: old.is_begun,
+                ..old
             };
             *memo = new.into();
             new.heartbeat != old.heartbeat
@@ -287,7 +341,7 @@ impl Door {
         }
         let server = Arc::clone(&self.server);
         if arrival.line.answer.is_none() && !peer.acl().may_publish(&server.no_topic) {
-            self.refuse(RefusedCause::NotAuthorized, arrival.path, Some((peer.tenant(), peer.device())));
+            self.refuse(RefusedCause::NotAuthorized, arrival.via, Some((peer.tenant(), peer.device())));
             return Ok(None);
         }
         let Some(permit) = peer.try_admit(weight(arrival.line.payload)) else {
@@ -304,7 +358,7 @@ impl Door {
         } else {
             None
         };
-        let submitted = self.submit(&arrival.line, arrival.path, peer, token, permit);
+        let submitted = self.submit(&arrival.line, arrival.via, peer, token, permit);
         if matches!(submitted, Ok(true)) {
             return Ok(token);
         }
@@ -318,7 +372,7 @@ impl Door {
         let has_message = is_told && !arrival.is_empty();
         let unstored = Unstored {
             socket: Arc::clone(&self.socket),
-            path: arrival.path,
+            via: arrival.via,
             ack: is_told && arrival.line.ack,
             seq: arrival.line.seq,
             taken: if is_told { arrival.taken.take() } else { None },
@@ -383,7 +437,7 @@ impl Door {
     }
 
     /// Whoever is not here cannot leave. One whose goodbye is still on its way to the store is told when that is there.
-    fn nobody_leaves(&mut self, arrival: &Arrival<'_>, tenant: &TenantId, device: &DeviceId) {
+    pub(crate) fn nobody_leaves(&mut self, arrival: &Arrival<'_>, tenant: &TenantId, device: &DeviceId) {
         if self.server.unstored.is_leaving(&(tenant.clone(), device.clone())) {
             return self.server.give_back(arrival.taken.as_ref());
         }
@@ -394,7 +448,7 @@ impl Door {
     fn submit(
         &self,
         line: &Line<'_>,
-        path: Path,
+        via: Via,
         peer: &PeerHandle,
         token: Option<u64>,
         permit: Permit,
@@ -419,7 +473,7 @@ impl Door {
         // No such command is under way: an ordinary message, told apart by its topic.
         let topic: Arc<str> = format!("command/res/{command}").into();
         if !peer.acl().may_publish(&topic) {
-            self.refuse(RefusedCause::NotAuthorized, path, Some((peer.tenant(), peer.device())));
+            self.refuse(RefusedCause::NotAuthorized, via, Some((peer.tenant(), peer.device())));
             return Ok(false);
         }
         let properties = if status.is_empty() { Vec::new() } else { vec![("status".into(), status.into())] };
@@ -436,7 +490,7 @@ impl Door {
     fn ack_at_once(&mut self, arrival: &Arrival<'_>) {
         if arrival.line.ack && self.server.hub.is_ready() {
             let socket = Arc::clone(&self.socket);
-            self.ack(&socket, &arrival.path, arrival.line.seq);
+            self.ack(&socket, &arrival.via, arrival.line.seq);
         }
     }
 
@@ -445,8 +499,8 @@ impl Door {
         self.server.give_back(arrival.taken.as_ref());
     }
 
-    fn refuse(&self, cause: RefusedCause, path: Path, who: Option<(&TenantId, &DeviceId)>) {
+    pub(crate) fn refuse(&self, cause: RefusedCause, via: Via, who: Option<(&TenantId, &DeviceId)>) {
         let device = who.map(|(tenant, device)| (tenant.clone(), device.clone()));
-        self.server.hub.refused(cause, Transport::Udp, path.remote, device);
+        self.server.hub.refused(cause, transport(via), via.path.remote, device);
     }
 }

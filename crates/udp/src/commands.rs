@@ -5,20 +5,21 @@
 
 use std::future::Future as _;
 use std::io;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use landfall_event::Outcome;
+use landfall_event::{Outcome, Transport};
 use landfall_hub::{PeerHandle, may_receive_command};
-use landfall_net::Path;
 
 use crate::answer;
 use crate::door::Door;
-use crate::memo::Memo;
 use crate::metrics::level;
 
 /// The most bytes in a datagram over IPv4.
 const LARGEST: usize = 65_507;
+/// The most bytes in a record of DTLS, of which a datagram holds one (RFC 5246, section 6.2.1).
+const LARGEST_RECORD: usize = 16_384;
 /// A socket without room is tried again after this.
 const RELIEF: Duration = Duration::from_millis(20);
 
@@ -34,19 +35,21 @@ impl Door {
 
     /// Sends everything that waits for the device.
     pub(crate) fn send_commands(&mut self, peer: &PeerHandle) {
-        let local = self.server.locals.address(peer.memo(|memo| Memo::from(*memo)).local);
-        let path = Path { remote: peer.remote_address(), local };
+        // On a channel of another socket they wait for the device's next word there.
+        let Some(via) = self.way_to(peer) else { return };
+        let socket = Arc::clone(&self.socket);
+        let largest = if peer.transport() == Transport::Dtls { LARGEST_RECORD } else { LARGEST };
         while let Some(command) = peer.next_command() {
             if !may_receive_command(peer.acl(), &command) {
                 peer.settled(&command.id, Outcome::Rejected, "not-authorized");
                 continue;
             }
             answer::command(&command, &mut self.out);
-            if self.out.len() > LARGEST {
+            if self.out.len() > largest {
                 peer.settled(&command.id, Outcome::Rejected, "too-large");
                 continue;
             }
-            match self.socket.try_send(&path, &self.out) {
+            match self.transmit(&socket, &via) {
                 Ok(()) => {
                     self.server.metrics.commands.inc();
                     // A device confirms with `got`, if it can; nothing says beforehand whether it does.
@@ -58,7 +61,7 @@ impl Door {
                     if error.kind() == io::ErrorKind::WouldBlock {
                         self.try_again(peer);
                     } else {
-                        tracing::debug!(remote = %path, %error, "a command waits for the device's next word");
+                        tracing::debug!(remote = %via.path, %error, "a command waits for the device's next word");
                     }
                     return;
                 }

@@ -1,7 +1,7 @@
 //! One socket: its task, and everything that it waits for.
 //!
 //! Owns: the loop, acks, senders that are being authenticated. Does not own: what a datagram leads to (`arrival.rs`),
-//! commands (`commands.rs`).
+//! secure channels (`secure.rs`), commands (`commands.rs`).
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -15,12 +15,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use landfall_channel::Via;
 use landfall_hub::{AuthError, News, PeerHandle, Post, Principal};
 use landfall_net::{Batch, DatagramSocket, Path};
 use tokio::time::Sleep;
 
 use crate::answer;
 use crate::metrics::Dropped;
+use crate::secure::Secure;
 use crate::server::UdpServer;
 
 /// After an error of the socket itself.
@@ -30,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A datagram whose sender was authenticated in the background.
 pub(crate) struct Authenticated {
-    pub(crate) path: Path,
+    pub(crate) via: Via,
     pub(crate) datagram: Bytes,
     /// `None` when the authenticator met a defect of its own.
     pub(crate) verdict: Option<Result<Principal, AuthError>>,
@@ -41,6 +43,8 @@ type Authenticating = Pin<Box<dyn Future<Output = Authenticated> + Send>>;
 pub(crate) struct Door {
     pub(crate) server: Arc<UdpServer>,
     pub(crate) socket: Arc<DatagramSocket>,
+    /// `None` over plain UDP.
+    pub(crate) secure: Option<Secure>,
     pub(crate) post: Arc<Post>,
     /// At most `max_authenticating`.
     pub(crate) authenticating: FuturesUnordered<Authenticating>,
@@ -57,10 +61,11 @@ enum Turn {
 }
 
 impl Door {
-    pub(crate) fn new(server: Arc<UdpServer>, socket: Arc<DatagramSocket>) -> Self {
+    pub(crate) fn new(server: Arc<UdpServer>, socket: Arc<DatagramSocket>, secure: Option<Secure>) -> Self {
         Self {
             server,
             socket,
+            secure,
             post: Post::new(),
             authenticating: FuturesUnordered::new(),
             congested: VecDeque::new(),
@@ -87,6 +92,7 @@ impl Door {
         self.server.metrics.authenticating.dec_by(crate::metrics::level(self.authenticating.len()));
         self.authenticating.clear();
         let _ = tokio::time::timeout(FAREWELL, self.last_acks()).await;
+        self.close_channels();
     }
 
     /// News before datagrams: what is stored makes room for what comes.
@@ -100,6 +106,7 @@ impl Door {
             return Poll::Ready(Turn::Stop);
         }
         self.poll_news(cx);
+        self.poll_channels(cx);
         while let Poll::Ready(Some(done)) = self.authenticating.poll_next_unpin(cx) {
             self.server.metrics.authenticating.dec();
             self.guarded(|door| door.on_authenticated(&done));
@@ -119,7 +126,11 @@ impl Door {
     fn on_received(&mut self, path: Path, bytes: &[u8]) {
         self.server.metrics.received.inc();
         self.server.metrics.received_bytes.inc_by(u64::try_from(bytes.len()).unwrap_or(0));
-        self.guarded(|door| door.on_datagram(path, bytes));
+        if self.secure.is_some() {
+            self.on_record(path, bytes);
+        } else {
+            self.guarded(|door| door.on_datagram(path.into(), bytes));
+        }
     }
 
     /// A defect that one datagram meets, or the news of one, must not cost all other devices their listener.
@@ -143,8 +154,8 @@ impl Door {
                 self.on_settled(token, result.is_ok());
             }
             News::Commands(peer) => self.on_commands(&peer),
-            // No session is watched: its end needs nothing of the listener.
-            News::Ended(..) => {}
+            // Of sessions on channels only: the others are not watched.
+            News::Ended(peer, reason) => self.on_ended(&peer, reason),
         }
     }
 
@@ -160,20 +171,33 @@ impl Door {
         }
         server.settle(unstored.taken.as_ref());
         if unstored.ack {
-            self.ack(&unstored.socket, &unstored.path, unstored.seq);
+            self.ack(&unstored.socket, &unstored.via, unstored.seq);
         }
     }
 
     /// Says that a datagram is stored. An ack that the socket does not take is not tried again: the device asks again.
-    pub(crate) fn ack(&mut self, socket: &DatagramSocket, path: &Path, seq: Option<u64>) {
+    pub(crate) fn ack(&mut self, socket: &Arc<DatagramSocket>, via: &Via, seq: Option<u64>) {
         answer::ack(seq, &mut self.out);
-        match socket.try_send(path, &self.out) {
+        match self.transmit(socket, via) {
             Ok(()) => self.server.metrics.acks.inc(),
             Err(error) => {
-                tracing::debug!(remote = %path, %error, "an ack could not be sent");
+                tracing::debug!(remote = %via.path, %error, "an ack could not be sent");
                 self.server.metrics.unsent_acks.inc()
             }
         };
+    }
+
+    /// Sends what is in `out` from `socket`, which another task may serve. From a channel only its own task can send: the
+    /// hub tells another one of a datagram only when that has heard the device since, on another channel, and so nobody
+    /// listens to the first one any more.
+    pub(crate) fn transmit(&mut self, socket: &Arc<DatagramSocket>, via: &Via) -> io::Result<()> {
+        let Some(channel) = via.channel else { return socket.try_send(&via.path, &self.out) };
+        match &mut self.secure {
+            Some(secure) if Arc::ptr_eq(socket, &self.socket) => {
+                secure.channels.send(socket, channel, &self.out)
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     async fn last_acks(&mut self) {

@@ -1,7 +1,8 @@
 //! The UDP listener: one datagram is one message, its first line says whose and what for.
 //!
-//! Owns: the `LF1` line, replay protection, acks after the store, commands as datagrams. Does not own: sockets
-//! (`landfall-net`), sessions, silence and events (`landfall-hub`), who a device is (the authenticator).
+//! Owns: the `LF1` line, replay protection, acks after the store, commands as datagrams, presence on secure channels. Does
+//! not own: sockets (`landfall-net`), DTLS (`landfall-channel`), sessions, silence and events (`landfall-hub`), who a device
+//! is (the authenticator).
 
 mod admission;
 mod answer;
@@ -17,6 +18,7 @@ mod line;
 mod memo;
 mod metrics;
 mod replay;
+mod secure;
 mod server;
 mod unstored;
 

@@ -182,6 +182,26 @@ impl<'a> Line<'a> {
     }
 }
 
+impl<'a> Line<'a> {
+    /// A payload without a line, of a device that is known otherwise.
+    pub(crate) fn without(device: DeviceId, tenant: TenantId, payload: &'a [u8]) -> Self {
+        Self {
+            device,
+            tenant: Some(tenant),
+            key: None,
+            signed: None,
+            seq: None,
+            heartbeat: None,
+            sleep: None,
+            got: None,
+            answer: None,
+            ack: false,
+            bye: false,
+            payload,
+        }
+    }
+}
+
 /// The line and the payload. Without a line feed all of it is the line.
 fn split(datagram: &[u8]) -> Result<(&[u8], &[u8]), LineError> {
     let reach = datagram.get(..=MAX_LINE).unwrap_or(datagram);

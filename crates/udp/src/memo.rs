@@ -9,32 +9,35 @@ use parking_lot::RwLock;
 /// The listener's part of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memo {
-    /// The mark of what the device was admitted by; 0 when that was a signature.
+    /// The mark of what the device was admitted by; 0 when that was a signature. Under DTLS the number of its channel.
     pub(crate) mark: u64,
     /// The heartbeat in force, in seconds; 0 when the device has announced none.
     pub(crate) heartbeat: u32,
-    /// The address that the device speaks to, as [`Locals`] numbers it.
+    /// The address that the device speaks to, as [`Locals`] numbers it. Under DTLS the number of its channel's socket.
     pub(crate) local: u16,
     /// The session's `connected` is known to be stored.
     pub(crate) is_begun: bool,
+    /// The session is that of one channel, which has proven whose it is.
+    pub(crate) is_bound: bool,
 }
 
 impl From<[u64; 2]> for Memo {
     fn from([mark, rest]: [u64; 2]) -> Self {
-        let [h0, h1, h2, h3, l0, l1, begun, _] = rest.to_le_bytes();
+        let [h0, h1, h2, h3, l0, l1, begun, bound] = rest.to_le_bytes();
         Self {
             mark,
             heartbeat: u32::from_le_bytes([h0, h1, h2, h3]),
             local: u16::from_le_bytes([l0, l1]),
             is_begun: begun != 0,
+            is_bound: bound != 0,
         }
     }
 }
 
 impl From<Memo> for [u64; 2] {
     fn from(memo: Memo) -> Self {
-        let begun = u64::from(memo.is_begun) << 48;
-        [memo.mark, u64::from(memo.heartbeat) | u64::from(memo.local) << 32 | begun]
+        let flags = u64::from(memo.is_begun) << 48 | u64::from(memo.is_bound) << 56;
+        [memo.mark, u64::from(memo.heartbeat) | u64::from(memo.local) << 32 | flags]
     }
 }
 
@@ -76,8 +79,10 @@ mod tests {
 
     #[test]
     fn a_memo_is_read_back() {
-        let memo = Memo { mark: u64::MAX - 1, heartbeat: u32::MAX, local: 513, is_begun: true };
-        assert_eq!(Memo::from(<[u64; 2]>::from(memo)), memo);
+        for (is_begun, is_bound) in [(true, false), (false, true), (true, true)] {
+            let memo = Memo { mark: u64::MAX - 1, heartbeat: u32::MAX, local: 513, is_begun, is_bound };
+            assert_eq!(Memo::from(<[u64; 2]>::from(memo)), memo);
+        }
         assert_eq!(Memo::from([0; 2]), Memo::default());
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Dropped {
     Draining,
     /// The session ended while the datagram was looked at, twice.
     Ended,
+    /// Its channel was closed: the device's session was ended for good, or it has a newer channel.
+    ChannelClosed,
     /// The store will never take it.
     NotStored,
     /// A defect of the listener; the error is in the log.
@@ -39,6 +41,7 @@ impl Dropped {
             Self::Away => "away",
             Self::Draining => "draining",
             Self::Ended => "ended",
+            Self::ChannelClosed => "channel-closed",
             Self::NotStored => "not-stored",
             Self::Panicked => "panicked",
         }

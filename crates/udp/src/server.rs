@@ -3,10 +3,12 @@
 //! Owns: settings, and one of each thing that all sockets look at. Does not own: one socket's loop (`door.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use landfall_event::TenantId;
+use landfall_channel::{ChannelConfig, ChannelMetrics, Channels};
+use landfall_event::{TenantId, Transport};
 use landfall_hub::{Authenticator, Hub, Marker};
-use landfall_net::{DatagramSocket, Scope};
+use landfall_net::{DatagramKind, DatagramSocket, Scope};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
@@ -15,6 +17,7 @@ use crate::door::Door;
 use crate::guard::{Guard, Taken};
 use crate::memo::Locals;
 use crate::metrics::Metrics;
+use crate::secure::{Bond, Secure};
 use crate::unstored::UnstoredTable;
 
 /// Serves the `LF1` line on whatever sockets it is given.
@@ -29,6 +32,9 @@ pub struct UdpServer {
     pub(crate) locals: Locals,
     pub(crate) unstored: UnstoredTable,
     start: Instant,
+    channels: Option<(Arc<ChannelConfig>, ChannelMetrics)>,
+    /// Sockets with channels, so far.
+    secured: AtomicUsize,
     /// The tenant of a line that names none.
     pub(crate) tenant: TenantId,
     /// A datagram has no topic.
@@ -36,11 +42,13 @@ pub struct UdpServer {
 }
 
 impl UdpServer {
-    /// A server on this hub; registers its metrics.
+    /// A server on this hub; registers its metrics, but for those of the channels: they are shared. `channels` is what
+    /// `dtls://` sockets need.
     pub fn new(
         config: UdpConfig,
         hub: Arc<Hub>,
         auth: Arc<dyn Authenticator>,
+        channels: Option<(Arc<ChannelConfig>, ChannelMetrics)>,
         registry: &mut Registry,
     ) -> Arc<Self> {
         let metrics = Metrics::default();
@@ -48,6 +56,8 @@ impl UdpServer {
         Arc::new(Self {
             guard: Guard::new(config.max_signed_devices, config.retry_within),
             start: Instant::now(),
+            channels,
+            secured: AtomicUsize::new(0),
             marker: Marker::random(),
             locals: Locals::default(),
             unstored: UnstoredTable::new(config.max_unstored),
@@ -60,10 +70,28 @@ impl UdpServer {
         })
     }
 
-    /// Serves a socket in `scope`, with one task, until the scope is cancelled. Returns false when it has been.
+    /// Serves a socket in `scope`, with one task, until the scope is cancelled. Returns false when it has been, and for a
+    /// `dtls://` socket where there is nothing to serve it with: no channels, or 65,535 such sockets already.
     pub fn serve(self: &Arc<Self>, socket: DatagramSocket, scope: &Scope) -> bool {
+        let secure = match socket.endpoint().kind() {
+            DatagramKind::Udp => None,
+            DatagramKind::Dtls => match self.secure() {
+                Some(secure) => Some(secure),
+                None => return false,
+            },
+        };
         let stop = scope.token();
-        scope.spawn(Door::new(Arc::clone(self), Arc::new(socket)).run(stop.cancelled_owned()))
+        scope.spawn(Door::new(Arc::clone(self), Arc::new(socket), secure).run(stop.cancelled_owned()))
+    }
+
+    /// The channels of one more socket.
+    fn secure(&self) -> Option<Secure> {
+        let (config, metrics) = self.channels.as_ref()?;
+        let number = u16::try_from(self.secured.fetch_add(1, Ordering::Relaxed)).ok()?;
+        let (hub, auth) = (Arc::clone(&self.hub), Arc::clone(&self.auth));
+        let channels: Channels<Bond> =
+            Channels::new(Arc::clone(config), (hub, auth), Transport::Dtls, metrics.clone());
+        Some(Secure { number, channels })
     }
 
     /// Since this server was made.

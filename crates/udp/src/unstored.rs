@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use landfall_net::{DatagramSocket, Path};
+use landfall_channel::Via;
+use landfall_net::DatagramSocket;
 use parking_lot::Mutex;
 use slab::Slab;
 
@@ -16,9 +17,9 @@ use crate::metrics::{Metrics, level};
 /// A datagram that is on its way to the store.
 #[derive(Debug)]
 pub(crate) struct Unstored {
-    /// Where it came in: its ack leaves from there.
+    /// Where it came in: its ack leaves from there. From a channel only the task of its socket can send: see `Door::transmit`.
     pub(crate) socket: Arc<DatagramSocket>,
-    pub(crate) path: Path,
+    pub(crate) via: Via,
     pub(crate) ack: bool,
     pub(crate) seq: Option<u64>,
     pub(crate) taken: Option<Taken>,
@@ -134,7 +135,7 @@ impl UnstoredTable {
 
 #[cfg(test)]
 mod tests {
-    use landfall_net::{DatagramSettings, Datagrams};
+    use landfall_net::{DatagramSettings, Datagrams, Path};
 
     use super::*;
 
@@ -147,7 +148,7 @@ mod tests {
         let path = Path { remote: socket.local_addr(), local: None };
         Unstored {
             socket: Arc::clone(socket),
-            path,
+            via: path.into(),
             ack: true,
             seq: None,
             taken: None,

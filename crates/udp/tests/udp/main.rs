@@ -3,7 +3,9 @@
 
 mod acks;
 mod bounds;
+mod client;
 mod commands;
+mod dtls;
 mod messages;
 mod page;
 mod proof;

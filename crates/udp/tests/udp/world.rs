@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
+use landfall_channel::{ChannelConfig, ChannelMetrics};
+use landfall_dtls::{Limits, ServerConfig};
 use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, RefusedCause, Stream, TenantId};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
@@ -18,13 +20,14 @@ use landfall_net::{DatagramSettings, Datagrams, Scope};
 use landfall_udp::{UdpConfig, UdpServer};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use rustls::sign::CertifiedKey;
 use serde_json::Value;
 use sha2::Sha256;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 /// No wait of these tests takes so long on a machine that works.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every device's key.
 pub(crate) const KEY: &str = "s3cret";
@@ -183,6 +186,8 @@ pub(crate) struct World {
     pub(crate) server: Arc<UdpServer>,
     pub(crate) scope: Scope,
     pub(crate) address: SocketAddr,
+    /// Of a socket with channels.
+    pub(crate) secure: SocketAddr,
     registry: Registry,
 }
 
@@ -193,6 +198,42 @@ pub(crate) async fn world() -> World {
 pub(crate) async fn world_with(
     of_hub: impl FnOnce(&mut HubConfig),
     of_udp: impl FnOnce(&mut UdpConfig),
+) -> World {
+    build(of_hub, of_udp, None).await
+}
+
+/// One with a `dtls://` socket too, which PSK devices come to.
+pub(crate) async fn secure_world() -> World {
+    secure_world_with(|_| {}, |_| {}, None).await
+}
+
+/// One with a `dtls://` socket too, and a certificate for it.
+pub(crate) async fn secure_world_with(
+    of_hub: impl FnOnce(&mut HubConfig),
+    of_udp: impl FnOnce(&mut UdpConfig),
+    certificate: Option<Arc<CertifiedKey>>,
+) -> World {
+    let server = ServerConfig {
+        psk: true,
+        certificate,
+        client_ca: None,
+        require_client_certificate: false,
+        mtu: 1_200,
+    };
+    let config = ChannelConfig {
+        server: watch::channel(Arc::new(server)).1,
+        limits: Limits::default(),
+        auth_timeout: Duration::from_secs(5),
+    };
+    let mut world = build(of_hub, of_udp, Some(config)).await;
+    world.secure = world.listen("dtls://127.0.0.1:0").await;
+    world
+}
+
+async fn build(
+    of_hub: impl FnOnce(&mut HubConfig),
+    of_udp: impl FnOnce(&mut UdpConfig),
+    channels: Option<ChannelConfig>,
 ) -> World {
     let mut config = HubConfig::new(Origin {
         instance: "landfall".parse().unwrap(),
@@ -209,8 +250,10 @@ pub(crate) async fn world_with(
     hub.start(&scope);
     let mut config = UdpConfig::default();
     of_udp(&mut config);
-    let server = UdpServer::new(config, Arc::clone(&hub), Arc::clone(&auth) as _, &mut registry);
-    let mut world = World { bus, hub, auth, server, scope, address: ([127, 0, 0, 1], 0).into(), registry };
+    let channels = channels.map(|config| (Arc::new(config), ChannelMetrics::register(&mut registry)));
+    let server = UdpServer::new(config, Arc::clone(&hub), Arc::clone(&auth) as _, channels, &mut registry);
+    let nowhere = ([127, 0, 0, 1], 0).into();
+    let mut world = World { bus, hub, auth, server, scope, address: nowhere, secure: nowhere, registry };
     world.address = world.listen("udp://127.0.0.1:0").await;
     world
 }
