@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use dimpl::DtlsCertificate;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::PrivateKeyDer;
 
 pub(crate) struct Pki {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) server: Arc<CertifiedKey>,
-    server_der: (Vec<u8>, Vec<u8>),
+    /// The server's, in the form of a client's.
+    server_shown: [Vec<u8>; 2],
     /// The CA's certificate.
     pub(crate) authority_pem: String,
 }
@@ -28,16 +30,28 @@ impl Pki {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).unwrap();
         let issuer = Issuer::new(params, key);
-        let server_der = issue(&issuer, "localhost", ExtendedKeyUsagePurpose::ServerAuth, |_| ());
-        let private = PrivateKeyDer::try_from(server_der.1.clone()).unwrap();
+        let (leaf, leaf_key) = issue(&issuer, "localhost", ExtendedKeyUsagePurpose::ServerAuth, |_| ());
+        let private = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
         let key = rustls::crypto::ring::sign::any_ecdsa_type(&private).unwrap();
-        let server = CertifiedKey::new(vec![CertificateDer::from(server_der.0.clone())], key);
+        let server = CertifiedKey::new(vec![leaf.der().clone()], key);
         let authority_pem = certificate.pem();
-        Self { issuer, roots: Arc::new(roots), server: Arc::new(server), server_der, authority_pem }
+        Self {
+            issuer,
+            roots: Arc::new(roots),
+            server: Arc::new(server),
+            server_shown: [leaf.der().to_vec(), leaf_key.serialize_der()],
+            authority_pem,
+        }
     }
 
     pub(crate) fn client(&self, name: &str) -> DtlsCertificate {
         shown(issue(&self.issuer, name, ExtendedKeyUsagePurpose::ClientAuth, |_| ()))
+    }
+
+    /// Certificate and key in PEM.
+    pub(crate) fn client_pem(&self, name: &str) -> [String; 2] {
+        let (certificate, key) = issue(&self.issuer, name, ExtendedKeyUsagePurpose::ClientAuth, |_| ());
+        [certificate.pem(), key.serialize_pem()]
     }
 
     pub(crate) fn expired(&self, name: &str) -> DtlsCertificate {
@@ -48,12 +62,13 @@ impl Pki {
     }
 
     pub(crate) fn server_as_client(&self) -> DtlsCertificate {
-        shown(self.server_der.clone())
+        let [certificate, private_key] = self.server_shown.clone();
+        DtlsCertificate { certificate, private_key }
     }
 }
 
-fn shown((certificate, private_key): (Vec<u8>, Vec<u8>)) -> DtlsCertificate {
-    DtlsCertificate { certificate, private_key }
+fn shown((certificate, key): (Certificate, KeyPair)) -> DtlsCertificate {
+    DtlsCertificate { certificate: certificate.der().to_vec(), private_key: key.serialize_der() }
 }
 
 fn issue(
@@ -61,12 +76,12 @@ fn issue(
     name: &str,
     usage: ExtendedKeyUsagePurpose,
     change: impl FnOnce(&mut CertificateParams),
-) -> (Vec<u8>, Vec<u8>) {
+) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params.extended_key_usages = vec![usage];
     change(&mut params);
     let certificate = params.signed_by(&key, issuer).unwrap();
-    (certificate.der().to_vec(), key.serialize_der())
+    (certificate, key)
 }

@@ -1,3 +1,5 @@
+//! Certificates, of the server and of its clients.
+
 use rustls::SignatureScheme;
 use rustls_pki_types::CertificateDer;
 

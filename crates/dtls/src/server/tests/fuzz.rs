@@ -1,3 +1,5 @@
+//! A handshake with strange bytes in it.
+
 use proptest::prelude::*;
 
 use super::peer::{KEY, Peer, USUAL, psk_config};

@@ -1,3 +1,5 @@
+//! What comes when, and what has no place.
+
 use super::peer::{KEY, Peer, USUAL, psk_config};
 use crate::engine::{Answer, BadRecord, Closing, Engine, EngineEvent, Failure, Stage};
 use crate::fragments::MAX_BYTES;

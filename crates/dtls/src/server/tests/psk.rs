@@ -1,3 +1,5 @@
+//! Keys that both sides share, and what a ClientHello may say.
+
 use super::peer::{KEY, Peer, USUAL, psk_config};
 use crate::engine::{Answer, Engine, EngineEvent, Failure, Identity, Stage};
 use crate::handshake::{FragmentHeader, MessageType};
