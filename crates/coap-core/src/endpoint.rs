@@ -27,7 +27,7 @@ use crate::echo::Echo;
 use crate::limits::Limits;
 use crate::message::{Code, Kind, Message, Token};
 use crate::options::{Options, number};
-use crate::output::{ExchangeId, Output, Rejected};
+use crate::output::{Ending, ExchangeId, Output, Rejected};
 use crate::remembered::{Gone, Key, Remembered};
 use crate::request::{Method, Observe};
 use crate::response::Response;
@@ -239,6 +239,17 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         self.downloads.expire(now);
     }
 
+    /// A peer is gone for good, such as a secure channel that is closed: nothing is sent to it any more. Its observations end
+    /// ([`Ending::Gone`]), what is on its way fails, and answers to its requests go nowhere.
+    pub fn forget(&mut self, peer: &P) {
+        self.uploads.forget(peer);
+        self.downloads.forget(peer);
+        let Some(slot) = self.peers.find(peer) else { return };
+        self.end_all_observations(slot, Ending::Gone);
+        self.discard(slot);
+        self.peers.part(slot);
+    }
+
     /// Answers a request: with the acknowledgement while that has not left, else on its own (RFC 7252, section 5.2).
     ///
     /// Says whether this answer is on its way. It is not if the exchange is over, if No-Response suppresses it (RFC 7967), or
@@ -254,6 +265,10 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         let exchange = self.exchanges.remove(&id.0)?;
         // Deadlines of exchanges that are over go as soon as they are the first.
         while self.acknowledgements.pop_front_if(|(_, id)| !self.exchanges.contains_key(id)).is_some() {}
+        if self.peers.get(exchange.slot).is_none_or(|peer| peer.gone) {
+            self.leave(&exchange);
+            return None;
+        }
         Some(exchange)
     }
 

@@ -104,6 +104,8 @@ pub enum Ending {
     Silent,
     /// The same peer has registered with the same token, or for the same resource, again.
     Replaced,
+    /// The peer is gone ([`crate::Endpoint::forget`]).
+    Gone,
 }
 
 /// Why a notification failed.

@@ -122,6 +122,11 @@ impl<P: Clone + Eq + Hash, H: Clone> Downloads<P, H> {
         self.shelf.expire(now)
     }
 
+    /// Drops what a peer has on its way out.
+    pub fn forget(&mut self, peer: &P) {
+        self.shelf.take_all_of(peer);
+    }
+
     /// When [`Downloads::expire`] has something to do.
     pub fn next_timeout(&self) -> Option<Tick> {
         self.shelf.next_due()

@@ -71,6 +71,14 @@ impl<P: Clone + Eq + Hash, V> Shelf<P, V> {
         self.take_where(peer, |entry| entry.due == first)
     }
 
+    /// Takes away all entries of a peer.
+    pub(super) fn take_all_of(&mut self, peer: &P) {
+        for entry in self.peers.remove(peer).unwrap_or_default() {
+            self.due.remove(&entry.due);
+            self.weight -= entry.weight;
+        }
+    }
+
     /// Takes away the entry that goes first of all.
     pub(super) fn take_first(&mut self) -> Option<V> {
         let (due, peer) = self.due.first_key_value().map(|(due, peer)| (*due, peer.clone()))?;

@@ -163,6 +163,11 @@ impl<P: Clone + Eq + Hash> Uploads<P> {
         self.shelf.expire(now)
     }
 
+    /// Drops what a peer has on its way in.
+    pub fn forget(&mut self, peer: &P) {
+        self.shelf.take_all_of(peer);
+    }
+
     /// When [`Uploads::expire`] has something to do.
     pub fn next_timeout(&self) -> Option<Tick> {
         self.shelf.next_due()

@@ -188,7 +188,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
 
     /// Sends a datagram to a peer with state, if its credit allows it.
     pub(super) fn transmit(&mut self, slot: u32, bytes: Bytes) -> bool {
-        let Some(peer) = self.peers.get_mut(slot) else { return false };
+        let Some(peer) = self.peers.get_mut(slot).filter(|peer| !peer.gone) else { return false };
         if !peer.spend(bytes.len()) {
             return false;
         }

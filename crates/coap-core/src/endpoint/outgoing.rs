@@ -314,6 +314,14 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         self.fail(slot, notes, NoteFailure::Ended);
     }
 
+    /// Drops everything that is on its way to a peer.
+    pub(super) fn discard(&mut self, slot: u32) {
+        self.set_timer(slot, None);
+        let Some(outbox) = self.peers.get_mut(slot).and_then(|peer| peer.outbox.take()) else { return };
+        let queued: usize = outbox.queue.iter().map(Outgoing::weight).sum();
+        self.outgoing_bytes -= queued + outbox.flight.map_or(0, |flight| flight.weight);
+    }
+
     fn fail(&mut self, slot: u32, notes: impl IntoIterator<Item = NoteId>, why: NoteFailure) {
         let Some(peer) = self.peers.get(slot).map(|peer| peer.address.clone()) else { return };
         let failed = notes.into_iter().map(|note| Output::Failed { note, peer: peer.clone(), why });

@@ -26,6 +26,8 @@ pub(super) struct Peer<P> {
     pub(super) serial: u32,
     /// It receives at the address that it sends from.
     pub(super) proven: bool,
+    /// It will neither be heard nor spoken to again. It stays until its last request is answered, which goes nowhere.
+    pub(super) gone: bool,
     /// The shell knows it, so it does not go for others.
     pub(super) vouched: bool,
     /// The ping that is to prove its address.
@@ -122,6 +124,7 @@ impl<P: Clone + Eq + Hash> Peers<P> {
             address: address.clone(),
             serial: self.serial,
             proven: false,
+            gone: false,
             vouched: false,
             probe: None,
             credit: AMPLIFICATION * datagram,
@@ -139,9 +142,18 @@ impl<P: Clone + Eq + Hash> Peers<P> {
 
     /// Forgets a peer of which nothing is left.
     pub(super) fn release(&mut self, slot: u32) {
-        if self.get(slot).is_some_and(|peer| peer.is_quiet() && peer.remembered == 0) {
+        if self.get(slot).is_some_and(|peer| peer.is_quiet() && (peer.remembered == 0 || peer.gone)) {
             self.remove(slot);
         }
+    }
+
+    /// A peer is gone. Whoever comes with its address is another one.
+    pub(super) fn part(&mut self, slot: u32) {
+        if let Some(peer) = self.slots.get_mut(slot as usize) {
+            peer.gone = true;
+            self.index.remove(&peer.address);
+        }
+        self.release(slot);
     }
 
     /// Each new entry moves two old ones on, so that those that are of no use any more never pile up.
@@ -174,7 +186,7 @@ impl<P: Clone + Eq + Hash> Peers<P> {
     }
 
     fn remove(&mut self, slot: u32) {
-        if let Some(peer) = self.slots.try_remove(slot as usize) {
+        if let Some(peer) = self.slots.try_remove(slot as usize).filter(|peer| !peer.gone) {
             self.index.remove(&peer.address);
         }
     }

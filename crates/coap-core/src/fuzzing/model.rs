@@ -51,6 +51,7 @@ pub(super) struct Model {
     non_lifetime: Tick,
     transmit_wait: Tick,
     peers: BTreeMap<u8, Peer>,
+    gone: BTreeSet<u8>,
     /// Notifications without an outcome.
     pub(super) notes: BTreeSet<NoteId>,
     pub(super) observations: BTreeMap<ObservationId, u8>,
@@ -66,6 +67,7 @@ impl Model {
             non_lifetime: limits.non_lifetime_ms(),
             transmit_wait: limits.ack_timeout_ms * ((1 << (limits.max_retransmit + 1)) - 1),
             peers: BTreeMap::new(),
+            gone: BTreeSet::new(),
             notes: BTreeSet::new(),
             observations: BTreeMap::new(),
             open: Vec::new(),
@@ -101,6 +103,14 @@ impl Model {
     /// The shell gave up on the peer's observations.
     pub(super) fn is_over(&mut self, observation: ObservationId) {
         self.observations.remove(&observation);
+    }
+
+    pub(super) fn is_gone(&mut self, peer: u8) {
+        assert!(self.observations.values().all(|of| *of != peer), "it observes still");
+        // The last of all names is used again.
+        if peer < u8::MAX - 4 {
+            self.gone.insert(peer);
+        }
     }
 
     pub(super) fn happens(&mut self, now: Tick, cause: Option<&Message>, output: &Output<u8>) {
@@ -143,6 +153,7 @@ impl Model {
     fn leaves(&mut self, now: Tick, peer: u8, bytes: &Bytes) {
         let decoded = codec::decode(bytes);
         let Ok(message) = decoded else { panic_with("what is sent is no message") };
+        assert!(!self.gone.contains(&peer), "sent to one who is gone");
         let (lifetime, wait) = (self.exchange_lifetime, self.transmit_wait);
         let peer = self.peer(peer);
         peer.drawn += bytes.len();

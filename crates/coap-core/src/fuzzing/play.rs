@@ -22,8 +22,15 @@ pub(super) struct Play<'a> {
     endpoint: Endpoint<u8>,
     model: Model,
     now: Tick,
-    /// The last Echo value that each peer got.
+    /// Four peers; where one is gone, another comes.
+    peers: [u8; 4],
+    /// The last Echo value that each of the four got.
     echoes: [Option<Bytes>; 4],
+}
+
+/// Which of the four a peer is, or comes after.
+fn place(peer: u8) -> usize {
+    usize::from(peer % 4)
 }
 
 impl<'a> Play<'a> {
@@ -43,6 +50,7 @@ impl<'a> Play<'a> {
             endpoint: Endpoint::new(Arc::new(limits), &[9; 32]),
             model,
             now: 0,
+            peers: [0, 1, 2, 3],
             echoes: [const { None }; 4],
         }
     }
@@ -58,7 +66,8 @@ impl<'a> Play<'a> {
     }
 
     fn step(&mut self) {
-        let peer = self.source.below(4);
+        let place = usize::from(self.source.below(4));
+        let peer = self.peers.get(place).copied().unwrap_or_default();
         match self.source.below(16) {
             0..=5 => self.request(peer),
             6 | 7 => self.replies(peer),
@@ -80,7 +89,21 @@ impl<'a> Play<'a> {
                 }
                 self.drain(None);
             }
+            _ if self.source.below(4) == 0 => self.forget(peer),
             _ => self.unobserve(peer),
+        }
+    }
+
+    /// The peer goes, and another comes in its place.
+    fn forget(&mut self, peer: u8) {
+        self.endpoint.forget(&peer);
+        self.drain(None);
+        self.model.is_gone(peer);
+        if let (Some(name), Some(next)) = (self.peers.get_mut(place(peer)), peer.checked_add(4)) {
+            *name = next;
+        }
+        if let Some(echo) = self.echoes.get_mut(place(peer)) {
+            *echo = None;
         }
     }
 
@@ -107,7 +130,7 @@ impl<'a> Play<'a> {
             message.options.push_uint(number::NO_RESPONSE, u32::from(self.source.of(&[0, 2, 8, 16, 26_u8])));
         }
         if choices & 16 != 0
-            && let Some(value) = self.echoes.get(usize::from(peer)).cloned().flatten()
+            && let Some(value) = self.echoes.get(place(peer)).cloned().flatten()
         {
             message.options.push(number::ECHO, value);
         }
@@ -216,11 +239,13 @@ impl<'a> Play<'a> {
             if let crate::Output::Transmit { peer, bytes } = &output
                 && let Ok(message) = codec::decode(bytes)
                 && let Some(value) = message.options.first(number::ECHO)
-                && let Some(echo) = self.echoes.get_mut(usize::from(*peer))
+                && let Some(echo) = self.echoes.get_mut(place(*peer))
             {
                 *echo = Some(value.clone());
             }
-            if let crate::Output::Request { peer: peer @ ..TRUSTED, .. } = &output {
+            if let crate::Output::Request { peer, .. } = &output
+                && peer % 4 < TRUSTED
+            {
                 self.endpoint.prove(peer);
                 self.model.is_trusted(*peer);
             }

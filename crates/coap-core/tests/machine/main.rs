@@ -10,4 +10,5 @@ mod limits;
 mod observe;
 mod options;
 mod outgoing;
+mod parting;
 mod proof;
