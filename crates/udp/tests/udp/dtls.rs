@@ -113,7 +113,7 @@ async fn every_word_is_a_sign_of_life() {
     let world = secure_world().await;
     let mut client = Client::psk(world.secure, "a").await;
     client.ask("LF1 a ack").await;
-    for word in ["LF1 a", "x", "LF1 a got=nothing"] {
+    for word in ["LF1 a", "", "x", "LF1 a got=nothing"] {
         let before = world.last_seen("a");
         // Until the clock has moved on too.
         for _ in 0..5_000 {
@@ -125,6 +125,7 @@ async fn every_word_is_a_sign_of_life() {
         }
         assert!(world.last_seen("a") > before, "{word}");
     }
+    assert!(world.payloads().iter().all(|payload| payload == "x"), "an empty one is no message");
     client.ask("LF1 a sleep=3600 ack").await;
     world.until("it sleeps", |world| world.events("dormant").len() == 1).await;
     client.send("good morning").await;
@@ -327,6 +328,17 @@ async fn whoever_shakes_hands_while_nats_is_away_is_present_with_the_next_word()
 }
 
 #[tokio::test]
+async fn without_room_for_a_session_the_channel_waits_for_one() {
+    let world = secure_world_with(|hub| hub.max_sessions = 1, |_| {}, None).await;
+    let mut one = Client::psk(world.secure, "a").await;
+    one.fence("a").await;
+    let mut two = Client::psk(world.secure, "b").await;
+    world.until("the refusal is told", |world| world.refused("limit-reached") == 1).await;
+    one.ask("LF1 a bye ack").await;
+    assert_eq!(two.ask("LF1 b ack\nx").await, "LF1 ack");
+}
+
+#[tokio::test]
 async fn a_defect_that_one_handshake_meets_costs_nobody_else() {
     let world = secure_world().await;
     let mut other = Client::psk(world.secure, "b").await;
@@ -383,6 +395,22 @@ async fn on_a_channel_that_proves_nothing_a_line_does() {
     assert_eq!(client.receive().await, "LF1 cmd id=c1 name=re%20boot\n");
     client.close().await;
     world.until("the end", |world| ends(world) == ["secure-channel-closed"]).await;
+}
+
+#[tokio::test]
+async fn whoever_has_left_while_the_authenticator_thought_begins_nothing() {
+    let world = certified_world().await;
+    world.auth.answers.send_replace(false);
+    let mut client = Client::nobody(world.secure).await;
+    client.send(format!("LF1 a key={KEY} ack\nx")).await;
+    world.until("it waits", |world| world.metric("landfall_udp_authenticating") == 1).await;
+    client.close().await;
+    // Another handshake says that the gateway has seen it.
+    Client::nobody(world.secure).await;
+    world.auth.answers.send_replace(true);
+    let closed = "landfall_udp_dropped_total{reason=\"channel-closed\"}";
+    world.until("it is dropped", |world| world.metric(closed) == 1).await;
+    assert!(world.story().is_empty());
 }
 
 #[tokio::test]
