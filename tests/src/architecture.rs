@@ -15,6 +15,7 @@ const LADDER: &[&[&str]] = &[
     &["landfall-session", "landfall-mqtt-core", "landfall-coap-core"],
     &["landfall-net", "landfall-dtls"],
     &["landfall-hub"],
+    &["landfall-channel"],
     &["landfall-mqtt", "landfall-coap", "landfall-udp", "landfall-nats"],
     &["landfall"],
     // Beside the house: nothing in it imports these, but for tests.
@@ -42,7 +43,7 @@ fn a_crate_imports_only_from_rows_above() {
                 broken.push(format!("{name} imports {above}"));
             }
             // The binary is the top, and what stands beside the house is for tests.
-            if row(&above) >= 5 {
+            if row(&above) >= 6 {
                 broken.push(format!("{name} imports {above}, which nobody may"));
             }
         }

@@ -37,6 +37,7 @@ mod tests;
 pub use cadence::{Cadence, Patience};
 pub use tracker::{Drain, Ended, KeyRef, Live, Opened, Slot, Terms, Tracked, Tracker};
 pub use vitals::Vitals;
+pub use wheel::Wheel;
 
 /// Milliseconds since the caller's own origin, on a clock that does not run backwards.
 pub type Tick = u64;

@@ -28,7 +28,7 @@ struct Node {
 
 /// Timers `0..`, each armed for one deadline or not at all.
 #[derive(Debug)]
-pub(crate) struct Wheel {
+pub struct Wheel {
     /// The buckets' nodes, the due ring's, then the timers'. A node that is linked to itself is an empty ring or an
     /// unarmed timer.
     nodes: Vec<Node>,
@@ -40,7 +40,7 @@ pub(crate) struct Wheel {
 
 impl Wheel {
     /// A wheel that stands at `now` and whose narrowest bucket is `tick_ms` wide (0 is read as 1).
-    pub(crate) fn new(now: Tick, tick_ms: u64) -> Self {
+    pub fn new(now: Tick, tick_ms: u64) -> Self {
         let mut wheel = Self { nodes: Vec::new(), occupied: [0; LEVELS], tick_ms: tick_ms.max(1), now };
         wheel.grow(FIRST);
         wheel
@@ -48,7 +48,7 @@ impl Wheel {
 
     /// Arms `timer` for `deadline`, whatever it was armed for before. It is due at once if that is not after the time
     /// reached.
-    pub(crate) fn arm(&mut self, timer: u32, deadline: Tick) {
+    pub fn arm(&mut self, timer: u32, deadline: Tick) {
         let at = FIRST + timer as usize;
         self.grow(at + 1);
         self.unlink(at);
@@ -57,7 +57,7 @@ impl Wheel {
     }
 
     /// Disarms `timer`, if it is armed.
-    pub(crate) fn cancel(&mut self, timer: u32) {
+    pub fn cancel(&mut self, timer: u32) {
         let at = FIRST + timer as usize;
         if at < self.nodes.len() {
             self.unlink(at);
@@ -65,14 +65,14 @@ impl Wheel {
     }
 
     /// What `timer` is armed for.
-    pub(crate) fn deadline(&self, timer: u32) -> Option<Tick> {
+    pub fn deadline(&self, timer: u32) -> Option<Tick> {
         let at = FIRST + timer as usize;
         self.nodes.get(at).filter(|node| node.next as usize != at).map(|node| node.deadline)
     }
 
     /// Takes the wheel to `now`: every timer whose deadline is not after `now` becomes due. A `now` before the time
     /// reached changes nothing.
-    pub(crate) fn advance(&mut self, now: Tick) {
+    pub fn advance(&mut self, now: Tick) {
         if now <= self.now {
             return;
         }
@@ -90,7 +90,7 @@ impl Wheel {
 
     /// Disarms and hands out a timer that is due: bucket by bucket, so in the order of ticks when `advance` goes by ticks,
     /// and less sorted the wider the buckets were that it leapt over.
-    pub(crate) fn pop_due(&mut self) -> Option<u32> {
+    pub fn pop_due(&mut self) -> Option<u32> {
         let at = self.node(DUE).next as usize;
         if at == DUE {
             return None;
@@ -100,13 +100,13 @@ impl Wheel {
     }
 
     /// True when [`Wheel::pop_due`] has something to hand out.
-    pub(crate) fn has_due(&self) -> bool {
+    pub fn has_due(&self) -> bool {
         self.node(DUE).next as usize != DUE
     }
 
     /// When to call [`Wheel::advance`] next: at the latest one tick after the earliest deadline, and always after the
     /// time reached, unless something is due already. `None` when nothing is armed.
-    pub(crate) fn next_stop(&self) -> Option<Tick> {
+    pub fn next_stop(&self) -> Option<Tick> {
         if self.has_due() {
             return Some(self.now);
         }
@@ -121,7 +121,7 @@ impl Wheel {
     }
 
     /// Bytes allocated.
-    pub(crate) fn footprint(&self) -> usize {
+    pub fn footprint(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
     }
 
