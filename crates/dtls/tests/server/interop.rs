@@ -57,13 +57,28 @@ impl Told {
     }
 }
 
-/// One client, and a listener that answers its first word with what `respond` says and ends.
+/// What a listener says to a client's word.
+type Respond = fn(&[u8]) -> Vec<u8>;
+
+/// As [`serve_losing`], and nothing is lost.
 fn serve(
     config: ServerConfig,
     verdict: &Verdict,
     command: impl FnOnce(SocketAddr) -> Command,
     input: &[u8],
-    respond: fn(&[u8]) -> Vec<u8>,
+    respond: Respond,
+) -> Option<(Told, String)> {
+    serve_losing(|_| false, config, verdict, command, (input, respond))
+}
+
+/// One client, and a listener that answers its first word with what `respond` says and ends. The first datagram of the
+/// listener's that is `lost` is.
+fn serve_losing(
+    lost: fn(&[u8]) -> bool,
+    config: ServerConfig,
+    verdict: &Verdict,
+    command: impl FnOnce(SocketAddr) -> Command,
+    (input, respond): (&[u8], Respond),
 ) -> Option<(Told, String)> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -81,7 +96,7 @@ fn serve(
     let mut listener: Listener<Server, SocketAddr, ()> =
         Listener::new(Arc::new(config), Limits::default(), [7; 32], 0);
     let began = Instant::now();
-    let (mut buffer, mut seen) = (vec![0; 20_000], 0);
+    let (mut buffer, mut seen, mut loses) = (vec![0; 20_000], 0, true);
     while !told.is_over() && told.data.is_empty() && began.elapsed() < Duration::from_secs(20) {
         let now = u64::try_from(began.elapsed().as_millis()).unwrap();
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -104,6 +119,10 @@ fn serve(
             listener.close(key, &mut told);
         }
         for (to, datagram) in told.datagrams.drain(..) {
+            if loses && lost(&datagram) {
+                loses = false;
+                continue;
+            }
             socket.send_to(&datagram, to).unwrap();
         }
     }
@@ -130,6 +149,13 @@ fn assert_echoes(config: ServerConfig, verdict: &Verdict, arguments: &[&str], su
     Some(output)
 }
 
+fn psk_coap(program: &str, address: SocketAddr) -> Command {
+    let mut command = Command::new(program);
+    let uri = format!("coaps://{address}/x");
+    command.args(["-m", "get", "-u", "meter", "-k", str::from_utf8(KEY).unwrap(), "-B", "10", &uri]);
+    command
+}
+
 /// A response 2.05 to a CoAP request, with a text.
 fn content(request: &[u8]) -> Vec<u8> {
     let token = usize::from(request[0] & 0xF);
@@ -140,12 +166,7 @@ fn content(request: &[u8]) -> Vec<u8> {
 #[test]
 fn libcoap() {
     for program in ["coap-client-openssl", "coap-client-gnutls"] {
-        let command = |address: SocketAddr| {
-            let mut command = Command::new(program);
-            let uri = format!("coaps://{address}/x");
-            command.args(["-m", "get", "-u", "meter", "-k", str::from_utf8(KEY).unwrap(), "-B", "5", &uri]);
-            command
-        };
+        let command = |address: SocketAddr| psk_coap(program, address);
         let verdict = Verdict::Key(KEY.to_vec());
         let Some((told, output)) = serve(psk_config(), &verdict, command, b"", content) else { continue };
         assert!(
@@ -154,6 +175,23 @@ fn libcoap() {
             told.events
         );
         assert!(output.contains("landed"), "{program}: {output}");
+    }
+}
+
+/// ServerHello, or ChangeCipherSpec and Finished, do not arrive the first time.
+#[test]
+fn lost_flights() {
+    let flights: [fn(&[u8]) -> bool; 2] =
+        [|datagram| datagram[0] == 22 && datagram[13] == 2, |datagram| datagram[0] == 20];
+    for program in ["coap-client-openssl", "coap-client-gnutls"] {
+        for lost in flights {
+            let command = |address: SocketAddr| psk_coap(program, address);
+            let verdict = Verdict::Key(KEY.to_vec());
+            let served = serve_losing(lost, psk_config(), &verdict, command, (b"", content));
+            let Some((told, output)) = served else { continue };
+            assert!(told.suite().is_some(), "{:?}\n{output}", told.events);
+            assert!(output.contains("landed"), "{program}: {output}");
+        }
     }
 }
 
