@@ -211,9 +211,6 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
     pub fn send(&mut self, key: Key, data: &[u8], sink: &mut impl Sink<P>) -> Result<(), SendError> {
         let place = self.table.find(key).ok_or(SendError::NotEstablished)?;
         let association = self.table.get_mut(place).ok_or(SendError::NotEstablished)?;
-        if association.shaking.is_some() {
-            return Err(SendError::NotEstablished);
-        }
         self.datagram.clear();
         let sent = association.engine.send(data, &mut self.datagram);
         match sent {

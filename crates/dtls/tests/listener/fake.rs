@@ -9,17 +9,17 @@ use landfall_dtls::{
 };
 
 /// Bytes before the payload of a record.
-pub const HEADER: usize = 13;
+pub(crate) const HEADER: usize = 13;
 
 /// What every record but a ClientHello's brings: that it is no ClientHello, the tag that stands for its keys, and a word.
-pub fn script(tag: u8, word: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn script(tag: u8, word: u8, rest: &[u8]) -> Vec<u8> {
     [&[16, tag, word], rest].concat()
 }
 
 /// What is sent to whom is established when it is over.
-pub const CLOSE_NOTIFY: &[u8] = b"close_notify";
+pub(crate) const CLOSE_NOTIFY: &[u8] = b"close_notify";
 
-pub struct Fake {
+pub(crate) struct Fake {
     stage: Stage,
     /// The first byte of the client's random; records of another one are forged.
     tag: Option<u8>,
@@ -27,6 +27,8 @@ pub struct Fake {
     /// It is established when it is answered.
     hurries: bool,
     deadline: Option<Tick>,
+    /// Its deadline never passes.
+    is_stuck: bool,
 }
 
 impl Fake {
@@ -70,6 +72,7 @@ impl Fake {
             (b'f', Stage::Shaking) => self.fail(Failure::Alert(40), outlet),
             (b's', _) => self.stage = Stage::Over,
             (b't', _) => self.deadline = Some(now + 1_000),
+            (b'T', _) => (self.deadline, self.is_stuck) = (Some(now), true),
             (b'n', _) => {}
             (b'p', _) => outlet.event(EngineEvent::Dropped(BadRecord::Replayed)),
             (b'm', _) => outlet.event(EngineEvent::Dropped(BadRecord::Malformed)),
@@ -88,7 +91,14 @@ impl Engine for Fake {
     type Config = ();
 
     fn accept(_: &Arc<()>, _: Tick) -> Self {
-        Self { stage: Stage::Shaking, tag: None, identity: None, hurries: false, deadline: None }
+        Self {
+            stage: Stage::Shaking,
+            tag: None,
+            identity: None,
+            hurries: false,
+            deadline: None,
+            is_stuck: false,
+        }
     }
 
     fn stage(&self) -> Stage {
@@ -146,6 +156,7 @@ impl Engine for Fake {
         if self.deadline.take_if(|deadline| *deadline <= now).is_some() {
             outlet.event(EngineEvent::Retransmitted);
             outlet.transmit(b"again");
+            self.deadline = self.is_stuck.then_some(now);
         }
     }
 }

@@ -1,14 +1,9 @@
 //! The listener core over a scripted engine, and over the real one with clients that others wrote.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod cookies;
+mod crowd;
 mod ends;
 mod fake;
 mod limits;

@@ -59,6 +59,16 @@ fn an_engine_gets_its_timeouts() {
 }
 
 #[test]
+fn an_engine_whose_deadline_never_passes_keeps_nobody_from_the_clock() {
+    let mut world = World::new(Limits::default());
+    let client = Client::new(1);
+    world.knock(&client);
+    world.receive(&client, &client.handshake(0, b'T', &[]));
+    let again = world.pass(100).len();
+    assert!((1..=100).contains(&again), "{again} times in 100 ms");
+}
+
+#[test]
 fn many_deadlines_at_once_are_worked_off_in_parts() {
     let limits = Limits { max_handshakes: 20_000, ..Limits::default() };
     let mut world = World::new(limits);

@@ -10,11 +10,11 @@ use landfall_dtls::{Answer, Closing, Event, Failure, Key, Limits, Listener, Send
 use crate::fake::{Fake, script};
 
 /// A way to a peer: any number.
-pub type Way = u32;
+pub(crate) type Way = u32;
 
 /// What a listener has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub(crate) enum Said {
     Transmit(Way, Vec<u8>),
     Data(Key, Way, Vec<u8>),
     WhoIs(Key, Way),
@@ -25,7 +25,7 @@ pub enum Said {
 }
 
 #[derive(Default)]
-pub struct Heard(pub Vec<Said>);
+pub(crate) struct Heard(pub(crate) Vec<Said>);
 
 impl Sink<Way> for Heard {
     fn transmit(&mut self, path: &Way, datagram: &[u8]) {
@@ -51,46 +51,46 @@ impl Sink<Way> for Heard {
 
 /// Somebody with an address and a random; its first byte stands for the keys of its session.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
-    pub remote: SocketAddr,
-    pub way: Way,
-    pub random: [u8; 32],
+pub(crate) struct Client {
+    pub(crate) remote: SocketAddr,
+    pub(crate) way: Way,
+    pub(crate) random: [u8; 32],
 }
 
 impl Client {
     /// Somebody on a host of its own.
-    pub fn new(number: u32) -> Self {
+    pub(crate) fn new(number: u32) -> Self {
         let ip = std::net::Ipv4Addr::from(0x0A00_0000 + number);
         Self { remote: SocketAddr::from((ip, 5684)), way: number, random: [number as u8; 32] }
     }
 
-    pub fn with_random(self, byte: u8) -> Self {
+    pub(crate) fn with_random(self, byte: u8) -> Self {
         Self { random: [byte; 32], ..self }
     }
 
-    pub fn by(self, way: Way) -> Self {
+    pub(crate) fn by(self, way: Way) -> Self {
         Self { way, ..self }
     }
 
-    pub fn tag(&self) -> u8 {
+    pub(crate) fn tag(&self) -> u8 {
         self.random[0]
     }
 
     /// A ClientHello in one record, as some client would send it.
-    pub fn hello(&self, cookie: &[u8]) -> Vec<u8> {
+    pub(crate) fn hello(&self, cookie: &[u8]) -> Vec<u8> {
         hello(0xFEFD, &self.random, cookie)
     }
 
-    pub fn handshake(&self, epoch: u16, word: u8, rest: &[u8]) -> Vec<u8> {
+    pub(crate) fn handshake(&self, epoch: u16, word: u8, rest: &[u8]) -> Vec<u8> {
         record(22, epoch, &script(self.tag(), word, rest))
     }
 
-    pub fn data(&self, word: u8, rest: &[u8]) -> Vec<u8> {
+    pub(crate) fn data(&self, word: u8, rest: &[u8]) -> Vec<u8> {
         record(23, 1, &script(self.tag(), word, rest))
     }
 }
 
-pub fn hello(version: u16, random: &[u8; 32], cookie: &[u8]) -> Vec<u8> {
+pub(crate) fn hello(version: u16, random: &[u8; 32], cookie: &[u8]) -> Vec<u8> {
     let body = [
         version.to_be_bytes().as_slice(),
         random,
@@ -103,56 +103,56 @@ pub fn hello(version: u16, random: &[u8; 32], cookie: &[u8]) -> Vec<u8> {
     record(22, 0, &[&[1], &length[..], &[0, 0], &[0, 0, 0], &length, &body].concat())
 }
 
-pub fn record(content: u8, epoch: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn record(content: u8, epoch: u16, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u16).to_be_bytes();
     [&[content, 0xFE, 0xFD], &epoch.to_be_bytes()[..], &[0, 0, 0, 0, 0, 9], &length, payload].concat()
 }
 
-pub struct World {
-    pub listener: Listener<Fake, Way, u32>,
-    pub now: Tick,
+pub(crate) struct World {
+    pub(crate) listener: Listener<Fake, Way, u32>,
+    pub(crate) now: Tick,
     heard: Heard,
 }
 
 impl World {
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let now = 1_000_000;
         Self { listener: Listener::new(Arc::new(()), limits, [3; 32], now), now, heard: Heard::default() }
     }
 
     /// What was said since.
-    pub fn said(&mut self) -> Vec<Said> {
+    pub(crate) fn said(&mut self) -> Vec<Said> {
         std::mem::take(&mut self.heard.0)
     }
 
-    pub fn receive(&mut self, from: &Client, datagram: &[u8]) -> Vec<Said> {
+    pub(crate) fn receive(&mut self, from: &Client, datagram: &[u8]) -> Vec<Said> {
         let mut datagram = datagram.to_vec();
         self.listener.receive(self.now, (from.way, from.remote), &mut datagram, &mut self.heard);
         self.said()
     }
 
-    pub fn answer(&mut self, key: Key, answer: Answer<'_>) -> Vec<Said> {
+    pub(crate) fn answer(&mut self, key: Key, answer: Answer<'_>) -> Vec<Said> {
         self.listener.answer(self.now, key, answer, &mut self.heard);
         self.said()
     }
 
-    pub fn send(&mut self, key: Key, data: &[u8]) -> (Result<(), SendError>, Vec<Said>) {
+    pub(crate) fn send(&mut self, key: Key, data: &[u8]) -> (Result<(), SendError>, Vec<Said>) {
         let sent = self.listener.send(key, data, &mut self.heard);
         (sent, self.said())
     }
 
-    pub fn close(&mut self, key: Key) -> Vec<Said> {
+    pub(crate) fn close(&mut self, key: Key) -> Vec<Said> {
         self.listener.close(key, &mut self.heard);
         self.said()
     }
 
-    pub fn close_all(&mut self) -> Vec<Said> {
+    pub(crate) fn close_all(&mut self) -> Vec<Said> {
         self.listener.close_all(&mut self.heard);
         self.said()
     }
 
     /// Time passes, deadline by deadline.
-    pub fn pass(&mut self, ms: u64) -> Vec<Said> {
+    pub(crate) fn pass(&mut self, ms: u64) -> Vec<Said> {
         let until = self.now + ms;
         let mut turns = 0;
         while let Some(due) = self.listener.next_timeout().filter(|due| *due <= until) {
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// The cookie that a client is given.
-    pub fn cookie(&mut self, client: &Client) -> Vec<u8> {
+    pub(crate) fn cookie(&mut self, client: &Client) -> Vec<u8> {
         match self.receive(client, &client.hello(&[])).as_slice() {
             [Said::Transmit(_, reply)] if reply[13] == 3 => reply[28..].to_vec(),
             other => panic!("no cookie: {other:?}"),
@@ -174,13 +174,13 @@ impl World {
     }
 
     /// A client knocks, comes back with its cookie, and says this much more in its handshake.
-    pub fn knock(&mut self, client: &Client) -> Vec<Said> {
+    pub(crate) fn knock(&mut self, client: &Client) -> Vec<Said> {
         let cookie = self.cookie(client);
         self.receive(client, &client.hello(&cookie))
     }
 
     /// A whole handshake.
-    pub fn connect(&mut self, client: &Client) -> Key {
+    pub(crate) fn connect(&mut self, client: &Client) -> Key {
         self.knock(client);
         let said = self.receive(client, &client.handshake(1, b'e', &[]));
         established(&said).unwrap_or_else(|| panic!("{client:?} is not established: {said:?}"))
@@ -188,14 +188,14 @@ impl World {
 }
 
 /// Whose handshake has succeeded.
-pub fn established(said: &[Said]) -> Option<Key> {
+pub(crate) fn established(said: &[Said]) -> Option<Key> {
     said.iter().find_map(|said| match said {
         Said::Established(key, _) => Some(*key),
         _ => None,
     })
 }
 
-pub fn data(said: &[Said]) -> Vec<(Key, Way, &[u8])> {
+pub(crate) fn data(said: &[Said]) -> Vec<(Key, Way, &[u8])> {
     let data = said.iter().filter_map(|said| match said {
         Said::Data(key, way, bytes) => Some((*key, *way, bytes.as_slice())),
         _ => None,
