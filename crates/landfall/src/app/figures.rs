@@ -24,6 +24,8 @@ pub(super) fn register(
         gate: Arc::clone(gate),
         most_connections: settings.mqtt.max_connections,
         most_sessions: settings.presence.max_sessions,
+        most_channels: settings.dtls.max_sessions,
+        most_handshakes: settings.dtls.max_handshakes,
         window: settings.nats.publish_window,
     }));
 }
@@ -34,6 +36,8 @@ struct Figures {
     gate: Arc<Gate>,
     most_connections: usize,
     most_sessions: usize,
+    most_channels: usize,
+    most_handshakes: usize,
     window: usize,
 }
 
@@ -50,6 +54,8 @@ impl Collector for Figures {
             ("landfall_connections", "Connections open now, handshakes included", level(self.gate.open())),
             ("landfall_connections_limit", "The most of them", level(self.most_connections)),
             ("landfall_sessions_limit", "The most sessions", level(self.most_sessions)),
+            ("landfall_dtls_sessions_limit", "The most secure channels", level(self.most_channels)),
+            ("landfall_dtls_handshakes_limit", "The most handshakes of DTLS", level(self.most_handshakes)),
             ("landfall_persistent_sessions", "MQTT sessions that outlive their connection", level(kept.0)),
             ("landfall_persistent_sessions_limit", "The most of them", level(kept.1)),
             (

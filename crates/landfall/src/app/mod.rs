@@ -5,12 +5,14 @@
 mod doors;
 mod figures;
 mod parts;
+mod secure;
 mod signals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use landfall_channel::{ChannelConfig, ChannelMetrics};
 use landfall_coap::CoapServer;
 use landfall_hub::CommandRequest;
 use landfall_mqtt::{MqttServer, Sessions};
@@ -29,9 +31,10 @@ use crate::settings::Settings;
 
 use doors::{Doors, Servers};
 use parts::Standing;
+use secure::Secure;
 use signals::Signals;
 
-/// How often the files of `[tls]` are looked at.
+/// How often the files of `[tls]` and `[dtls]` are looked at.
 const TLS_WATCH: Duration = Duration::from_secs(5);
 /// What is left of `drain_timeout` for the events once the devices have had their part.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let auth = Arc::new(Auth::from_settings(&settings.auth)?);
     let tls = parts::tls(&settings)?;
+    let secure = Secure::load(&settings)?;
     let doors = Doors::bind(&settings, tls.as_ref()).await.map_err(Failure::runtime)?;
     let embedded = tokio::select! {
         embedded = parts::embedded(&settings) => embedded?,
@@ -54,7 +58,11 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     if let Some(tls) = &tls {
         tls.watch(&scopes.parts, TLS_WATCH);
     }
-    let mut gateway = Gateway::build(settings, auth, target, scopes).await?;
+    let channels = secure.as_ref().map(Secure::config);
+    if let Some(secure) = secure {
+        secure.watch(&scopes.parts, TLS_WATCH);
+    }
+    let mut gateway = Gateway::build(settings, (auth, channels), target, scopes).await?;
     let started = tokio::select! {
         started = gateway.start(doors, embedded.as_ref()) => started.map(Some),
         () = signals.end() => Ok(None),
@@ -103,7 +111,7 @@ impl Gateway {
     /// Makes every part that needs no answer from NATS, and the operator's interface, which tells what is missing.
     async fn build(
         settings: Settings,
-        auth: Arc<Auth>,
+        (auth, channels): (Arc<Auth>, Option<Arc<ChannelConfig>>),
         target: Target,
         scopes: Scopes,
     ) -> Result<Self, Failure> {
@@ -120,8 +128,12 @@ impl Gateway {
         let gate = Gate::new(limits);
         figures::register(&mut registry, &standing, &gate, &settings);
         let (hub, who) = (standing.hub(), || Arc::clone(&auth) as _);
-        let coap = CoapServer::new(parts::coap_config(&settings), Arc::clone(hub), who(), &mut registry);
-        let udp = UdpServer::new(parts::udp_config(&settings), Arc::clone(hub), who(), &mut registry);
+        let metrics = ChannelMetrics::register(&mut registry);
+        let channels = channels.map(|config| (config, metrics));
+        let config = parts::coap_config(&settings);
+        let coap = CoapServer::new(config, Arc::clone(hub), who(), channels.clone(), &mut registry);
+        let config = parts::udp_config(&settings);
+        let udp = UdpServer::new(config, Arc::clone(hub), who(), channels, &mut registry);
         if let Some(endpoint) = &settings.admin.listen {
             let listener = Listener::bind(endpoint, None).await.map_err(Failure::runtime)?;
             standing.set_admin(listener.local_addr().map_err(Failure::runtime)?);

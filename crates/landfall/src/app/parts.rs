@@ -32,7 +32,7 @@ fn bytes_of(size: u32) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX >> 1)
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
