@@ -1,8 +1,9 @@
 //! `landfall-load`: puts a known load on a server and says what came of it.
 //!
-//! Owns: the scenarios and their command line. Does not own: the server under load: any for MQTT, a gateway for UDP.
+//! Owns: the scenarios and their command line. Does not own: the server under load: any for MQTT and DTLS, a gateway for UDP.
 
 mod client;
+mod dtls;
 mod idle;
 mod metrics;
 mod process;
@@ -36,6 +37,8 @@ enum Scenario {
     Publish(publish::Publish),
     /// Plays UDP devices of a gateway: their memory, their heartbeats, and how late it tells that all fell silent at once.
     Udp(udp::Udp),
+    /// Plays DTLS clients with a pre-shared key: what a handshake, an idle session and a record cost.
+    Dtls(dtls::Dtls),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
                 Scenario::Idle(scenario) => scenario.run().await,
                 Scenario::Publish(scenario) => scenario.run().await,
                 Scenario::Udp(scenario) => scenario.run().await,
+                Scenario::Dtls(scenario) => scenario.run().await,
             }
         })
     });

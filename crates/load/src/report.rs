@@ -12,10 +12,15 @@ impl Report {
         self
     }
 
+    /// All of them, as one object.
+    pub(crate) fn value(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+
     #[expect(clippy::print_stdout, reason = "the program's output")]
     pub(crate) fn print(&self, json: bool) {
         if json {
-            println!("{}", Value::Object(self.0.clone()));
+            println!("{}", self.value());
             return;
         }
         for (name, value) in &self.0 {
