@@ -167,6 +167,11 @@ impl<T: Default> Channels<T> {
         self.state.kept.clear();
     }
 
+    /// As [`Channels::get_mut`].
+    pub fn get(&self, channel: Channel) -> Option<&T> {
+        self.state.kept.get(channel.0).map(|entry| &entry.own)
+    }
+
     /// What the listener keeps with a channel, until the words that tell of its end are given back.
     pub fn get_mut(&mut self, channel: Channel) -> Option<&mut T> {
         self.state.kept.get_mut(channel.0).map(|entry| &mut entry.own)

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt as _;
-use landfall_coap_core::{Code, Response};
+use landfall_channel::Via;
+use landfall_coap_core::{Code, ExchangeId, Response};
 use landfall_event::{DeviceId, Family, IdentifiedBy, Reason, RefusedCause, TenantId, Transport};
 use landfall_hub::{
     AuthError, BoxFuture, Credentials, Hello, Marker, OpenError, PeerHandle, Principal, Protocol, Secret,
 };
-use landfall_net::Path;
 use landfall_session::Terms;
 
 use crate::asked::{Asked, Resource, Says};
@@ -27,35 +27,93 @@ const REGISTRATION_S: u32 = 90_000;
 /// The listener's part of a session, in its sixteen bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memo {
-    /// The mark of what the device was admitted by.
+    /// The mark of what the device was admitted by; of a bound session, the number of its channel.
     pub(crate) mark: u64,
     /// The lifetime in force, in seconds; 0 when the device has announced none.
     pub(crate) lifetime_s: u32,
     /// It has a registration.
     pub(crate) is_registered: bool,
+    /// It was begun on a secure channel that has proven whose it is, and is of no other.
+    pub(crate) is_bound: bool,
+    /// The number of the socket of that channel.
+    pub(crate) socket: u16,
+}
+
+impl Memo {
+    pub(crate) fn of(peer: &PeerHandle) -> Self {
+        peer.memo(|memo| Self::from(*memo))
+    }
 }
 
 impl From<[u64; 2]> for Memo {
     fn from([mark, rest]: [u64; 2]) -> Self {
         let lifetime_s = u32::try_from(rest & u64::from(u32::MAX)).unwrap_or(0);
-        Self { mark, lifetime_s, is_registered: rest >> 32 & 1 == 1 }
+        Self {
+            mark,
+            lifetime_s,
+            is_registered: rest >> 32 & 1 == 1,
+            is_bound: rest >> 33 & 1 == 1,
+            socket: u16::try_from(rest >> 48).unwrap_or(0),
+        }
     }
 }
 
 impl From<Memo> for [u64; 2] {
     fn from(memo: Memo) -> Self {
-        [memo.mark, u64::from(memo.lifetime_s) | u64::from(memo.is_registered) << 32]
+        let flags = u64::from(memo.is_registered) << 32 | u64::from(memo.is_bound) << 33;
+        [memo.mark, u64::from(memo.lifetime_s) | flags | u64::from(memo.socket) << 48]
     }
 }
 
-fn credentials(says: &Says, device: &DeviceId, path: Path) -> Credentials {
-    let named = Credentials::named(Transport::Coap, path.remote, device, says.tenant.as_ref());
+/// How a session is to begin.
+pub(crate) struct Beginning<'a> {
+    pub(crate) via: Via,
+    pub(crate) principal: &'a Principal,
+    pub(crate) remote_id: Arc<str>,
+    pub(crate) memo: Memo,
+}
+
+/// Why one did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unbegun {
+    /// What the device has proven counts no longer.
+    Withdrawn,
+    /// There is no room.
+    Full,
+    Draining,
+    /// NATS is away.
+    Away,
+    /// The device has a session on another channel, or on none, since.
+    Elsewhere,
+}
+
+impl Unbegun {
+    /// What is counted of one that nobody is told of.
+    pub(crate) fn dropped(self) -> Option<Dropped> {
+        match self {
+            Self::Withdrawn | Self::Full => None,
+            Self::Draining => Some(Dropped::Draining),
+            Self::Away => Some(Dropped::Away),
+            Self::Elsewhere => Some(Dropped::Ended),
+        }
+    }
+}
+
+/// A request whose session has ended before anything of it was published.
+pub(crate) struct Over {
+    pub(crate) asked: Box<Asked>,
+    /// Why the session has.
+    pub(crate) reason: Reason,
+}
+
+fn credentials(says: &Says, device: &DeviceId, (transport, via): (Transport, Via)) -> Credentials {
+    let named = Credentials::named(transport, via.path.remote, device, says.tenant.as_ref());
     Credentials { password: says.key.clone(), ..named }
 }
 
 impl Asked {
     /// The lifetime that the request announces, in seconds.
-    fn lifetime_s(&self) -> Option<u32> {
+    pub(crate) fn lifetime_s(&self) -> Option<u32> {
         let default = (self.resource == Resource::Register).then_some(REGISTRATION_S);
         self.says.lifetime_s.or(default)
     }
@@ -64,10 +122,14 @@ impl Asked {
 impl Door {
     /// Finds the session of a request, or begins it, and serves the request.
     pub(crate) fn admit(&mut self, mut asked: Box<Asked>) {
+        if self.is_proven(asked.via) {
+            return self.admit_bound(asked);
+        }
         if let Resource::Refresh(name) | Resource::Deregister(name) = &asked.resource {
-            return match self.server.registrations.get(name) {
+            let registered = self.server.registrations.get(name).filter(|peer| self.may_go_on(peer));
+            return match registered {
                 Some(peer) => {
-                    if let Err(asked) = self.visit(asked, &peer, false) {
+                    if let Err(Over { asked, .. }) = self.visit(asked, &peer, false) {
                         self.respond(asked.exchange, Response::new(Code::NOT_FOUND));
                     }
                 }
@@ -77,10 +139,15 @@ impl Door {
         if let Some(peer) = self.known(&asked) {
             match self.visit(asked, &peer, false) {
                 Ok(()) => return,
-                Err(back) => asked = back,
+                Err(over) => asked = over.asked,
             }
         }
         self.authenticate(asked);
+    }
+
+    /// May whoever has proven nothing by its channel go on with this session, once it has shown what is asked for?
+    fn may_go_on(&self, peer: &PeerHandle) -> bool {
+        peer.transport() == self.transport() && !Memo::of(peer).is_bound
     }
 
     /// The open session that was admitted by the very same as this request shows.
@@ -88,13 +155,13 @@ impl Door {
         let Some(device) = &asked.says.device else { return self.of_path(asked) };
         let tenant = asked.says.tenant.as_ref().unwrap_or(&self.server.tenant);
         let peer = self.server.hub.peer(tenant, device, Family::Coap)?;
-        (peer.transport() == Transport::Coap && self.has_mark_of(&peer, asked)).then_some(peer)
+        (self.may_go_on(&peer) && self.has_mark_of(&peer, asked)).then_some(peer)
     }
 
     /// The session that a request without a name belongs to: from its very address, and with the key that admitted it
     /// unless nobody needs one.
     fn of_path(&self, asked: &Asked) -> Option<PeerHandle> {
-        let peer = self.paths.get(&asked.path)?;
+        let peer = self.paths.get(&asked.via)?;
         let is_open = peer.identified_by() == IdentifiedBy::Anonymous;
         (is_open || self.has_mark_of(peer, asked)).then(|| peer.clone())
     }
@@ -102,7 +169,7 @@ impl Door {
     /// The mark of what the request shows.
     fn mark(&self, asked: &Asked) -> u64 {
         let Says { tenant, key, .. } = &asked.says;
-        self.server.marker.of(tenant.as_ref(), key.as_ref().map(Secret::expose), asked.path.remote.ip())
+        self.server.marker.of(tenant.as_ref(), key.as_ref().map(Secret::expose), asked.via.path.remote.ip())
     }
 
     fn has_mark_of(&self, peer: &PeerHandle, asked: &Asked) -> bool {
@@ -112,10 +179,10 @@ impl Door {
 
     fn authenticate(&mut self, asked: Box<Asked>) {
         let Some(device) = &asked.says.device else {
-            self.refuse(RefusedCause::BadCredentials, asked.path, None);
+            self.refuse(RefusedCause::BadCredentials, asked.via, None);
             return self.respond(asked.exchange, Response::new(Code::UNAUTHORIZED));
         };
-        let shown = credentials(&asked.says, device, asked.path);
+        let shown = credentials(&asked.says, device, (self.transport(), asked.via));
         let auth = Arc::clone(&self.server.auth);
         let mut asking: BoxFuture<'static, Result<Principal, AuthError>> =
             Box::pin(async move { auth.authenticate(&shown).await });
@@ -141,7 +208,7 @@ impl Door {
         match verdict {
             Ok(principal) => self.enter(asked, &principal),
             Err(AuthError::Refused(cause)) => {
-                self.refuse(cause, asked.path, None);
+                self.refuse(cause, asked.via, None);
                 let code = match cause {
                     RefusedCause::Malformed => Code::BAD_REQUEST,
                     RefusedCause::NotAuthorized => Code::FORBIDDEN,
@@ -159,79 +226,99 @@ impl Door {
         for is_second in [false, true] {
             let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Coap);
             let open = open.filter(|_| !is_second);
-            let (peer, is_new) = match open.filter(|peer| peer.transport() == Transport::Coap) {
-                Some(peer) => (peer, false),
-                None => match self.begin(&asked, principal) {
-                    Some(peer) => (peer, true),
-                    None => return,
-                },
-            };
             let mark = self.mark(&asked);
+            let (peer, is_new) = match open.filter(|peer| self.may_go_on(peer)) {
+                Some(peer) => (peer, false),
+                None => {
+                    let remote_id = asked.says.device.as_ref().map_or("", DeviceId::as_str).into();
+                    let memo = Memo { mark, ..Memo::default() };
+                    let beginning = Beginning { via: asked.via, principal, remote_id, memo };
+                    match self.begin(beginning, asked.lifetime_s()) {
+                        Ok(peer) => (peer, true),
+                        Err(why) => return self.not_begun(asked.exchange, why),
+                    }
+                }
+            };
             peer.memo(|memo| *memo = Memo { mark, ..Memo::from(*memo) }.into());
             match self.visit(asked, &peer, is_new) {
                 Ok(()) => return,
-                Err(back) => asked = back,
+                Err(over) => asked = over.asked,
             }
         }
         self.unavailable(asked.exchange, Dropped::Ended);
     }
 
-    /// Begins the device's session; `None` when it did not begin, which the device has been told.
-    fn begin(&mut self, asked: &Asked, principal: &Principal) -> Option<PeerHandle> {
-        let lifetime_s = asked.lifetime_s();
+    /// Begins a session. Who is not let in is refused by that.
+    pub(crate) fn begin(
+        &mut self,
+        beginning: Beginning<'_>,
+        lifetime_s: Option<u32>,
+    ) -> Result<PeerHandle, Unbegun> {
+        let Beginning { via, principal, remote_id, memo } = beginning;
+        self.take_over(principal, memo.is_bound);
         let of_operator =
             || principal.keep_alive.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let hello = Hello {
             principal: principal.clone(),
-            transport: Transport::Coap,
+            transport: self.transport(),
             protocol: Protocol::Coap,
-            remote_id: asked.says.device.as_ref().map_or("", DeviceId::as_str).into(),
-            remote_address: asked.path.remote,
+            remote_id,
+            remote_address: via.path.remote,
             keep_alive_ms: lifetime_s.map(|seconds| u64::from(seconds) * 1_000).or_else(of_operator),
             on_silence: if lifetime_s.is_some() { Reason::LifetimeExpired } else { Reason::IdleTimeout },
             clean_start: None,
             will: None,
         };
-        let memo = Memo { lifetime_s: lifetime_s.unwrap_or(0), ..Memo::default() };
+        let memo = Memo { lifetime_s: lifetime_s.unwrap_or(0), ..memo };
         match self.server.hub.begin_inferred(hello, memo.into(), &self.post, true) {
-            Ok(peer) if self.server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => {
-                return Some(peer);
-            }
+            Ok(peer) if memo.is_bound && !self.is_on(&peer, via) => Err(Unbegun::Elsewhere),
+            Ok(peer) if !memo.is_bound && Memo::of(&peer).is_bound => Err(Unbegun::Elsewhere),
+            Ok(peer) if self.server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => Ok(peer),
             Ok(peer) => {
                 peer.close(Reason::CredentialsRevoked);
-                self.refuse(RefusedCause::BadCredentials, asked.path, None);
-                self.respond(asked.exchange, Response::new(Code::UNAUTHORIZED));
+                self.refuse(RefusedCause::BadCredentials, via, None);
+                Err(Unbegun::Withdrawn)
             }
             Err(OpenError::Full) => {
                 let device = Some((principal.tenant.clone(), principal.device.clone()));
-                self.refuse(RefusedCause::LimitReached, asked.path, device);
-                self.respond_later(asked.exchange);
+                self.refuse(RefusedCause::LimitReached, via, device);
+                Err(Unbegun::Full)
             }
-            Err(OpenError::Draining) => self.unavailable(asked.exchange, Dropped::Draining),
-            Err(_) => self.unavailable(asked.exchange, Dropped::Away),
+            Err(OpenError::Draining) => Err(Unbegun::Draining),
+            Err(_) => Err(Unbegun::Away),
         }
-        None
+    }
+
+    /// Tells the device that its session did not begin.
+    pub(crate) fn not_begun(&mut self, exchange: ExchangeId, why: Unbegun) {
+        match (why, why.dropped()) {
+            (Unbegun::Withdrawn, _) => self.respond(exchange, Response::new(Code::UNAUTHORIZED)),
+            (_, Some(dropped)) => self.unavailable(exchange, dropped),
+            (_, None) => self.respond_later(exchange),
+        }
     }
 
     /// The request's effects on an open session.
     ///
     /// # Errors
     /// Gives the request back when the session has ended before anything of it was published.
-    fn visit(&mut self, asked: Box<Asked>, peer: &PeerHandle, is_new: bool) -> Result<(), Box<Asked>> {
+    pub(crate) fn visit(&mut self, asked: Box<Asked>, peer: &PeerHandle, is_new: bool) -> Result<(), Over> {
         let mut commands = is_new;
         if !is_new {
-            match peer.heard_from(asked.path.remote, &self.post) {
+            match peer.heard_from(asked.via.path.remote, &self.post) {
                 Ok(heard) => commands = heard.commands,
-                Err(_) => return Err(asked),
+                Err(reason) => return Err(Over { asked, reason }),
             }
             self.doubt(peer);
         }
         self.agree(&asked, peer);
-        self.paths.note(&asked.path, peer);
+        if !Memo::of(peer).is_bound {
+            self.paths.note(&asked.via, peer);
+        }
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.
-        let is_near = || self.server.config.trust_loopback && asked.path.remote.ip().is_loopback();
+        let is_near = || self.server.config.trust_loopback && asked.via.path.remote.ip().is_loopback();
         if peer.identified_by() != IdentifiedBy::Anonymous || is_near() {
-            self.endpoint.prove(&asked.path);
+            self.endpoint.prove(&asked.via);
         }
         if commands {
             self.send_commands(peer);
@@ -252,20 +339,28 @@ impl Door {
         }
     }
 
-    pub(crate) fn refuse(&self, cause: RefusedCause, path: Path, device: Option<(TenantId, DeviceId)>) {
-        self.server.hub.refused(cause, Transport::Coap, path.remote, device);
+    pub(crate) fn refuse(&self, cause: RefusedCause, via: Via, device: Option<(TenantId, DeviceId)>) {
+        self.server.hub.refused(cause, self.transport(), via.path.remote, device);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use landfall_net::Path;
+
     use super::*;
 
     #[test]
     fn a_memo_is_read_back() {
         for memo in [
-            Memo { mark: u64::MAX, lifetime_s: u32::MAX, is_registered: true },
-            Memo { mark: 1, lifetime_s: 0, is_registered: false },
+            Memo {
+                mark: u64::MAX,
+                lifetime_s: u32::MAX,
+                is_registered: true,
+                is_bound: false,
+                socket: u16::MAX,
+            },
+            Memo { mark: 1, lifetime_s: 0, is_registered: false, is_bound: true, socket: 0 },
         ] {
             assert_eq!(Memo::from(<[u64; 2]>::from(memo)), memo);
         }
@@ -275,10 +370,11 @@ mod tests {
     #[test]
     fn the_question_names_whose_credential_it_is() {
         let path = Path { remote: ([127, 0, 0, 1], 4000).into(), local: None };
+        let from = (Transport::Coaps, path.into());
         let device = "a b".parse().unwrap();
         let says = Says { tenant: Some("t".parse().unwrap()), ..Says::default() };
-        let shown = credentials(&says, &device, path);
+        let shown = credentials(&says, &device, from);
         assert_eq!((&*shown.client_id, shown.username.as_deref()), ("a b", Some("a b@t")));
-        assert_eq!(credentials(&Says::default(), &device, path).username.as_deref(), Some("a b"));
+        assert_eq!(credentials(&Says::default(), &device, from).username.as_deref(), Some("a b"));
     }
 }

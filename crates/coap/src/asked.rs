@@ -8,10 +8,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use landfall_channel::Via;
 use landfall_coap_core::{Code, ExchangeId, Method, Request, uri};
 use landfall_event::{CommandId, DeviceId, TenantId};
 use landfall_hub::Secret;
-use landfall_net::Path;
 
 /// The longest status of an answer to a command, in bytes.
 const MAX_STATUS: usize = 64;
@@ -55,7 +55,7 @@ pub(crate) struct Says {
 /// A request that can be understood.
 pub(crate) struct Asked {
     pub(crate) exchange: ExchangeId,
-    pub(crate) path: Path,
+    pub(crate) via: Via,
     pub(crate) resource: Resource,
     pub(crate) says: Says,
     pub(crate) request: Request,
@@ -66,7 +66,7 @@ impl fmt::Debug for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asked")
             .field("exchange", &self.exchange)
-            .field("path", &self.path)
+            .field("via", &self.via)
             .field("says", &self.says)
             .field("request", &self.request)
             .finish_non_exhaustive()
@@ -76,10 +76,10 @@ impl fmt::Debug for Asked {
 impl Asked {
     /// # Errors
     /// The code of the answer: 4.00, 4.04 or 4.05.
-    pub(crate) fn read(exchange: ExchangeId, path: Path, request: Request) -> Result<Box<Self>, Code> {
+    pub(crate) fn read(exchange: ExchangeId, via: Via, request: Request) -> Result<Box<Self>, Code> {
         let resource = resource(&request)?;
         let says = says(&request.queries)?;
-        Ok(Box::new(Self { exchange, path, resource, says, request }))
+        Ok(Box::new(Self { exchange, via, resource, says, request }))
     }
 }
 
@@ -149,6 +149,7 @@ fn seconds(value: &str) -> Result<u32, Code> {
 #[cfg(test)]
 mod tests {
     use landfall_coap_core::{Endpoint, Output, Token};
+    use landfall_net::Path;
 
     use super::*;
 
@@ -241,14 +242,14 @@ mod tests {
 
     #[test]
     fn what_is_printed_tells_no_secret() {
-        let path = Path { remote: ([127, 0, 0, 1], 4000).into(), local: None };
+        let via = Path { remote: ([127, 0, 0, 1], 4000).into(), local: None }.into();
         let says = says(&["ep=pump".to_owned(), "key=s3cret".to_owned()]).unwrap();
         let request = request(Method::Post, "rd/s3cret", &["ep=pump", "key=s3cret"]);
         let mut exchanges = Endpoint::new(Arc::default(), &[0; 32]);
         // CON POST, message id 1, Uri-Path "a".
         exchanges.receive(0, &(), b"\x40\x02\0\x01\xb1a");
         let Some(Output::Request { exchange, .. }) = exchanges.poll() else { panic!("no request") };
-        let asked = Asked { exchange, path, resource: Resource::Refresh("s3cret".into()), says, request };
+        let asked = Asked { exchange, via, resource: Resource::Refresh("s3cret".into()), says, request };
         let printed = format!("{asked:?}");
         assert!(printed.contains("pump") && !printed.contains("s3cret"), "{printed}");
     }

@@ -9,10 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use landfall_channel::Via;
 use landfall_coap_core::{Code, Ending, NoteFailure, NoteId, ObservationId, Observe, Response, content};
 use landfall_event::Outcome;
 use landfall_hub::{Command, PeerHandle, may_receive_command, unix_now};
-use landfall_net::Path;
 
 use crate::Tick;
 use crate::admission::Memo;
@@ -34,7 +34,7 @@ struct Observer {
     id: ObservationId,
     /// Of two observers of one session, on two sockets, the one with the higher number came later.
     serial: u64,
-    path: Path,
+    via: Via,
     /// The notification that is under way.
     note: Option<NoteId>,
     /// The last one that was sent to where the device was not heard last.
@@ -99,7 +99,7 @@ impl Door {
         if let Some(station) = former {
             station.observer = None;
         }
-        let observer = Observer { id, serial, path: after.path, note: None, doubted: None };
+        let observer = Observer { id, serial, via: after.via, note: None, doubted: None };
         if let Some(before) = self.station(&after.peer).observer.replace(observer) {
             self.observed.remove(&before.id);
             self.endpoint.unobserve(before.id);
@@ -137,7 +137,7 @@ impl Door {
         let Some(until) = after.until.filter(|_| self.now() < after.answerable) else {
             return self.finish_empty(&after);
         };
-        if let Some(command) = self.take_command(&after.peer, &after.path) {
+        if let Some(command) = self.take_command(&after.peer, &after.via) {
             return self.finish_with(&after, command);
         }
         let full = self.waits.len() >= self.server.config.max_waiting;
@@ -173,12 +173,12 @@ impl Door {
         self.let_sleep(&after.peer, after.sleep_s);
     }
 
-    /// The next command that the device may have, to be sent along a path. Towards an address that is not proven it might
+    /// The next command that the device may have, to be sent by a way. Towards an address that is not proven it might
     /// not go out, and would be lost; so that is asked for proof first.
-    fn take_command(&mut self, peer: &PeerHandle, path: &Path) -> Option<Arc<Command>> {
-        if !self.endpoint.is_proven(path) {
+    fn take_command(&mut self, peer: &PeerHandle, via: &Via) -> Option<Arc<Command>> {
+        if !self.endpoint.is_proven(via) {
             let now = self.now();
-            self.endpoint.probe(now, path);
+            self.endpoint.probe(now, via);
             return None;
         }
         let (now, largest) = (unix_now(), self.endpoint.limits().max_body);
@@ -213,11 +213,11 @@ impl Door {
     /// False when there is nobody to send to now, or nothing to send.
     fn send_command(&mut self, peer: &PeerHandle) -> bool {
         let Some(station) = self.stations.get(&peer.id()) else { return false };
-        let waiting = station.waiting.front().and_then(|place| Some((*place, self.waits.get(place)?.path)));
+        let waiting = station.waiting.front().and_then(|place| Some((*place, self.waits.get(place)?.via)));
         let idle = station.observer.as_ref().filter(|observer| observer.note.is_none());
-        let idle = idle.map(|observer| (observer.id, observer.path));
-        let path = waiting.map(|(_, path)| path).or(idle.map(|(_, path)| path));
-        let Some(command) = path.and_then(|path| self.take_command(peer, &path)) else { return false };
+        let idle = idle.map(|observer| (observer.id, observer.via));
+        let via = waiting.map(|(_, via)| via).or(idle.map(|(_, via)| via));
+        let Some(command) = via.and_then(|via| self.take_command(peer, &via)) else { return false };
         if let Some((place, _)) = waiting {
             if let Some(station) = self.stations.get_mut(&peer.id()) {
                 station.waiting.pop_front();
@@ -259,7 +259,7 @@ impl Door {
         let limit = self.now() + limits.ack_timeout_ms * (100 + limits.ack_random_percent) / 100;
         let observer = self.stations.get_mut(&peer.id()).and_then(|station| station.observer.as_mut());
         if let Some(observer) = observer
-            && observer.path.remote != peer.remote_address()
+            && observer.via.path.remote != peer.remote_address()
             && let Some(note) = observer.note.filter(|note| observer.doubted != Some(*note))
         {
             observer.doubted = Some(note);
@@ -273,7 +273,7 @@ impl Door {
             let Some(flight) = self.notes.get(&note) else { continue };
             let (peer, observation) = (flight.peer.clone(), flight.observation);
             let lost =
-                self.observer(&peer, observation).is_some_and(|o| o.path.remote != peer.remote_address());
+                self.observer(&peer, observation).is_some_and(|o| o.via.path.remote != peer.remote_address());
             if lost {
                 self.end_observer(&peer);
             }
@@ -335,10 +335,10 @@ impl Door {
         }
     }
 
-    /// Ends nothing else: presence is decided by silence alone.
-    pub(crate) fn on_observation_ended(&mut self, observation: ObservationId, path: &Path, why: Ending) {
+    /// Ends nothing else: presence is decided by silence alone, or by the end of a secure channel.
+    pub(crate) fn on_observation_ended(&mut self, observation: ObservationId, via: &Via, why: Ending) {
         let Some(session) = self.observed.remove(&observation) else { return };
-        tracing::debug!(remote = %path, ?why, "an observation has ended");
+        tracing::debug!(remote = %via.path, ?why, "an observation has ended");
         let Some(station) = self.stations.get_mut(&session) else { return };
         if station.observer.as_ref().is_some_and(|observer| observer.id == observation) {
             station.observer = None;

@@ -1,7 +1,7 @@
 //! One socket: its task, and everything that it waits for.
 //!
 //! Owns: the loop, what the machine wants done. Does not own: what a request leads to (`admission.rs`, `resources.rs`),
-//! commands (`commands.rs`).
+//! commands (`commands.rs`), secure channels (`secure.rs`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use landfall_channel::{Channels, Via};
 use landfall_coap_core::{
     Code, Endpoint, ExchangeId, NoteId, ObservationId, Output, Rejected, Request, Response,
 };
-use landfall_event::{RefusedCause, SessionId};
-use landfall_hub::{AuthError, News, Post, Principal};
+use landfall_event::{RefusedCause, SessionId, Transport};
+use landfall_hub::{AuthError, News, PeerHandle, Post, Principal};
 use landfall_net::{Batch, DatagramSocket, Path};
 use slab::Slab;
 use tokio::time::{Instant, Sleep};
@@ -29,6 +30,7 @@ use crate::commands::{Flight, Station};
 use crate::metrics::{Dropped, Share};
 use crate::paths::Paths;
 use crate::resources::{After, Storing};
+use crate::secure::Bond;
 use crate::server::CoapServer;
 use crate::stray::{Stray, StrayBox};
 
@@ -50,7 +52,7 @@ type Authenticating = Pin<Box<dyn Future<Output = Authenticated> + Send>>;
 pub(crate) struct Door {
     pub(crate) server: Arc<CoapServer>,
     pub(crate) number: u16,
-    pub(crate) endpoint: Endpoint<Path>,
+    pub(crate) endpoint: Endpoint<Via>,
     pub(crate) post: Arc<Post>,
     pub(crate) paths: Paths,
     /// Requests that wait for the store; bounded by the publish window.
@@ -71,7 +73,11 @@ pub(crate) struct Door {
     pub(crate) authenticating: FuturesUnordered<Authenticating>,
     /// Nothing more is received.
     pub(crate) is_closing: bool,
-    socket: DatagramSocket,
+    pub(crate) socket: DatagramSocket,
+    /// `None` over plain UDP.
+    pub(crate) secure: Option<Channels<Bond>>,
+    /// Channels that are to be closed when what they were told has left.
+    pub(crate) parting: Vec<Via>,
     strays: Arc<StrayBox>,
     start: Instant,
     news: Vec<News>,
@@ -104,6 +110,7 @@ impl Door {
     pub(crate) fn new(
         server: Arc<CoapServer>,
         socket: DatagramSocket,
+        secure: Option<Channels<Bond>>,
         (number, strays): (u16, Arc<StrayBox>),
     ) -> Self {
         let limits = Arc::clone(&server.config.limits);
@@ -122,6 +129,7 @@ impl Door {
             doubtful: VecDeque::new(),
             authenticating: FuturesUnordered::new(),
             is_closing: false,
+            parting: Vec::new(),
             start: Instant::now(),
             news: Vec::new(),
             words: Vec::new(),
@@ -129,8 +137,13 @@ impl Door {
             server,
             number,
             socket,
+            secure,
             strays,
         }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        if self.secure.is_some() { Transport::Coaps } else { Transport::Coap }
     }
 
     /// Milliseconds since the socket was opened.
@@ -157,6 +170,7 @@ impl Door {
             self.tell_gauges();
         }
         let _ = tokio::time::timeout(FAREWELL, self.last_answers()).await;
+        self.close_channels();
     }
 
     /// News before datagrams: what is stored makes room for what comes.
@@ -170,11 +184,14 @@ impl Door {
         if stop.poll(cx).is_ready() {
             return Poll::Ready(Turn::Stop);
         }
-        let mut done = self.poll_news(cx);
+        let mut done = self.poll_news(cx) | self.poll_channels(cx);
         while let Poll::Ready(Some(Authenticated { asked, verdict })) =
             self.authenticating.poll_next_unpin(cx)
         {
-            self.guarded(|door| door.on_verdict(asked, verdict));
+            // What was asked on a channel that is over would begin a session that nobody ends.
+            if self.is_there(asked.via) {
+                self.guarded(|door| door.on_verdict(asked, verdict));
+            }
             done = true;
         }
         if timer.poll(cx).is_ready() {
@@ -220,10 +237,11 @@ impl Door {
     }
 
     /// A defect that one device meets must not cost all others their listener.
-    fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+    pub(crate) fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             act(self);
             self.drain();
+            self.part();
         }));
         if done.is_err() {
             self.server.metrics.dropped(Dropped::Panicked);
@@ -234,10 +252,15 @@ impl Door {
     fn on_received(&mut self, path: Path, bytes: &[u8]) {
         self.server.metrics.received.inc();
         self.server.metrics.received_bytes.inc_by(u64::try_from(bytes.len()).unwrap_or(0));
-        self.guarded(|door| {
-            let now = door.now();
-            door.endpoint.receive(now, &path, bytes);
-        });
+        if self.secure.is_some() {
+            return self.on_record(path, bytes);
+        }
+        self.guarded(|door| door.on_message(&path.into(), bytes));
+    }
+
+    pub(crate) fn on_message(&mut self, via: &Via, bytes: &[u8]) {
+        let now = self.now();
+        self.endpoint.receive(now, via, bytes);
     }
 
     fn on_time(&mut self) {
@@ -252,9 +275,10 @@ impl Door {
         match news {
             News::Settled { token, result } => self.on_settled(token, result),
             News::Commands(peer) => self.send_commands(&peer),
-            News::Ended(peer, _) => {
+            News::Ended(peer, reason) => {
                 self.server.strays.pass_end(&peer, self.number);
                 self.on_ended(&peer);
+                self.on_bound_ended(&peer, reason);
             }
         }
     }
@@ -269,7 +293,7 @@ impl Door {
     }
 
     /// Does what the machine wants done.
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         while let Some(output) = self.endpoint.poll() {
             match output {
                 Output::Transmit { peer, bytes } => self.send(&peer, &bytes),
@@ -291,28 +315,38 @@ impl Door {
     }
 
     /// What the socket does not take is lost: the machine, or the device, sends again what matters.
-    fn send(&self, path: &Path, bytes: &[u8]) {
+    fn send(&mut self, via: &Via, bytes: &[u8]) {
+        let sent = match (via.channel, &mut self.secure) {
+            (Some(channel), Some(channels)) => channels.send(&self.socket, channel, bytes),
+            _ => self.socket.try_send(&via.path, bytes),
+        };
         let metrics = &self.server.metrics;
-        match self.socket.try_send(path, bytes) {
+        match sent {
             Ok(()) => {
                 metrics.sent.inc();
                 metrics.sent_bytes.inc_by(u64::try_from(bytes.len()).unwrap_or(0));
             }
             Err(error) => {
                 metrics.send_errors.inc();
-                tracing::debug!(remote = %path, %error, "a datagram could not be sent");
+                tracing::debug!(remote = %via.path, %error, "a datagram could not be sent");
             }
         }
     }
 
-    fn on_request(&mut self, exchange: ExchangeId, path: Path, request: Request) {
+    fn on_request(&mut self, exchange: ExchangeId, via: Via, request: Request) {
         self.server.metrics.requests.inc();
-        match Asked::read(exchange, path, request) {
-            Ok(asked) if asked.resource == Resource::Core => self.core(&asked),
+        if via.channel.is_some() {
+            self.endpoint.prove(&via);
+        }
+        match Asked::read(exchange, via, request) {
+            Ok(asked) if asked.resource == Resource::Core => {
+                self.spoke(via);
+                self.core(&asked);
+            }
             Ok(asked) => self.admit(asked),
             Err(code) => {
                 if code == Code::BAD_REQUEST {
-                    self.refuse(RefusedCause::Malformed, path, None);
+                    self.refuse(RefusedCause::Malformed, via, None);
                 }
                 self.respond(exchange, Response::new(code));
             }
@@ -320,18 +354,21 @@ impl Door {
     }
 
     /// A heartbeat, of whoever was last heard from exactly there.
-    fn on_ping(&mut self, path: &Path) {
+    fn on_ping(&mut self, via: &Via) {
         self.server.metrics.pings.inc();
-        let Some(peer) = self.paths.get(path).cloned() else { return };
-        if peer.heard_from(path.remote, &self.post).is_ok_and(|heard| heard.commands) {
+        if self.spoke(*via) {
+            return;
+        }
+        let Some(peer) = self.paths.get(via).cloned() else { return };
+        if peer.heard_from(via.path.remote, &self.post).is_ok_and(|heard| heard.commands) {
             self.send_commands(&peer);
         }
     }
 
     /// The device has acknowledged or reset something: it lives. No word of its own, so it moves no address, and wakes nobody
     /// who has just said that it will sleep.
-    fn on_sign(&mut self, path: &Path) {
-        if let Some(peer) = self.paths.once(path).cloned() {
+    fn on_sign(&mut self, via: &Via) {
+        if let Some(peer) = self.once(via) {
             peer.touched();
             // There may be room now for one that found none.
             self.send_commands_here(&peer);
@@ -339,18 +376,23 @@ impl Door {
     }
 
     /// Commands may go there now.
-    fn on_proven(&mut self, path: &Path) {
-        if let Some(peer) = self.paths.once(path).cloned() {
+    fn on_proven(&mut self, via: &Via) {
+        if let Some(peer) = self.once(via) {
             self.send_commands(&peer);
         }
     }
 
-    fn on_rejected(&self, path: &Path, why: Rejected) {
+    /// The open session that was heard that way.
+    fn once(&self, via: &Via) -> Option<PeerHandle> {
+        self.bound(*via).filter(|peer| !peer.is_over()).or_else(|| self.paths.once(via).cloned())
+    }
+
+    fn on_rejected(&self, via: &Via, why: Rejected) {
         let metrics = &self.server.metrics;
-        tracing::debug!(remote = %path, ?why, "a message was not served");
+        tracing::debug!(remote = %via.path, ?why, "a message was not served");
         match why {
             Rejected::Malformed(_) | Rejected::BadOption | Rejected::BadRequest | Rejected::Proxy => {
-                self.refuse(RefusedCause::Malformed, *path, None);
+                self.refuse(RefusedCause::Malformed, *via, None);
             }
             Rejected::Busy => metrics.dropped(Dropped::Busy),
             Rejected::TooLarge => metrics.dropped(Dropped::TooLarge),

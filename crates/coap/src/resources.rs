@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
+use landfall_channel::Via;
 use landfall_coap_core::link::{self, Link};
 use landfall_coap_core::{Code, ExchangeId, Method, Response, content, uri};
 use landfall_event::{Reason, RefusedCause};
 use landfall_hub::{PeerHandle, StoreError, Uplink};
-use landfall_net::Path;
 
 use crate::Tick;
-use crate::admission::Memo;
+use crate::admission::{Memo, Over};
 use crate::asked::{Asked, Resource};
 use crate::door::Door;
 use crate::metrics::Dropped;
@@ -22,7 +22,7 @@ use crate::stray;
 #[derive(Debug)]
 pub(crate) struct After {
     pub(crate) exchange: ExchangeId,
-    pub(crate) path: Path,
+    pub(crate) via: Via,
     pub(crate) peer: PeerHandle,
     /// The answer's, where it brings nothing else.
     pub(crate) code: Code,
@@ -68,7 +68,7 @@ impl Door {
 
     /// # Errors
     /// Gives the request back when the session has ended before anything of it was published.
-    pub(crate) fn serve(&mut self, asked: Box<Asked>, peer: &PeerHandle) -> Result<(), Box<Asked>> {
+    pub(crate) fn serve(&mut self, asked: Box<Asked>, peer: &PeerHandle) -> Result<(), Over> {
         match &asked.resource {
             Resource::Upstream => return self.upstream(asked, peer),
             Resource::Answer(..) => self.answer(&asked, peer),
@@ -102,7 +102,7 @@ impl Door {
         let ttd_s = asked.says.ttd_s.filter(|_| asked.request.wants_success());
         After {
             exchange: asked.exchange,
-            path: asked.path,
+            via: asked.via,
             peer: peer.clone(),
             code,
             registration: None,
@@ -112,7 +112,7 @@ impl Door {
         }
     }
 
-    fn upstream(&mut self, asked: Box<Asked>, peer: &PeerHandle) -> Result<(), Box<Asked>> {
+    fn upstream(&mut self, asked: Box<Asked>, peer: &PeerHandle) -> Result<(), Over> {
         let topic: Arc<str> = uri::join(&asked.request.path).into();
         if !peer.acl().may_publish(&topic) {
             self.forbid(&asked, peer);
@@ -139,11 +139,10 @@ impl Door {
             self.unavailable(asked.exchange, Dropped::Busy);
             return Ok(());
         };
-        if peer.upstream(uplink, Some(token), permit).is_err() {
+        peer.upstream(uplink, Some(token), permit).map_err(|reason| {
             self.take_stored(entry);
-            return Err(asked);
-        }
-        Ok(())
+            Over { asked, reason }
+        })
     }
 
     /// The answer to a command: it is taken when the command's outcome is stored.
@@ -221,7 +220,7 @@ impl Door {
             Ok(()) => return self.finish(after),
             Err(error) => error,
         };
-        tracing::debug!(remote = %after.path, %error, "a message will not be stored");
+        tracing::debug!(remote = %after.via.path, %error, "a message will not be stored");
         match error {
             StoreError::TooLarge { .. } => {
                 self.respond(after.exchange, Response::new(Code::REQUEST_ENTITY_TOO_LARGE));
@@ -272,7 +271,7 @@ impl Door {
 
     fn forbid(&mut self, asked: &Asked, peer: &PeerHandle) {
         let device = Some((peer.tenant().clone(), peer.device().clone()));
-        self.refuse(RefusedCause::NotAuthorized, asked.path, device);
+        self.refuse(RefusedCause::NotAuthorized, asked.via, device);
         self.respond(asked.exchange, Response::new(Code::FORBIDDEN));
         self.let_sleep(peer, asked.says.sleep_s);
     }

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use landfall_event::TenantId;
+use landfall_channel::{ChannelConfig, ChannelMetrics, Channels};
+use landfall_event::{TenantId, Transport};
 use landfall_hub::{Authenticator, Hub, Marker};
-use landfall_net::{DatagramSocket, Scope};
+use landfall_net::{DatagramKind, DatagramSocket, Scope};
 use prometheus_client::registry::Registry;
 
 use crate::CoapConfig;
@@ -25,16 +26,20 @@ pub struct CoapServer {
     pub(crate) marker: Marker,
     pub(crate) registrations: Registrations,
     pub(crate) strays: Strays,
+    /// What the sockets with secure channels share; without it there are none.
+    channels: Option<(Arc<ChannelConfig>, ChannelMetrics)>,
     /// The tenant of a request that names none.
     pub(crate) tenant: TenantId,
 }
 
 impl CoapServer {
-    /// A server on this hub; registers its metrics.
+    /// A server on this hub; registers its metrics, but for those of the channels: they are shared. `channels` is what
+    /// `dtls://` sockets need.
     pub fn new(
         config: CoapConfig,
         hub: Arc<Hub>,
         auth: Arc<dyn Authenticator>,
+        channels: Option<(Arc<ChannelConfig>, ChannelMetrics)>,
         registry: &mut Registry,
     ) -> Arc<Self> {
         let metrics = Metrics::default();
@@ -48,15 +53,24 @@ impl CoapServer {
             hub,
             auth,
             metrics,
+            channels,
         })
     }
 
-    /// Serves a socket in `scope`, with one task, until the scope is cancelled. Returns false when it has been, or when the
-    /// server has 65,535 sockets already.
+    /// Serves a socket in `scope`, with one task, until the scope is cancelled. Returns false when it has been, when the
+    /// server has 65,535 sockets already, and for a `dtls://` socket where there are no channels to serve it with.
     pub fn serve(self: &Arc<Self>, socket: DatagramSocket, scope: &Scope) -> bool {
+        let secure = match (socket.endpoint().kind(), &self.channels) {
+            (DatagramKind::Udp, _) => None,
+            (DatagramKind::Dtls, None) => return false,
+            (DatagramKind::Dtls, Some((config, metrics))) => {
+                let who = (Arc::clone(&self.hub), Arc::clone(&self.auth));
+                Some(Channels::new(Arc::clone(config), who, Transport::Coaps, metrics.clone()))
+            }
+        };
         let Some(place) = self.strays.enter() else { return false };
         let stop = scope.token();
-        let door = Door::new(Arc::clone(self), socket, place);
+        let door = Door::new(Arc::clone(self), socket, secure, place);
         scope.spawn(async move { door.run(stop.cancelled()).await })
     }
 }

@@ -6,4 +6,5 @@ mod identity;
 mod messages;
 mod presence;
 mod resources;
+mod secure;
 mod world;

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use landfall_channel::{ChannelConfig, ChannelMetrics};
 use landfall_coap::{CoapConfig, CoapServer};
 use landfall_coap_core::Limits;
+use landfall_dtls::ServerConfig;
 use landfall_event::{Family, IdentifiedBy, Incarnation, Origin, RefusedCause, TenantId};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
@@ -17,10 +19,12 @@ use landfall_hub::{
 };
 use landfall_net::{DatagramSettings, Datagrams, Scope};
 use landfall_testkit::coap::{CoapClient, Message};
+use landfall_testkit::dtls::{DtlsClient, Secret as Shown};
 use landfall_testkit::wait::{PATIENCE, eventually};
 use prometheus_client::registry::Registry;
+use rustls::sign::CertifiedKey;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Stores in memory; may say that it is ready while it holds everything back.
 #[derive(Debug, Default)]
@@ -73,6 +77,8 @@ pub(crate) struct TestAuth {
     /// Devices whose key takes until they are let go.
     slow: Option<(String, Arc<Notify>)>,
     pub(crate) asked: AtomicUsize,
+    /// What was found out of anybody holds no longer.
+    pub(crate) is_withdrawn: AtomicBool,
 }
 
 impl TestAuth {
@@ -155,7 +161,7 @@ impl Authenticator for TestAuth {
     }
 
     fn still_holds(&self, _: &TenantId, _: &landfall_event::DeviceId, _: &Arc<Acl>) -> bool {
-        true
+        !self.is_withdrawn.load(Ordering::SeqCst)
     }
 }
 
@@ -164,6 +170,8 @@ pub(crate) struct World {
     pub(crate) hub: Arc<Hub>,
     pub(crate) auth: Arc<TestAuth>,
     pub(crate) server: SocketAddr,
+    /// The same under DTLS.
+    pub(crate) secure: SocketAddr,
     coap: Arc<CoapServer>,
     registry: Registry,
     scope: Scope,
@@ -181,8 +189,32 @@ pub(crate) fn quick() -> Limits {
     }
 }
 
+fn channel_config(certificate: Option<Arc<CertifiedKey>>) -> ChannelConfig {
+    let server = ServerConfig {
+        psk: true,
+        certificate,
+        client_ca: None,
+        require_client_certificate: false,
+        mtu: 1_200,
+    };
+    ChannelConfig {
+        server: watch::channel(Arc::new(server)).1,
+        limits: landfall_dtls::Limits::default(),
+        auth_timeout: PATIENCE,
+    }
+}
+
 impl World {
     pub(crate) async fn with(auth: TestAuth, change: impl FnOnce(&mut CoapConfig, &mut HubConfig)) -> Self {
+        Self::offering(auth, change, None).await
+    }
+
+    /// With a certificate for secure channels, or with the devices' keys alone.
+    pub(crate) async fn offering(
+        auth: TestAuth,
+        change: impl FnOnce(&mut CoapConfig, &mut HubConfig),
+        certificate: Option<Arc<CertifiedKey>>,
+    ) -> Self {
         let origin = Origin {
             instance: "landfall".parse().unwrap(),
             replica: "a1".parse().unwrap(),
@@ -197,10 +229,12 @@ impl World {
         let hub = Hub::new(hub_config, Arc::clone(&bus) as _, &mut registry);
         let scope = Scope::new();
         hub.start(&scope);
-        let coap = CoapServer::new(config, Arc::clone(&hub), Arc::clone(&auth) as _, &mut registry);
-        let server = ([0, 0, 0, 0], 0).into();
-        let mut world = Self { bus, hub, auth, server, coap, registry, scope, seed: 1 };
+        let channels = Some((Arc::new(channel_config(certificate)), ChannelMetrics::register(&mut registry)));
+        let coap = CoapServer::new(config, Arc::clone(&hub), Arc::clone(&auth) as _, channels, &mut registry);
+        let (server, secure) = (([0, 0, 0, 0], 0).into(), ([0, 0, 0, 0], 0).into());
+        let mut world = Self { bus, hub, auth, server, secure, coap, registry, scope, seed: 1 };
         world.server = world.listen("udp://127.0.0.1:0", 1).await;
+        world.secure = world.listen("dtls://127.0.0.1:0", 1).await;
         world
     }
 
@@ -222,6 +256,17 @@ impl World {
     pub(crate) async fn client(&mut self) -> CoapClient {
         self.seed += 1;
         CoapClient::new(self.server, self.seed).await
+    }
+
+    /// A device that has shaken hands, with this PSK identity and key.
+    pub(crate) async fn on_channel(&mut self, identity: &str, key: &str) -> CoapClient {
+        let channel = DtlsClient::connect(self.secure, &Shown::psk(identity, key)).await;
+        self.over(channel)
+    }
+
+    pub(crate) fn over(&mut self, channel: DtlsClient) -> CoapClient {
+        self.seed += 1;
+        CoapClient::secure(channel, self.seed)
     }
 
     pub(crate) fn events(&self) -> Vec<Value> {
