@@ -93,8 +93,8 @@ impl Client {
         offers
     }
 
-    /// The flight with which it finishes.
-    pub(super) fn finish(&mut self) -> Vec<Vec<u8>> {
+    /// The flight with which it finishes: rightly, or with a Finished that is sealed and wrong.
+    pub(super) fn finish(&mut self, is_right: bool) -> Vec<Vec<u8>> {
         let identity = b"meter@farm";
         let exchange = self
             .message(MessageType::CLIENT_KEY_EXCHANGE, &[&[0, identity.len() as u8], &identity[..]].concat());
@@ -105,7 +105,8 @@ impl Client {
         } else {
             Master::classic(&premaster, &randoms)
         };
-        let verify_data = master.verify_data(Side::Client, hash(&self.transcript).as_ref());
+        let side = if is_right { Side::Client } else { Side::Server };
+        let verify_data = master.verify_data(side, hash(&self.transcript).as_ref());
         let keys = master.traffic_keys(&randoms);
         self.keys = Some((master, keys));
         self.last = self.message(MessageType::FINISHED, &verify_data);

@@ -176,11 +176,14 @@ impl<'a> Play<'a> {
                 self.sends(at, &hello);
             }
             Stage::Turn => {
-                let flight = client.finish();
+                let how = self.source.byte();
+                // One in eight says what is not so.
+                let is_right = how & 14 != 14;
+                let flight = client.finish(is_right);
                 if let Some(finished) = self.watch.finished.get_mut(at) {
-                    *finished = true;
+                    *finished = *finished || is_right;
                 }
-                if self.source.byte() & 1 == 0 {
+                if how & 1 == 0 {
                     self.sends(at, &flight.concat());
                 } else {
                     // Each on its own, and the last first.
