@@ -19,6 +19,7 @@ mod coap;
 mod command_line;
 mod commands;
 mod documents;
+mod dtls;
 mod embedded;
 mod endings;
 mod examples;

@@ -227,10 +227,23 @@ impl DtlsClient {
         if self.is_open { Ok(()) } else { Err(self.end.clone().unwrap_or(End::Silent)) }
     }
 
-    /// Sends so much of a handshake as the client says by itself, and no more: its first ClientHello.
-    pub async fn hello(&mut self) {
+    /// Shakes hands until the server's flight is there, which it leaves unanswered.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn half_a_handshake(&mut self) {
         self.time();
         self.flush().await;
+        let mut datagram = vec![0; LARGEST];
+        loop {
+            let received = within(PATIENCE, "a flight", self.socket.recv_from(&mut datagram)).await;
+            let Ok((len, from)) = received else { continue };
+            if wire::cookie(&datagram[..len]).is_none() {
+                return;
+            }
+            self.take(&datagram[..len], from);
+            self.flush().await;
+        }
     }
 
     /// Sends one record of data in one datagram.

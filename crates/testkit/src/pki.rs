@@ -10,6 +10,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// A certificate with its key, as files and as text.
@@ -25,6 +26,14 @@ pub struct Identity {
     pub key_pem: String,
     /// The certificate's DER.
     pub der: Vec<u8>,
+}
+
+impl Identity {
+    /// The certificate's SHA-256 fingerprint as `openssl x509 -fingerprint` writes it.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(&self.der);
+        digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    }
 }
 
 /// An authority of one test, its files in a temporary folder.
@@ -43,7 +52,15 @@ impl Pki {
     /// # Panics
     /// When keys cannot be made or files cannot be written.
     pub fn new() -> Self {
-        Self::with_server_key(&PKCS_ECDSA_P256_SHA256)
+        Self::named("a test's authority")
+    }
+
+    /// The same, the authority under this name.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn named(name: &str) -> Self {
+        Self::with_server_key(name, &PKCS_ECDSA_P256_SHA256)
     }
 
     /// The same, the server's key one for ECDSA on P-384.
@@ -51,12 +68,12 @@ impl Pki {
     /// # Panics
     /// As [`Self::new`].
     pub fn p384() -> Self {
-        Self::with_server_key(&PKCS_ECDSA_P384_SHA384)
+        Self::with_server_key("a test's authority", &PKCS_ECDSA_P384_SHA384)
     }
 
-    fn with_server_key(algorithm: &'static SignatureAlgorithm) -> Self {
+    fn with_server_key(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let params = authority("a test's authority");
+        let params = authority(name);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
         let authority_pem = certificate.pem();

@@ -6,6 +6,8 @@ mod after_connect;
 mod before_connect;
 mod coap;
 mod datagrams;
+mod dtls;
+mod dtls_bytes;
 mod floods;
 mod names;
 mod websockets;

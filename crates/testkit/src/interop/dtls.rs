@@ -113,12 +113,12 @@ pub fn openssl(address: SocketAddr, shown: Shown<'_>, suite: Suite, more: &[&str
     Some(Process::spawn_listening("openssl s_client", command))
 }
 
-/// `gnutls-cli` over DTLS 1.2 with this suite and further arguments; `None` when it is not installed and need not be. Each
-/// line that is said to it is a record; its end of input is a close_notify.
-pub fn gnutls(address: SocketAddr, shown: Shown<'_>, suite: Suite, more: &[&str]) -> Option<Process> {
+/// `gnutls-cli` over DTLS 1.2 with this suite and further words of its priority string (`":%NO_SESSION_HASH"`); `None` when it
+/// is not installed and need not be. Each line that is said to it is a record; its end of input is a close_notify.
+pub fn gnutls(address: SocketAddr, shown: Shown<'_>, suite: Suite, more: &str) -> Option<Process> {
     let mut command = Command::new(paths::interop("gnutls-cli", paths::program("gnutls-cli"))?);
     command.args(["--udp", "--disable-sni", "--port", &address.port().to_string()]);
-    command.args(["--priority", suite.gnutls()]);
+    command.args(["--priority", &format!("{}{more}", suite.gnutls())]);
     match shown {
         Shown::Psk(identity, key) => {
             command.args(["--pskusername", identity, "--pskkey", &hex(key)]);
@@ -130,7 +130,7 @@ pub fn gnutls(address: SocketAddr, shown: Shown<'_>, suite: Suite, more: &[&str]
         }
         Shown::Nothing(pki) => trust(&mut command, "--x509cafile", pki.authority()),
     }
-    command.args(more).arg(address.ip().to_string());
+    command.arg(address.ip().to_string());
     Some(Process::spawn_listening("gnutls-cli", command))
 }
 
