@@ -71,6 +71,8 @@ pub(crate) struct Beginning<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) remote_id: Arc<str>,
     pub(crate) memo: Memo,
+    /// No handshake has said that the device is there.
+    pub(crate) inferred: bool,
 }
 
 /// Why one did not.
@@ -147,7 +149,7 @@ impl Door {
 
     /// May whoever has proven nothing by its channel go on with this session, once it has shown what is asked for?
     fn may_go_on(&self, peer: &PeerHandle) -> bool {
-        peer.transport() == self.transport() && !Memo::of(peer).is_bound
+        peer.transport() == self.transport() && (self.secure.is_none() || !Memo::of(peer).is_bound)
     }
 
     /// The open session that was admitted by the very same as this request shows.
@@ -232,7 +234,7 @@ impl Door {
                 None => {
                     let remote_id = asked.says.device.as_ref().map_or("", DeviceId::as_str).into();
                     let memo = Memo { mark, ..Memo::default() };
-                    let beginning = Beginning { via: asked.via, principal, remote_id, memo };
+                    let beginning = Beginning { via: asked.via, principal, remote_id, memo, inferred: true };
                     match self.begin(beginning, asked.lifetime_s()) {
                         Ok(peer) => (peer, true),
                         Err(why) => return self.not_begun(asked.exchange, why),
@@ -254,7 +256,7 @@ impl Door {
         beginning: Beginning<'_>,
         lifetime_s: Option<u32>,
     ) -> Result<PeerHandle, Unbegun> {
-        let Beginning { via, principal, remote_id, memo } = beginning;
+        let Beginning { via, principal, remote_id, memo, inferred } = beginning;
         self.take_over(principal, memo.is_bound);
         let of_operator =
             || principal.keep_alive.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -266,6 +268,7 @@ impl Door {
             remote_address: via.path.remote,
             keep_alive_ms: lifetime_s.map(|seconds| u64::from(seconds) * 1_000).or_else(of_operator),
             on_silence: if lifetime_s.is_some() { Reason::LifetimeExpired } else { Reason::IdleTimeout },
+            inferred,
             clean_start: None,
             will: None,
         };
@@ -312,7 +315,7 @@ impl Door {
             self.doubt(peer);
         }
         self.agree(&asked, peer);
-        if !Memo::of(peer).is_bound {
+        if !self.is_proven(asked.via) {
             self.paths.note(&asked.via, peer);
         }
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.

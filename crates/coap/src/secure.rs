@@ -98,8 +98,7 @@ impl Door {
 
     /// The device has ended its channel, or was silent on it for too long. A session that is on another by now goes on.
     fn on_closed(&mut self, via: Via) {
-        let bound = self.unbind(via).filter(|peer| self.is_on(peer, via));
-        if let Some(peer) = bound.or_else(|| self.paths.get(&via).cloned()) {
+        if let Some(peer) = self.unbind(via).or_else(|| self.paths.get(&via).cloned()) {
             peer.close(Reason::SecureChannelClosed);
         }
         self.endpoint.forget(&via);
@@ -223,7 +222,8 @@ impl Door {
         }
         let remote_id = self.bond(via).map(|bond| Arc::clone(&bond.remote_id)).unwrap_or_default();
         let memo = Memo { mark: channel.number(), is_bound: true, socket: self.number, ..Memo::default() };
-        self.begin(Beginning { via, principal: &principal, remote_id, memo }, lifetime_s)
+        let inferred = !is_handshake;
+        self.begin(Beginning { via, principal: &principal, remote_id, memo, inferred }, lifetime_s)
     }
 
     /// What the device has open under DTLS gives way to a session that cannot go on with it: it would be gone on with

@@ -57,6 +57,7 @@ fn hello(n: u64, acl: &Arc<Acl>) -> Hello {
         remote_address: ([127, 0, 0, 1], 4000).into(),
         keep_alive_ms: Some(10_000),
         on_silence: Reason::IdleTimeout,
+        inferred: true,
         clean_start: None,
         will: None,
     }

@@ -85,6 +85,8 @@ pub struct Hello {
     pub keep_alive_ms: Option<u64>,
     /// The reason that such an end carries.
     pub on_silence: Reason,
+    /// Nothing has said that the device connects: that is concluded from its first message.
+    pub inferred: bool,
     /// MQTT's clean start.
     pub clean_start: Option<bool>,
     /// What to publish when it leaves without a goodbye.
@@ -219,7 +221,7 @@ impl Hub {
         let device = (hello.principal.tenant.clone(), hello.principal.device.clone());
         let terms = Terms { silence_ms: hello.keep_alive_ms, on_silence: hello.on_silence };
         let will = hello.will.take();
-        let clean_start = hello.clean_start;
+        let (clean_start, inferred) = (hello.clean_start, hello.inferred);
         let resumes = clean_start == Some(false);
         let mut shard = self.shard(&device.0, &device.1).lock();
         // Looked at under the lock: `drain` sets the flag before it takes the shards one by one.
@@ -249,7 +251,7 @@ impl Hub {
         self.tell_of(&mut shard.untold, &device);
         self.settle_waiting_will(&device, resumes);
         self.metrics.opened(session.info.transport);
-        self.submit_connected(&session, terms.silence_ms, clean_start, receipt);
+        self.submit_connected(&session, terms.silence_ms, inferred, clean_start, receipt);
         if session.is_inferred() {
             self.speaks_again(&session, &device);
         }
@@ -285,6 +287,7 @@ impl Hub {
         &self,
         session: &Arc<Session>,
         keep_alive_ms: Option<u64>,
+        inferred: bool,
         clean_start: Option<bool>,
         receipt: Receipt,
     ) {
@@ -297,7 +300,7 @@ impl Hub {
             remote_address: lane.remote.into(),
             identified_by: lane.identified_by,
             keep_alive_ms,
-            inferred: session.is_inferred(),
+            inferred,
             clean_start,
         });
         // Who hears of it takes the lane, perhaps at once.

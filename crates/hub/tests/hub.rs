@@ -50,6 +50,7 @@ fn hello(device: &str) -> Hello {
         remote_address: ([127, 0, 0, 1], 4000).into(),
         keep_alive_ms: None,
         on_silence: Reason::KeepAliveTimeout,
+        inferred: false,
         clean_start: Some(true),
         will: None,
     }

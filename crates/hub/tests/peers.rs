@@ -65,6 +65,7 @@ fn hello(device: &str) -> Hello {
         remote_address: at(4000),
         keep_alive_ms: None,
         on_silence: Reason::IdleTimeout,
+        inferred: true,
         clean_start: None,
         will: None,
     }

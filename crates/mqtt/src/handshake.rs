@@ -249,6 +249,7 @@ impl Caller {
             // One and a half times the keep-alive [MQTT-3.1.2-22].
             keep_alive_ms: (keep_alive_s > 0).then(|| u64::from(keep_alive_s) * 1500),
             on_silence: Reason::KeepAliveTimeout,
+            inferred: false,
             clean_start: Some(request.clean_start),
             will,
         }

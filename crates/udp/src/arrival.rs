@@ -202,7 +202,7 @@ impl Door {
                 None if arrival.line.bye && arrival.is_empty() => {
                     return self.nobody_leaves(&arrival, &principal.tenant, &principal.device);
                 }
-                None => match self.begin(&arrival, principal) {
+                None => match self.begin(&arrival, principal, true) {
                     Some(peer) => (peer, true),
                     None => return self.server.give_back(arrival.taken.as_ref()),
                 },
@@ -215,7 +215,13 @@ impl Door {
         self.drop_for(Dropped::Ended, &arrival);
     }
 
-    pub(crate) fn begin(&mut self, arrival: &Arrival<'_>, principal: &Principal) -> Option<PeerHandle> {
+    /// Begins a session; `inferred` where no handshake has said that the device is there.
+    pub(crate) fn begin(
+        &mut self,
+        arrival: &Arrival<'_>,
+        principal: &Principal,
+        inferred: bool,
+    ) -> Option<PeerHandle> {
         let server = Arc::clone(&self.server);
         let channel = arrival.via.channel;
         if channel.is_some() {
@@ -232,6 +238,7 @@ impl Door {
             remote_address: arrival.via.path.remote,
             keep_alive_ms: arrival.silence_ms().or_else(of_operator),
             on_silence: Reason::IdleTimeout,
+            inferred,
             clean_start: None,
             will: None,
         };

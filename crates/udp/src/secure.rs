@@ -193,7 +193,7 @@ impl Door {
             self.close_channel(channel);
             return None;
         }
-        self.begin(arrival, &principal)
+        self.begin(arrival, &principal, !is_handshake)
     }
 
     /// The device has ended its channel, or was silent on it for too long. A session that is on another by now goes on.

@@ -10,6 +10,7 @@ mod records;
 mod refusals;
 mod restart;
 mod stacks;
+mod state;
 
 use std::net::SocketAddr;
 

@@ -22,7 +22,7 @@ async fn a_handshake_begins_it_and_close_notify_ends_it() {
     let connected = world.recorder.expect("connected", "pump").await;
     for (field, value) in [
         ("transport", json!("dtls")),
-        ("inferred", json!(true)),
+        ("inferred", json!(false)),
         ("identifiedBy", json!("psk")),
         ("remoteAddress", json!(device.local_addr().to_string())),
         ("keepAliveMs", json!(300_000)),

@@ -11,8 +11,9 @@ use landfall_testkit::wait::{PATIENCE, eventually};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use tokio::sync::Notify;
 
-use crate::world::{TestAuth, World};
+use crate::world::{TestAuth, World, post};
 
 fn devices() -> TestAuth {
     TestAuth::knowing(&[("d", "secret"), ("e", "other")])
@@ -46,7 +47,7 @@ async fn the_handshake_begins_the_session_and_a_request_needs_no_name() {
         assert_eq!(connected[name], value, "{connected}");
     }
     assert_eq!(connected["remoteAddress"], device.local_addr().to_string());
-    assert_eq!(connected["inferred"], true);
+    assert_eq!(connected["inferred"], false, "a handshake says that it is there");
     assert_eq!(device.post("a", &[], "1").await.code, code(2, 4));
     assert_eq!(device.post("b", &["ep=d", "t=acme", "key=wrong"], "2").await.code, code(2, 4));
     assert_eq!(world.story(), ["connected d", "upstream d a", "upstream d b"]);
@@ -124,6 +125,7 @@ async fn silence_ends_presence_and_the_next_word_begins_it_anew_on_the_same_chan
     assert_eq!(world.count("connected d"), 2);
     let again = world.events().into_iter().rfind(|event| event["type"] == "connected").unwrap();
     assert_eq!((&again["keepAliveMs"], &again["remoteId"]), (&3_600_000.into(), &"d".into()));
+    assert_eq!(again["inferred"], true);
     let established = "landfall_dtls_handshakes_established_total{suite=\"TLS_PSK_WITH_AES_128_CCM_8\"}";
     assert_eq!(world.metric(established), 1.0);
     assert_eq!(world.auth.asked.load(Ordering::SeqCst), 1);
@@ -131,12 +133,19 @@ async fn silence_ends_presence_and_the_next_word_begins_it_anew_on_the_same_chan
 }
 
 #[tokio::test]
-async fn a_ping_is_a_word_too() {
+async fn what_asks_for_nothing_is_a_word_too() {
     let mut world = impatient(Duration::from_millis(300)).await;
-    let mut device = world.on_channel("d", "secret").await;
-    world.told("disconnected d idle-timeout").await;
-    assert!(device.ping().await);
-    eventually(PATIENCE, "it is there again", async || (world.count("connected d") == 2).then_some(())).await;
+    let (mut pings, mut looks) =
+        (world.on_channel("d", "secret").await, world.on_channel("e", "other").await);
+    for device in ["d", "e"] {
+        world.told(&format!("disconnected {device} idle-timeout")).await;
+    }
+    assert!(pings.ping().await);
+    assert_eq!(looks.get(".well-known/core", &[]).await.code, code(2, 5));
+    for device in ["connected d", "connected e"] {
+        let again = async || (world.count(device) == 2).then_some(());
+        eventually(PATIENCE, "it is there again", again).await;
+    }
     world.close().await;
 }
 
@@ -337,6 +346,51 @@ async fn whoever_proves_nothing_shows_a_key_in_the_channel() {
 }
 
 #[tokio::test]
+async fn a_channel_is_known_and_its_address_is_not() {
+    let (mut world, nobody) = certified(TestAuth::open()).await;
+    let channel = DtlsClient::connect(world.secure, &nobody).await;
+    let mut device = world.over(channel);
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    assert_eq!(device.post("b", &[], "").await.code, code(2, 4));
+    let mut again = device.channel().beside(&nobody);
+    again.handshake().await.unwrap();
+    let mut again = world.over(again);
+    world.told("disconnected d secure-channel-closed").await;
+    assert_eq!(again.post("c", &[], "").await.code, code(4, 1));
+    assert_eq!(again.post("c", &["ep=d"], "").await.code, code(2, 4));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn nothing_begins_on_a_channel_that_is_over_by_then() {
+    let go = Arc::new(Notify::new());
+    let (mut world, nobody) = certified(devices().slow("d", &go)).await;
+    let channel = DtlsClient::connect(world.secure, &nobody).await;
+    let mut device = world.over(channel);
+    let message = post(&mut device, "a", &["ep=d", "key=secret"]);
+    device.send(&message).await;
+    let waits = async || (world.metric("landfall_coap_authenticating") == 1.0).then_some(());
+    eventually(PATIENCE, "it waits for the authenticator", waits).await;
+    device.channel().close().await;
+    let closed = async || (world.metric("landfall_dtls_sessions") == 0.0).then_some(());
+    eventually(PATIENCE, "its end", closed).await;
+    go.notify_one();
+    let done = async || (world.metric("landfall_coap_authenticating") == 0.0).then_some(());
+    eventually(PATIENCE, "the answer", done).await;
+    assert!(world.story().is_empty() && world.peer("d").is_none(), "{:?}", world.story());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_has_a_channel_lives_at_its_address() {
+    let mut world = World::with(devices(), |config, _| config.trust_loopback = false).await;
+    let (mut plain, mut secure) = (world.client().await, world.on_channel("d", "secret").await);
+    assert_eq!(plain.get(".well-known/core", &[]).await.code, code(4, 1), "proof is asked for");
+    assert_eq!(secure.get(".well-known/core", &[]).await.code, code(2, 5));
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_proven_channel_and_a_key_take_over_from_each_other() {
     let (mut world, nobody) = certified(devices()).await;
     let mut proven = world.on_channel("d", "secret").await;
@@ -349,5 +403,79 @@ async fn a_proven_channel_and_a_key_take_over_from_each_other() {
     assert_eq!(proven.post("c", &[], "").await.code, code(2, 4));
     let ends = world.story().into_iter().filter(|words| words.starts_with("disconnected"));
     assert_eq!(ends.collect::<Vec<_>>(), ["disconnected d taken-over", "disconnected d taken-over"]);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn message_ids_are_a_channels_own() {
+    let mut world = world().await;
+    let mut old = world.on_channel("d", "secret").await;
+    let message = post(&mut old, "a", &[]);
+    old.send(&message).await;
+    assert_eq!(old.receive().await.code, code(2, 4));
+    let mut again = old.channel().beside(&Secret::psk("d", "secret"));
+    again.handshake().await.unwrap();
+    let mut new = world.over(again);
+    new.send(&message).await;
+    assert_eq!(new.receive().await.code, code(2, 4));
+    assert_eq!(world.count("upstream d a"), 2, "it is another message");
+    assert_eq!(world.metric("landfall_coap_duplicates_total"), 0.0);
+    new.send(&message).await;
+    assert_eq!(new.receive().await.code, code(2, 4));
+    assert_eq!((world.count("upstream d a"), world.metric("landfall_coap_duplicates_total")), (2, 1.0));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_stands_behind_the_end_of_its_channel_is_nobodys() {
+    let mut world = impatient(Duration::from_millis(300)).await;
+    let mut device = world.on_channel("d", "secret").await;
+    world.told("disconnected d idle-timeout").await;
+    world.auth.is_withdrawn.store(true, Ordering::SeqCst);
+    let (first, second) = (post(&mut device, "a", &[]), post(&mut device, "a", &["ep=e", "key=other"]));
+    let channel = device.channel();
+    let datagram = [channel.sealed(&first.encode()), channel.sealed(&second.encode())].concat();
+    channel.send_datagram(&datagram).await;
+    is_closed(&mut device).await;
+    assert_eq!(world.story(), ["connected d", "disconnected d idle-timeout", "refused bad-credentials"]);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn channels_of_two_sockets_are_told_apart() {
+    let mut world = world().await;
+    let elsewhere = world.listen("dtls://127.0.0.1:0", 1).await;
+    // Both are the first of their socket, and so have the same number.
+    let mut old = world.on_channel("d", "secret").await;
+    let secret = Secret::psk("d", "secret");
+    let mut new = DtlsClient::connect(elsewhere, &secret).await;
+    is_closed(&mut old).await;
+    new.send(&post(&mut old, "a", &[]).encode()).await;
+    assert!(new.receive().await.is_some());
+    let mut other = new.beside(&Secret::psk("e", "other"));
+    new.close().await;
+    world.told("disconnected d secure-channel-closed").await;
+    other.handshake().await.unwrap();
+    assert_eq!(world.over(other).post("b", &[], "").await.code, code(2, 4));
+    let story = ["connected d", "disconnected d taken-over", "connected d", "upstream d a"];
+    assert_eq!(&world.story()[..4], story);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_channel_is_one_peer_whichever_of_our_addresses_it_speaks_to() {
+    let mut world = world().await;
+    world.secure = world.listen("dtls://0.0.0.0:0", 1).await;
+    world.secure.set_ip([127, 0, 0, 1].into());
+    let mut device = world.on_channel("d", "secret").await;
+    let (observation, _) = device.observe("command", &[]).await;
+    let mut other = world.secure;
+    other.set_ip([127, 0, 0, 2].into());
+    device.redirect(other);
+    assert_eq!(device.post("a", &[], "").await.code, code(2, 4));
+    world.command("d", "c1", "acknowledged");
+    device.notification(&observation).await;
+    world.told("downstream d acknowledged").await;
+    assert_eq!(world.metric("landfall_coap_peers"), 1.0);
     world.close().await;
 }

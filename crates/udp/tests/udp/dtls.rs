@@ -49,7 +49,7 @@ async fn the_handshake_begins_the_session() {
         assert_eq!(connected[name], value, "{connected}");
     }
     assert_eq!(connected["remoteAddress"], client.socket.local_addr().unwrap().to_string());
-    assert_eq!((&connected["inferred"], &connected["keepAliveMs"]), (&true.into(), &77_000.into()));
+    assert_eq!((&connected["inferred"], &connected["keepAliveMs"]), (&false.into(), &77_000.into()));
 }
 
 #[tokio::test]
@@ -106,6 +106,7 @@ async fn silence_ends_presence_and_the_next_word_begins_it_anew_without_a_handsh
     assert_eq!((world.payloads(), world.events("connected").len()), (vec!["back".into(), "again".into()], 2));
     let again = &world.events("connected")[1];
     assert_eq!((&again["remoteId"], &again["identifiedBy"]), (&"a".into(), &"psk".into()), "{again}");
+    assert_eq!(again["inferred"], true, "no handshake has said so");
 }
 
 #[tokio::test]
