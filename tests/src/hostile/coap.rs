@@ -50,9 +50,9 @@ impl Witness {
 
 /// A datagram, and whether it is counted as a refusal.
 #[derive(Clone, Debug)]
-struct Attack {
-    name: String,
-    bytes: Vec<u8>,
+pub(super) struct Attack {
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
     is_counted: bool,
 }
 
@@ -72,7 +72,7 @@ fn request(method: u8) -> Message {
 }
 
 /// D1 and D3: the header and the frame of a message.
-fn frames() -> Vec<Attack> {
+pub(super) fn frames() -> Vec<Attack> {
     let mut all = Vec::new();
     for length in 9..=15_u8 {
         let bytes = [&[0x40 | length, 2, 0, 1][..], &[b't'; 15]].concat();
@@ -108,7 +108,7 @@ fn frames() -> Vec<Attack> {
 }
 
 /// D2: options that are none.
-fn options() -> Vec<Attack> {
+pub(super) fn options() -> Vec<Attack> {
     let head = [0x40, 2, 0, 1];
     [
         ("a delta of 15", &[0xf0][..]),
@@ -229,7 +229,7 @@ fn answers() -> Vec<Attack> {
 }
 
 /// Valid requests of somebody without the key, each with one to eight bytes changed, cut, doubled or put in.
-fn mutations(seed: u64, count: usize) -> Vec<Vec<u8>> {
+pub(super) fn mutations(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let mut seed = Seed(seed);
     let block = |number, more| Block { number, more, exponent: 2 }.value();
     let command = || Message::request(method::GET).path("command").query("ep=victim");

@@ -17,7 +17,7 @@ password = "plain:of-victim"
 const BOUND: u64 = 32 << 20;
 
 /// A datagram, and the cause under which it is refused.
-type Attack = (Vec<u8>, &'static str);
+pub(super) type Attack = (Vec<u8>, &'static str);
 
 fn malformed(bytes: impl Into<Vec<u8>>) -> Attack {
     (bytes.into(), "malformed")
@@ -66,7 +66,7 @@ fn strangers() -> Vec<Attack> {
 }
 
 /// Lines whose names are none.
-fn names() -> Vec<Attack> {
+pub(super) fn names() -> Vec<Attack> {
     let longest = "a".repeat(129);
     let bytes = "%ff".repeat(3);
     let lines = [
@@ -160,7 +160,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// Lines with such words.
-fn words() -> Vec<Attack> {
+pub(super) fn words() -> Vec<Attack> {
     let mac = "ab".repeat(32);
     let more = [
         format!("sig={mac}"),

@@ -8,6 +8,7 @@ mod coap;
 mod datagrams;
 mod dtls;
 mod dtls_bytes;
+mod dtls_inside;
 mod floods;
 mod names;
 mod websockets;
