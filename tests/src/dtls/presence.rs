@@ -69,6 +69,8 @@ async fn silence_ends_presence_and_not_the_channel() {
         let both = world.recorder.expect_count("connected", name, 2).await;
         assert!(both[1].number("epoch") > both[0].number("epoch"));
         assert_eq!((both[1].text("transport"), both[1].text("identifiedBy")), (transport, "psk"));
+        let inferred = both.iter().map(|event| event.json["inferred"] == true).collect::<Vec<_>>();
+        assert_eq!(inferred, [false, true], "a handshake was seen, and then only a word");
     }
     assert_eq!(metric(&world, ESTABLISHED).await, 2.0, "no further handshake");
     // Which close_notify ends as it did the first.
