@@ -248,7 +248,7 @@ impl Door {
     /// A session has ended, if it is one that was begun on a channel.
     pub(crate) fn on_bound_ended(&mut self, peer: &PeerHandle, reason: Reason) {
         let memo = Memo::of(peer);
-        if !memo.is_bound || memo.socket != self.number {
+        if !memo.is_bound {
             return;
         }
         let path = Path { remote: peer.remote_address(), local: None };
