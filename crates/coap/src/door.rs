@@ -265,9 +265,10 @@ impl Door {
 
     fn on_time(&mut self) {
         let now = self.now();
-        self.endpoint.handle_timeout(now);
+        // Before the machine forgets what a late turn could still answer.
         self.end_waits(now);
         self.end_stores(now);
+        self.endpoint.handle_timeout(now);
         self.end_doubtful(now);
     }
 
