@@ -22,5 +22,5 @@ test: tools ## everything: the checks, then every test against a real nats-serve
 	@scripts/check.sh
 	@scripts/test.sh
 
-figures: tools ## the figures of docs/performance.md, measured beside mosquitto on this machine (about three minutes)
+figures: tools ## the figures of docs/performance.md, measured beside mosquitto and OpenSSL on this machine (about ten minutes)
 	@scripts/figures.sh

@@ -1,15 +1,17 @@
 /* What Landfall's DTLS is measured beside: OpenSSL as a PSK server of many clients on one UDP socket, as somebody would
  * write it who wants it to be fast.
  *
- *   cc -O2 -o server server.c -lssl -lcrypto && ./server 127.0.0.1:0 6c616e6466616c6c
+ *   cc -O2 -o server server.c -lssl -lcrypto && ./server 127.0.0.1:0 6c616e6466616c6c [lean]
  *
- * prints `listening ADDRESS` and echoes application data until it is killed. The key (hex) is that of every identity.
+ * prints OpenSSL's version and `listening ADDRESS`, and echoes application data until it is killed. The key (hex) is that
+ * of every identity. `lean` frees a session's buffers whenever it has nothing more to read: SSL_MODE_RELEASE_BUFFERS, which
+ * would do that, does nothing for DTLS in OpenSSL 3.0. An idle session then takes 8 KB less, and a record 5 % more time.
  *
  * - One socket and one loop. A BIO of its own hands OpenSSL the datagram that was just read and sends what OpenSSL writes:
  *   nothing is copied through memory BIOs, and no socket is made per client.
  * - Cookies by DTLSv1_listen on one SSL that waits for the next client, so an address that has returned none costs no
  *   allocation; HMAC-SHA256 with a context that is set up once.
- * - No certificates, tickets or session cache; SSL_MODE_RELEASE_BUFFERS. RAM for a session is what SSL_new takes.
+ * - No certificates, tickets or session cache.
  * - Retransmission: the handshakes under way stand in a list that is looked through every 100 ms. A session that is
  *   established is in no list.
  * - A ClientHello from the address of a session replaces it when its cookie is right.
@@ -49,6 +51,7 @@ static BIO_METHOD *method;
 static EVP_MAC_CTX *mac;
 static unsigned char psk[64];
 static unsigned int psk_length;
+static int lean;
 
 static struct client **buckets;
 static size_t bucket_count = FIRST_BUCKETS, client_count;
@@ -159,7 +162,6 @@ static void set_up(const char *key) {
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_QUERY_MTU | SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_psk_server_callback(context, find_psk);
     SSL_CTX_set_cookie_generate_cb(context, make_cookie);
     SSL_CTX_set_cookie_verify_cb(context, verify_cookie);
@@ -263,6 +265,7 @@ static void proceed(struct client *client) {
         switch (SSL_get_error(client->ssl, length)) {
         case SSL_ERROR_WANT_READ:
         case SSL_ERROR_WANT_WRITE:
+            if (lean && client->earlier == NULL) SSL_free_buffers(client->ssl);
             return;
         case SSL_ERROR_ZERO_RETURN:
             SSL_shutdown(client->ssl);
@@ -303,13 +306,14 @@ static void bind_to(char *address) {
         die("bind");
     setsockopt(udp, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     setsockopt(udp, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    printf("listening %s:%d\n", address, ntohs(at.sin_port));
+    printf("%s\nlistening %s:%d\n", OpenSSL_version(OPENSSL_VERSION), address, ntohs(at.sin_port));
     fflush(stdout);
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) {
-        fprintf(stderr, "usage: server ADDRESS KEY\n");
+    lean = count == 4 && strcmp(arguments[3], "lean") == 0;
+    if (count != 3 && !lean) {
+        fprintf(stderr, "usage: server ADDRESS KEY [lean]\n");
         return 2;
     }
     set_up(arguments[2]);
