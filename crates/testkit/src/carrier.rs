@@ -62,11 +62,12 @@ impl Carrier {
     }
 
     /// Talks to another address from now on.
+    ///
+    /// # Panics
+    /// When it is a secure channel: that is with one server.
     pub fn redirect(&mut self, server: SocketAddr) {
+        assert!(matches!(self.way, Way::Plain(_)), "a secure channel is with one server");
         self.server = server;
-        if let Way::Secure(channel) = &mut self.way {
-            channel.get_mut().redirect(server);
-        }
     }
 
     /// Sends one datagram.

@@ -4,6 +4,7 @@
 mod churn;
 mod commands;
 mod identities;
+mod outage;
 mod pieces;
 mod presence;
 mod records;

@@ -237,7 +237,7 @@ fn lies() -> Vec<Fragment> {
 }
 
 /// A handshake behind a good cookie: its socket, which gets what is sent next.
-async fn begun(world: &World, n: usize, suites: &[u16]) -> UdpSocket {
+pub(super) async fn begun(world: &World, n: usize, suites: &[u16]) -> UdpSocket {
     let socket = stranger(n).await;
     let at = world.gateway.udps();
     let hello = ClientHello::new(n as u64, suites);

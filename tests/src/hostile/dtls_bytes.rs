@@ -8,7 +8,7 @@ use landfall_testkit::dtls::{DtlsClient, Secret};
 use landfall_testkit::proxy::Seed;
 use landfall_testkit::{Pki, World};
 
-use super::dtls::{KEY, Witness, assert_only_friends, comes_in, metric, settings};
+use super::dtls::{KEY, Witness, assert_only_friends, begun, comes_in, metric, settings};
 use crate::coap::Wire;
 
 /// Datagrams of other protocols, and of none.
@@ -123,17 +123,6 @@ fn interjections() -> Vec<Vec<u8>> {
     all
 }
 
-/// A handshake behind a good cookie, on a socket of its own.
-async fn begun(world: &World, random: u64, suite: u16) -> Wire {
-    let wire = Wire::to(world.gateway.udps()).await;
-    let hello = ClientHello::new(random, &[suite]);
-    wire.send(&hello.datagram(0)).await;
-    let cookie = wire::cookie(&wire.receive().await).unwrap();
-    wire.send(&hello.cookie(&cookie).datagram(1)).await;
-    wire.receive().await;
-    wire
-}
-
 async fn assert_unharmed(world: &World, witness: &mut Witness, memory: u64) {
     witness.speak(world).await;
     comes_in(world, 1).await;
@@ -174,17 +163,17 @@ async fn messages_out_of_place() {
     let mut witness = Witness::connect(&world).await;
     witness.speak(&world).await;
     let memory = world.gateway.resident_bytes();
-    let interjections = interjections();
+    let (interjections, at) = (interjections(), world.gateway.udps());
     for suite in [PSK_GCM, ECDHE_ECDSA_CCM_8] {
         for (n, datagram) in interjections.iter().enumerate() {
-            let wire = begun(&world, n as u64, suite).await;
-            wire.send(datagram).await;
-            wire.send(datagram).await;
+            let socket = begun(&world, n, &[suite]).await;
+            socket.send_to(datagram, at).await.unwrap();
+            socket.send_to(datagram, at).await.unwrap();
         }
         // All of them at one.
-        let wire = begun(&world, 1_000, suite).await;
+        let socket = begun(&world, 1_000, &[suite]).await;
         for datagram in &interjections {
-            wire.send(datagram).await;
+            socket.send_to(datagram, at).await.unwrap();
         }
         witness.speak(&world).await;
     }
