@@ -60,13 +60,18 @@ async fn a_wrong_key_and_an_unknown_identity_look_the_same() {
         );
     }
     assert_refused(&world, "unknown-device", "dtls", unknown.len() as u64).await;
+    // Longer than anybody's can be.
+    for length in [129, 1_000, 5_000] {
+        let end = refused(&world, &Secret::psk(&"n".repeat(length), PUMP)).await;
+        assert_eq!(end, End::Alert(DECRYPT_ERROR), "{length} bytes");
+    }
     let mut shaken = coap(world.gateway.coaps(), &pump()).await;
     posted(&mut shaken, "a good one comes in").await;
     let events = world.recorder.all();
     let told: Vec<&Seen> =
         events.iter().filter(|event| event.kind() == "refused").map(|event| &**event).collect();
     assert!(told.iter().all(|event| event.json.get("endpointId").is_none()), "proved nothing: {told:?}");
-    assert_eq!(metric(&world, "landfall_dtls_handshakes_failed_total{reason=\"wrong-key\"}").await, 18.0);
+    assert_eq!(metric(&world, "landfall_dtls_handshakes_failed_total{reason=\"wrong-key\"}").await, 21.0);
     assert!(!world.gateway.log().contains("pump-key") && !world.gateway.log().contains('\u{202e}'));
     world.close().await;
 }
