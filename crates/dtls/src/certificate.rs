@@ -16,6 +16,9 @@ use crate::alert::Alert;
 pub(crate) const SCHEMES: [SignatureScheme; 2] =
     [SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ECDSA_NISTP384_SHA384];
 
+/// The most certificates of a client's chain. Each costs signatures to be verified, while others wait.
+const MAX_CHAIN: usize = 4;
+
 /// Who signs with `key` for a client that takes `offered`; one that says nothing of it takes SHA-256 (its default, SHA-1, is
 /// nobody's wish any more).
 pub(crate) fn signer(
@@ -30,7 +33,8 @@ pub(crate) fn signer(
 
 /// Whether a client's chain, its own certificate first, leads to one of `roots`; with the alert that says why not.
 pub(crate) fn verify_chain(roots: &RootCertStore, chain: &[CertificateDer<'_>]) -> Result<(), Alert> {
-    let (own, between) = chain.split_first().ok_or(Alert::BAD_CERTIFICATE)?;
+    let (own, between) =
+        chain.split_first().filter(|_| chain.len() <= MAX_CHAIN).ok_or(Alert::BAD_CERTIFICATE)?;
     let own = EndEntityCert::try_from(own).map_err(|_| Alert::BAD_CERTIFICATE)?;
     let algorithms = webpki::ALL_VERIFICATION_ALGS;
     let usage = KeyUsage::client_auth();

@@ -26,4 +26,4 @@ pub use engine::{
 pub use landfall_session::Tick;
 pub use limits::Limits;
 pub use listener::{Counts, Event, Key, Listener, Sink};
-pub use server::{ConfigError, Server, ServerConfig};
+pub use server::{Server, ServerConfig};

@@ -10,10 +10,13 @@ pub struct Limits {
     /// own address needs no other. Up to 2^24, together with `max_handshakes`.
     pub max_sessions: usize,
     /// Handshakes under way. When all places are taken, the one that was longest without a word makes room. 0: none begins.
+    /// As many established associations may be of clients that have proven nothing; the oldest of them makes room.
     pub max_handshakes: usize,
-    /// Sessions and handshakes together of one host: an IPv4 address, or the /64 of an IPv6 address. One more is refused.
+    /// Sessions and handshakes together of one host: an IPv4 address, or the /64 of an IPv6 address. One more is refused, but at an
+    /// address that has one already.
     pub max_per_host: usize,
-    /// From the ClientHello with the cookie to the end of the handshake, in ms.
+    /// From the ClientHello with the cookie to the end of the handshake, in ms. What a client has established that has proven
+    /// nothing lasts as long, unless the caller vouches for it.
     pub handshake_timeout_ms: u64,
     /// Silence after which a session is dropped, in ms. Silence is broken by what authenticates.
     pub session_timeout_ms: u64,

@@ -25,7 +25,7 @@ use ring::hmac;
 pub(crate) use self::address::Address;
 use self::outlet::{Outcome, Outlet, Room};
 pub use self::table::Key;
-use self::table::{Association, Table};
+use self::table::{Association, Rank, Table};
 use crate::cookie::Cookies;
 use crate::engine::{Answer, Closing, Engine, Failure, Identity, SendError, Stage};
 use crate::handshake::hello::HelloStart;
@@ -221,6 +221,28 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         sent
     }
 
+    /// Says that the caller knows by now whose established association it is. One of a client that has proven nothing lasts for
+    /// `handshake_timeout` otherwise, and is one of `max_handshakes`. False when there is no room for one more session: it
+    /// stays what it was.
+    pub fn vouch(&mut self, now: Tick, key: Key, sink: &mut impl Sink<P>) -> bool {
+        let Some(place) = self.table.find(key) else { return false };
+        match self.table.get(place).map(Association::rank) {
+            Some(Rank::Session) => return true,
+            Some(Rank::Stranger) => {}
+            _ => return false,
+        }
+        match self.room(now) {
+            Room::None => {
+                self.counts.limited += 1;
+                return false;
+            }
+            Room::Evicts(quietest) => self.evict(self.table.find(quietest), sink),
+            Room::Free | Room::Replaces(..) => {}
+        }
+        self.table.know(place, now);
+        true
+    }
+
     /// Ends an association and forgets it: tells the peer close_notify, tells the sink no event.
     pub fn close(&mut self, key: Key, sink: &mut impl Sink<P>) {
         if let Some(place) = self.table.find(key) {
@@ -268,9 +290,9 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         }
     }
 
-    /// Established associations.
+    /// Established associations, those of strangers too.
     pub fn sessions(&self) -> usize {
-        self.table.sessions()
+        self.table.sessions() + self.table.strangers()
     }
 
     /// Handshakes under way.
@@ -327,9 +349,9 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
                 Stage::Over => {}
             }
         }
-        let outcome = outlet.outcome;
+        let (outcome, room) = (outlet.outcome, outlet.room);
         if outcome.established {
-            self.establish(place, room, sink);
+            self.establish(now, place, (room, outcome.known), sink);
         }
         // In a handshake nothing is authenticated; whatever was not dropped is a word of it.
         if outcome.heard || was_shaking && arrival.is_some() && !outcome.dropped {
@@ -369,7 +391,7 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
     }
 
     /// A handshake has succeeded, and whoever has to leave for it leaves.
-    fn establish(&mut self, place: u32, room: Room<P>, sink: &mut impl Sink<P>) {
+    fn establish(&mut self, now: Tick, place: u32, (room, known): (Room<P>, bool), sink: &mut impl Sink<P>) {
         match room {
             // It was told already, before the one that replaces it; its peer is told nothing, for it is the same peer.
             Room::Replaces(key, _) => {
@@ -377,15 +399,20 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
                     self.forget(replaced);
                 }
             }
-            Room::Evicts(key) => {
-                if let Some(evicted) = self.table.find(key) {
-                    self.counts.evicted += 1;
-                    self.end(evicted, Closing::Evicted, sink);
-                }
-            }
+            Room::Evicts(key) => self.evict(self.table.find(key), sink),
             Room::Free | Room::None => {}
         }
-        self.table.establish(place);
+        if !known && self.table.strangers() >= self.limits.max_handshakes {
+            self.evict(self.table.oldest_stranger(), sink);
+        }
+        self.table.establish(place, known, now);
+    }
+
+    fn evict(&mut self, place: Option<u32>, sink: &mut impl Sink<P>) {
+        if let Some(place) = place {
+            self.counts.evicted += 1;
+            self.end(place, Closing::Evicted, sink);
+        }
     }
 
     /// A timer is due; its association's deadline may be later.
@@ -409,6 +436,9 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         let association = self.table.get(place)?;
         Some(match &association.shaking {
             Some(shaking) => shaking.began.saturating_add(self.limits.handshake_timeout_ms),
+            None if association.rank() == Rank::Stranger => {
+                association.heard.saturating_add(self.limits.handshake_timeout_ms)
+            }
             None => association.heard.saturating_add(self.limits.session_timeout_ms),
         })
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use landfall_session::Tick;
 
 use self::channel::Channel;
-pub use self::config::{ConfigError, ServerConfig};
+pub use self::config::ServerConfig;
 use self::shaking::{Fatal, Progress, Shaking};
 use crate::engine::{Answer, BadRecord, Engine, EngineEvent, Outlet, SendError, Stage};
 use crate::record::Records;

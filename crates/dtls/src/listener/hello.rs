@@ -52,9 +52,9 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         if let Some(place) = here.handshake.filter(|place| self.is_of(*place, hello)) {
             return self.hand_over(now, place, path, datagram, sink);
         }
-        // One that the peer has given up makes room for the one that it begins.
-        let is_within_host =
-            here.handshake.is_some() || self.table.of_host(&address) < self.limits.max_per_host;
+        // What the peer has at this address makes room for what it begins.
+        let is_known_here = here.handshake.is_some() || here.session.is_some();
+        let is_within_host = is_known_here || self.table.of_host(&address) < self.limits.max_per_host;
         let has_room = here.session.is_some() || !matches!(self.room(now), Room::None);
         if !is_within_host || !has_room || self.limits.max_handshakes == 0 {
             return self.refuse(path, sink);

@@ -27,6 +27,8 @@ pub(super) struct Outcome {
     pub(super) stage: Stage,
     /// The handshake has succeeded just now.
     pub(super) established: bool,
+    /// And it is known whose it is.
+    pub(super) known: bool,
     /// The handshake has succeeded just now, and found no room.
     pub(super) refused: bool,
     /// The peer was heard: by something authenticated, or in a handshake.
@@ -37,7 +39,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     pub(super) fn of(stage: Stage) -> Self {
-        Self { stage, established: false, refused: false, heard: false, dropped: false }
+        Self { stage, established: false, known: false, refused: false, heard: false, dropped: false }
     }
 }
 
@@ -72,6 +74,11 @@ impl<P: Copy, S: Sink<P>> Outlet<'_, P, S> {
 
     fn established(&mut self, identity: Option<Identity>, suite: &'static str) {
         self.authenticated();
+        self.outcome.known = identity.is_some();
+        if identity.is_none() && !matches!(self.room, Room::Replaces(..)) {
+            // Strangers have room of their own.
+            self.room = Room::Free;
+        }
         match self.room {
             Room::None => {
                 self.outcome.refused = true;

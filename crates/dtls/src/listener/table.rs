@@ -38,6 +38,11 @@ impl Key {
         Self::from_number(serial << PLACE_BITS | place as u64)
     }
 
+    /// Whether the other one began later; of two of one listener.
+    pub fn is_older_than(self, other: Self) -> bool {
+        self.number() >> PLACE_BITS < other.number() >> PLACE_BITS
+    }
+
     fn place(self) -> u32 {
         (self.number() & (MAX_PLACES as u64 - 1)) as u32
     }
@@ -52,14 +57,25 @@ pub(super) struct Shaking {
     pub(super) identity: Option<Identity>,
 }
 
+/// How far an association is. Those of each rank have a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rank {
+    Handshake,
+    /// Established, by somebody who has proven nothing.
+    Stranger,
+    Session,
+}
+
 pub(super) struct Association<E, P, U> {
     pub(super) key: Key,
     /// Where it was heard last.
     pub(super) path: P,
-    /// When.
+    /// When; of a stranger, when it was established.
     pub(super) heard: Tick,
     /// `None` once it is established.
     pub(super) shaking: Option<Box<Shaking>>,
+    /// It is known whose it is.
+    is_known: bool,
     pub(super) engine: E,
     pub(super) own: U,
     address: Address,
@@ -67,6 +83,16 @@ pub(super) struct Association<E, P, U> {
     other: u32,
     /// Its neighbours in the list of those that are as far as it is.
     links: Links,
+}
+
+impl<E, P, U> Association<E, P, U> {
+    pub(super) fn rank(&self) -> Rank {
+        match &self.shaking {
+            Some(_) => Rank::Handshake,
+            None if self.is_known => Rank::Session,
+            None => Rank::Stranger,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -101,6 +127,7 @@ pub(super) struct Table<E, P, U> {
     hosts: HashMap<u64, u32, RandomState>,
     hasher: RandomState,
     sessions: List,
+    strangers: List,
     handshakes: List,
     serial: u64,
 }
@@ -113,6 +140,7 @@ impl<E, P, U> Table<E, P, U> {
             hosts: HashMap::with_hasher(hasher.clone()),
             hasher,
             sessions: List::EMPTY,
+            strangers: List::EMPTY,
             handshakes: List::EMPTY,
             serial: 0,
         }
@@ -120,6 +148,10 @@ impl<E, P, U> Table<E, P, U> {
 
     pub(super) fn sessions(&self) -> usize {
         self.sessions.length
+    }
+
+    pub(super) fn strangers(&self) -> usize {
+        self.strangers.length
     }
 
     pub(super) fn handshakes(&self) -> usize {
@@ -172,9 +204,14 @@ impl<E, P, U> Table<E, P, U> {
         some(self.handshakes.ends.after)
     }
 
+    /// The stranger that was established first.
+    pub(super) fn oldest_stranger(&self) -> Option<u32> {
+        some(self.strangers.ends.after)
+    }
+
     /// Any one, while there are any.
     pub(super) fn any(&self) -> Option<u32> {
-        self.quietest_handshake().or_else(|| self.quietest_session())
+        self.quietest_handshake().or_else(|| self.oldest_stranger()).or_else(|| self.quietest_session())
     }
 
     /// A handshake begins, where none is under way at this address. `None` when there are no more places.
@@ -196,6 +233,7 @@ impl<E, P, U> Table<E, P, U> {
             path,
             heard: now,
             shaking: Some(Box::new(Shaking { hello, began: now, identity: None })),
+            is_known: false,
             engine,
             own,
             address,
@@ -213,17 +251,27 @@ impl<E, P, U> Table<E, P, U> {
     }
 
     /// The handshake has succeeded; the session that was there has gone before.
-    pub(super) fn establish(&mut self, place: u32) {
+    pub(super) fn establish(&mut self, place: u32, is_known: bool, now: Tick) {
         self.unlink(place);
         if let Some(association) = self.get_mut(place) {
             association.shaking = None;
+            association.is_known = is_known;
+            association.heard = now;
         }
         self.append(place);
     }
 
-    /// It was heard.
+    /// It is known now whose it is.
+    pub(super) fn know(&mut self, place: u32, now: Tick) {
+        self.establish(place, true, now);
+    }
+
+    /// It was heard. A stranger's time runs from when it was established, whatever it says.
     pub(super) fn heard(&mut self, place: u32, now: Tick) {
         let Some(association) = self.get_mut(place) else { return };
+        if association.rank() == Rank::Stranger {
+            return;
+        }
         association.heard = now;
         if association.links.after != NONE {
             self.unlink(place);
@@ -286,15 +334,13 @@ impl<E, P, U> Table<E, P, U> {
 
     /// Puts one that is in no list to the end of its own.
     fn append(&mut self, place: u32) {
-        let Some(is_shaking) = self.get(place).map(|association| association.shaking.is_some()) else {
-            return;
-        };
-        let last = self.list(is_shaking).ends.before;
+        let Some(rank) = self.get(place).map(Association::rank) else { return };
+        let last = self.list(rank).ends.before;
         if let Some(association) = self.get_mut(place) {
             association.links = Links { before: last, after: NONE };
         }
-        self.links(is_shaking, last).after = place;
-        let list = self.list(is_shaking);
+        self.links(rank, last).after = place;
+        let list = self.list(rank);
         list.ends.before = place;
         list.length += 1;
     }
@@ -302,23 +348,31 @@ impl<E, P, U> Table<E, P, U> {
     /// Takes one out of its list.
     fn unlink(&mut self, place: u32) {
         let Some(association) = self.get(place) else { return };
-        let (is_shaking, Links { before, after }) = (association.shaking.is_some(), association.links);
-        self.links(is_shaking, before).after = after;
-        self.links(is_shaking, after).before = before;
-        self.list(is_shaking).length -= 1;
+        let (rank, Links { before, after }) = (association.rank(), association.links);
+        self.links(rank, before).after = after;
+        self.links(rank, after).before = before;
+        self.list(rank).length -= 1;
     }
 
     /// The links of a neighbour; those of the list itself at its ends.
-    fn links(&mut self, is_shaking: bool, place: u32) -> &mut Links {
-        let list = if is_shaking { &mut self.handshakes } else { &mut self.sessions };
+    fn links(&mut self, rank: Rank, place: u32) -> &mut Links {
+        let list = match rank {
+            Rank::Handshake => &mut self.handshakes,
+            Rank::Stranger => &mut self.strangers,
+            Rank::Session => &mut self.sessions,
+        };
         match self.places.get_mut(place as usize) {
             Some(association) => &mut association.links,
             None => &mut list.ends,
         }
     }
 
-    fn list(&mut self, is_shaking: bool) -> &mut List {
-        if is_shaking { &mut self.handshakes } else { &mut self.sessions }
+    fn list(&mut self, rank: Rank) -> &mut List {
+        match rank {
+            Rank::Handshake => &mut self.handshakes,
+            Rank::Stranger => &mut self.strangers,
+            Rank::Session => &mut self.sessions,
+        }
     }
 }
 

@@ -31,7 +31,8 @@ impl Choice<'_> {
 
 /// The first suite of the client's for which everything is there.
 pub(super) fn choose<'a>(config: &'a ServerConfig, hello: &ClientHello<'_>) -> Option<Choice<'a>> {
-    let certified = config.certificate.as_deref();
+    let can_be_asked = !config.require_client_certificate || config.client_ca.is_some();
+    let certified = config.certificate.as_deref().filter(|_| can_be_asked);
     let choice = |suite: Suite| {
         if suite.is_psk() {
             return config.psk.then_some(Choice::Psk(suite));

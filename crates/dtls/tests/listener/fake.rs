@@ -33,9 +33,14 @@ pub(crate) struct Fake {
 
 impl Fake {
     fn establish(&mut self, outlet: &mut impl Outlet) {
+        let identity = self.identity.clone().or_else(|| Some(Identity::Psk(b"somebody".as_slice().into())));
+        self.establish_as(identity, outlet);
+    }
+
+    fn establish_as(&mut self, identity: Option<Identity>, outlet: &mut impl Outlet) {
         self.stage = Stage::Established;
         outlet.transmit(b"finished");
-        outlet.event(EngineEvent::Established { identity: self.identity.clone(), suite: "FAKE" });
+        outlet.event(EngineEvent::Established { identity, suite: "FAKE" });
     }
 
     fn fail(&mut self, why: Failure, outlet: &mut impl Outlet) {
@@ -64,6 +69,7 @@ impl Fake {
                     outlet.data(rest);
                 }
             }
+            (b'E', Stage::Shaking) => self.establish_as(None, outlet),
             (b'd', Stage::Established) => outlet.data(rest),
             (b'c', Stage::Established) => {
                 self.stage = Stage::Over;

@@ -174,6 +174,9 @@ fn one_host_has_so_many_and_no_more() {
     // The same host beginning its handshake anew is no more than it was; another host is none of this one's.
     assert_eq!(world.knock(&three.with_random(77)).len(), 2);
     world.connect(&at("192.0.2.2:4", 5));
+    // Nor is what takes the place of a session.
+    assert_eq!(world.knock(&one.with_random(78)).len(), 1);
+    world.receive(&one, &one.with_random(78).handshake(0, b'f', &[]));
     // One leaves, one comes.
     world.close(key);
     world.connect(&fourth);

@@ -10,5 +10,6 @@ mod limits;
 mod memory;
 mod model;
 mod routing;
+mod strangers;
 mod timers;
 mod world;

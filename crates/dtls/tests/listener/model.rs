@@ -126,7 +126,8 @@ impl Model {
             return assert_eq!(said, [told, flight]);
         }
         let of_host = self.there.iter().filter(|known| known.address % 3 == address % 3).count();
-        if of_host >= LIMITS.max_per_host || self.is_full(address) {
+        let is_known_here = self.position(address, false).is_some();
+        if of_host >= LIMITS.max_per_host && !is_known_here || self.is_full(address) {
             return assert_eq!(said, [Said::Failed(None, client.way, Failure::Limit)]);
         }
         let mut expected = vec![];

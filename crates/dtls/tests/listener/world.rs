@@ -187,6 +187,21 @@ impl World {
     }
 }
 
+impl World {
+    /// A whole handshake of one who proves nothing.
+    pub(crate) fn come_in(&mut self, client: &Client) -> (Key, Vec<Said>) {
+        self.knock(client);
+        let said = self.receive(client, &client.handshake(1, b'E', &[]));
+        let key = established(&said).unwrap_or_else(|| panic!("{client:?} is not established: {said:?}"));
+        (key, said)
+    }
+
+    pub(crate) fn vouch(&mut self, key: Key) -> (bool, Vec<Said>) {
+        let is_known = self.listener.vouch(self.now, key, &mut self.heard);
+        (is_known, self.said())
+    }
+}
+
 /// Whose handshake has succeeded.
 pub(crate) fn established(said: &[Said]) -> Option<Key> {
     said.iter().find_map(|said| match said {

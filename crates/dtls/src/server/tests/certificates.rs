@@ -178,19 +178,11 @@ fn groups_and_schemes_that_nobody_has() {
 }
 
 #[test]
-fn configurations_that_do_not_go_together() {
-    use crate::ConfigError;
-    let pki = Pki::new();
-    assert_eq!(pki.config.check(), Ok(()));
-    let nothing = ServerConfig { psk: false, certificate: None, ..Pki::new().config };
-    assert_eq!(nothing.check(), Err(ConfigError::NothingToOffer));
-    assert_eq!(ServerConfig { client_ca: None, ..Pki::new().config }.check(), Err(ConfigError::NoClientCa));
-    for mtu in [255, 16_385] {
-        assert_eq!(ServerConfig { mtu, ..Pki::new().config }.check(), Err(ConfigError::Mtu));
-    }
-    let mut other = Pki::new().client;
-    other.cert = pki.client.cert;
-    assert_eq!(ServerConfig::check_certificate(&other), Err(ConfigError::KeyMismatch));
-    other.cert.clear();
-    assert_eq!(ServerConfig::check_certificate(&other), Err(ConfigError::NoCertificate));
+fn a_certificate_that_nobody_can_have_signed_lets_nobody_in() {
+    let config = ServerConfig { client_ca: None, require_client_certificate: true, ..Pki::new().config };
+    let mut peer = Peer::new(config, Suite::EcdsaCcm8);
+    let body = peer.hello(&[Suite::EcdsaCcm8.code()], USUAL);
+    let datagram = peer.message(MessageType::CLIENT_HELLO, &body);
+    peer.receive(datagram);
+    assert_eq!((peer.told.failure(), peer.told.alert()), (Some(Failure::NoCommonSuite), Some(40)));
 }
