@@ -26,7 +26,7 @@ use crate::kept::{Kept, Standing};
 use crate::lookup::{self, Asked, Lookup, Verdict};
 use crate::metrics::{ChannelMetrics, Share};
 use crate::outlet::{Outlet, State};
-use crate::{Channel, ChannelConfig, Words};
+use crate::{Channel, ChannelConfig, Via, Words};
 
 /// When there is nothing to wait for.
 const FAR: Duration = Duration::from_secs(3_600);
@@ -82,6 +82,7 @@ impl<T: Default> Channels<T> {
                 words: Words::default(),
                 questions: VecDeque::new(),
                 replaced: None,
+                superseded: Vec::new(),
             },
         }
     }
@@ -154,6 +155,15 @@ impl<T: Default> Channels<T> {
         }
     }
 
+    /// Says that a device was let in on a channel whose handshake has proven nothing: without that it ends soon. False when
+    /// there is no room for it, or it is over.
+    pub fn vouch(&mut self, socket: &DatagramSocket, channel: Channel) -> bool {
+        let now = self.now();
+        let mut is_known = false;
+        let _ = self.work(socket, |core, outlet| is_known = core.vouch(now, channel.0, outlet));
+        is_known
+    }
+
     /// Ends a channel and tells its device close_notify. No [`crate::Word::Closed`] follows, and what was kept with it is gone.
     pub fn close(&mut self, socket: &DatagramSocket, channel: Channel) {
         let _ = self.work(socket, |core, outlet| core.close(channel.0, outlet));
@@ -211,11 +221,28 @@ impl<T: Default> Channels<T> {
             self.state.metrics.defects.inc();
             tracing::error!(endpoint = %socket.endpoint(), "a datagram met a defect of DTLS; it alone is lost");
         }
+        self.close_superseded(socket);
         // One whose place was taken is told behind the one that took it.
-        self.state.replaced.take().into_iter().for_each(|replaced| self.state.words.closed(replaced));
+        self.state.replaced.take().into_iter().for_each(|replaced| self.state.words.closed(replaced, false));
         self.share.count(self.core.counts());
         self.share.set(self.core.sessions(), self.core.handshakes(), self.lookups.len());
         sent
+    }
+
+    /// A device that has shaken hands anew has no use for what it had before: without this, each of its addresses would cost
+    /// a place for `session_timeout`.
+    fn close_superseded(&mut self, socket: &DatagramSocket) {
+        while let Some((key, is_told)) = self.state.superseded.pop() {
+            // One at the same address is gone already.
+            let Some(path) = self.core.path(key) else { continue };
+            let mut outlet = Outlet { state: &mut self.state, socket, sent: Ok(()) };
+            self.core.close(key, &mut outlet);
+            if is_told {
+                self.state.words.closed(Via { path, channel: Some(Channel(key)) }, false);
+            } else {
+                self.state.kept.remove(key);
+            }
+        }
     }
 
     fn answer_questions(&mut self, socket: &DatagramSocket) {

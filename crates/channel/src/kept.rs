@@ -3,11 +3,12 @@
 //! Owns: the table by key. Does not own: when one begins and ends (`outlet.rs`, `channels.rs`).
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use ahash::RandomState;
 use futures_util::future::AbortHandle;
 use landfall_dtls::Key;
-use landfall_event::RefusedCause;
+use landfall_event::{DeviceId, RefusedCause, TenantId};
 use landfall_hub::Principal;
 
 /// What is known of whoever shakes hands, or has.
@@ -27,50 +28,86 @@ pub(crate) struct Entry<T> {
     pub(crate) own: T,
 }
 
+/// What a handshake that has succeeded is.
+pub(crate) enum Opening {
+    /// This device's, which had that channel before.
+    Of(Box<Principal>, Option<Key>),
+    /// Of a client that has proven nothing.
+    Nobodys,
+    /// One that the device has begun before the one that it has finished.
+    Late,
+}
+
 /// Bounded by the handshakes and sessions of the listener, and by the channels that were closed since it was last looked at
 /// what has come.
-pub(crate) struct Kept<T>(HashMap<Key, Entry<T>, RandomState>);
+pub(crate) struct Kept<T> {
+    entries: HashMap<Key, Entry<T>, RandomState>,
+    /// The newest channel of each device that has proven who it is.
+    newest: HashMap<(TenantId, DeviceId), Key, RandomState>,
+}
 
 impl<T: Default> Kept<T> {
     pub(crate) fn new() -> Self {
-        Self(HashMap::default())
+        Self { entries: HashMap::default(), newest: HashMap::default() }
     }
 
     pub(crate) fn put(&mut self, key: Key, standing: Standing) {
-        self.0.insert(key, Entry { standing, own: T::default() });
+        self.entries.insert(key, Entry { standing, own: T::default() });
     }
 
-    /// The handshake has succeeded. Who it is, if it has proven that.
-    pub(crate) fn opened(&mut self, key: Key) -> Option<Box<Principal>> {
+    /// The handshake has succeeded.
+    pub(crate) fn opened(&mut self, key: Key) -> Opening {
         let nobody = || Entry { standing: Standing::Nobody, own: T::default() };
-        match &self.0.entry(key).or_insert_with(nobody).standing {
-            Standing::Known(principal) => Some(principal.clone()),
-            _ => None,
+        let Standing::Known(principal) = &self.entries.entry(key).or_insert_with(nobody).standing else {
+            return Opening::Nobodys;
+        };
+        let newest = self.newest.entry(device(principal)).or_insert(key);
+        if key.is_older_than(*newest) {
+            return Opening::Late;
         }
+        let older = Some(std::mem::replace(newest, key)).filter(|older| *older != key);
+        Opening::Of(principal.clone(), older)
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&Entry<T>> {
-        self.0.get(&key)
+        self.entries.get(&key)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Entry<T>> {
-        self.0.get_mut(&key)
+        self.entries.get_mut(&key)
     }
 
     /// Forgets it; nobody waits any more for what the authenticator says.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Standing> {
-        let gone = self.0.remove(&key)?.standing;
-        if let Standing::Asked(asking) = &gone {
-            asking.abort();
+        let gone = self.entries.remove(&key)?.standing;
+        match &gone {
+            Standing::Asked(asking) => asking.abort(),
+            Standing::Known(principal) => {
+                let device = device(principal);
+                if self.newest.get(&device) == Some(&key) {
+                    self.newest.remove(&device);
+                }
+            }
+            Standing::Refused(_) | Standing::Nobody => {}
         }
-        // A burst that is over has had its memory for long enough.
-        if self.0.capacity() > 1_024 && self.0.len() < self.0.capacity() / 8 {
-            self.0.shrink_to(self.0.len() * 2);
-        }
+        give_back(&mut self.entries);
+        give_back(&mut self.newest);
         Some(gone)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.entries.clear();
+        self.newest.clear();
+    }
+}
+
+fn device(principal: &Principal) -> (TenantId, DeviceId) {
+    (principal.tenant.clone(), principal.device.clone())
+}
+
+/// A burst that is over has had its memory for long enough.
+fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V, RandomState>) {
+    if map.capacity() > 1_024 && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
     }
 }

@@ -38,8 +38,12 @@ pub(crate) fn ask(
     (transport, path): (Transport, Path),
     within: Duration,
 ) -> Asked {
-    let Some((shown, is_psk)) = credentials(identity, (transport, path)) else {
-        return Asked::Answered(Err(AuthError::Refused(RefusedCause::UnknownDevice)));
+    // A certificate is read there, which is a device's own.
+    let shown = std::panic::catch_unwind(|| credentials(identity, (transport, path)));
+    let (shown, is_psk) = match shown {
+        Ok(Some(shown)) => shown,
+        Ok(None) => return Asked::Answered(Err(AuthError::Refused(RefusedCause::UnknownDevice))),
+        Err(defect) => return Asked::Answered(met_defect(&*defect)),
     };
     let auth = Arc::clone(auth);
     let mut asking: Asking = Box::pin(async move {

@@ -11,7 +11,7 @@ use landfall_event::{RefusedCause, Transport};
 use landfall_hub::Hub;
 use landfall_net::{DatagramSocket, Path};
 
-use crate::kept::{Kept, Standing};
+use crate::kept::{Kept, Opening, Standing};
 use crate::lookup;
 use crate::metrics::ChannelMetrics;
 use crate::{Channel, Via, Words};
@@ -27,6 +27,8 @@ pub(crate) struct State<T> {
     pub(crate) questions: VecDeque<(Key, Path, Identity)>,
     /// A channel whose place another takes. It is told when that one is there.
     pub(crate) replaced: Option<Via>,
+    /// Channels of devices that have a newer one: to be closed; and whether they were ever told of.
+    pub(crate) superseded: Vec<(Key, bool)>,
 }
 
 pub(crate) struct Outlet<'a, T> {
@@ -67,16 +69,23 @@ const CLOSE_NOTIFY: u8 = 0;
 impl<T: Default> Outlet<'_, T> {
     fn established(&mut self, via: Via, key: Key, identity: Option<&Identity>, suite: &'static str) {
         self.state.metrics.established(suite);
-        let principal = self.state.kept.opened(key);
+        let (principal, older) = match self.state.kept.opened(key) {
+            Opening::Of(principal, older) => (Some(principal), older),
+            Opening::Nobodys => (None, None),
+            // A newer session is not ended by what comes late.
+            Opening::Late => return self.state.superseded.push((key, false)),
+        };
         self.state.words.opened(via, principal, lookup::remote_id(identity));
-        self.state.replaced.take().into_iter().for_each(|replaced| self.state.words.closed(replaced));
+        self.state.superseded.extend(older.map(|older| (older, true)));
+        self.state.replaced.take().into_iter().for_each(|replaced| self.state.words.closed(replaced, false));
     }
 
     fn closed(&mut self, via: Via, why: Closing) {
         tracing::debug!(remote = %via.path, ?why, "a secure channel is over");
         match why {
             Closing::Replaced => self.state.replaced = Some(via),
-            _ => self.state.words.closed(via),
+            Closing::CloseNotify | Closing::Alert(_) => self.state.words.closed(via, true),
+            Closing::Expired | Closing::Exhausted | Closing::Evicted => self.state.words.closed(via, false),
         }
     }
 

@@ -34,12 +34,13 @@ pub enum Word {
         /// Where it stands in [`Words::bytes`].
         bytes: Range<usize>,
     },
-    /// The channel is over: by the device, by silence, or since the device has shaken hands anew at the same address. In
-    /// that case it comes behind the [`Word::Opened`] of the new one: a session that the new one has taken over is over by
-    /// then.
+    /// The channel is over. One whose place another has taken, at the same address or for the same device, is told behind
+    /// the [`Word::Opened`] of that one: a session that the new one has taken over is over by then.
     Closed {
         /// This channel; it takes nothing any more. What is kept with it is there until the words are given back.
         via: Via,
+        /// The device has said so. Else it may well be there, and find that it has to shake hands anew.
+        by_device: bool,
     },
 }
 
@@ -78,9 +79,9 @@ impl Words {
         self.words.push_back(Word::Opened { via, principal, remote_id });
     }
 
-    pub(crate) fn closed(&mut self, via: Via) {
+    pub(crate) fn closed(&mut self, via: Via, by_device: bool) {
         self.closed.extend(via.channel);
-        self.words.push_back(Word::Closed { via });
+        self.words.push_back(Word::Closed { via, by_device });
     }
 
     /// Empties them for what comes next. Returns the channels that were over.

@@ -257,6 +257,10 @@ impl Door {
         lifetime_s: Option<u32>,
     ) -> Result<PeerHandle, Unbegun> {
         let Beginning { via, principal, remote_id, memo, inferred } = beginning;
+        // Before anything gives way to it.
+        if !self.server.hub.is_ready() {
+            return Err(Unbegun::Away);
+        }
         self.take_over(principal, memo.is_bound);
         let of_operator =
             || principal.keep_alive.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -317,6 +321,7 @@ impl Door {
         self.agree(&asked, peer);
         if !self.is_proven(asked.via) {
             self.paths.note(&asked.via, peer);
+            self.vouch(asked.via);
         }
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.
         let is_near = || self.server.config.trust_loopback && asked.via.path.remote.ip().is_loopback();

@@ -28,6 +28,10 @@ pub(crate) struct Bond {
     peer: Option<PeerHandle>,
     /// What the device called itself in the handshake.
     remote_id: Arc<str>,
+    /// A device was let in on it that the handshake had not proven.
+    is_vouched_for: bool,
+    /// It has had a session. One that could not begin with the handshake takes over all the same, with its first word.
+    has_begun: bool,
 }
 
 /// Does a session that ended so take its channel with it? Its device would go on as if nothing had been.
@@ -83,7 +87,7 @@ impl Door {
                 self.on_message(&home(via), words.bytes(bytes));
             }
             Word::Data { .. } => {}
-            Word::Closed { via } => self.on_closed(home(via)),
+            Word::Closed { via, by_device } => self.on_closed(home(via), by_device),
         }
     }
 
@@ -96,9 +100,11 @@ impl Door {
         }
     }
 
-    /// The device has ended its channel, or was silent on it for too long. A session that is on another by now goes on.
-    fn on_closed(&mut self, via: Via) {
-        if let Some(peer) = self.unbind(via).or_else(|| self.paths.get(&via).cloned()) {
+    /// A channel is over. Only the device can say that it leaves: where it has not, its session is left to its silence. One that
+    /// is on another channel by now goes on.
+    fn on_closed(&mut self, via: Via, by_device: bool) {
+        let peer = self.unbind(via).or_else(|| self.paths.get(&via).cloned());
+        if let Some(peer) = peer.filter(|_| by_device) {
             peer.close(Reason::SecureChannelClosed);
         }
         self.endpoint.forget(&via);
@@ -193,6 +199,7 @@ impl Door {
             Ok(peer) => {
                 if let Some(bond) = self.bond(via) {
                     bond.peer = Some(peer.clone());
+                    bond.has_begun = true;
                 }
             }
             Err(Unbegun::Withdrawn | Unbegun::Elsewhere) => self.parting.push(via),
@@ -216,7 +223,8 @@ impl Door {
             return Err(Unbegun::Withdrawn);
         }
         let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Coap);
-        if !is_handshake && open.is_some_and(|peer| Memo::of(&peer).is_bound) {
+        let has_begun = self.bond(via).is_some_and(|bond| bond.has_begun);
+        if has_begun && open.is_some_and(|peer| Memo::of(&peer).is_bound) {
             // The device has shaken hands anew since: what comes here is late.
             return Err(Unbegun::Elsewhere);
         }
@@ -290,6 +298,16 @@ impl Door {
         if let Some(channels) = &mut self.secure {
             channels.close_all(&self.socket);
         }
+    }
+
+    /// A device was let in on a channel that has not proven whose it is.
+    pub(crate) fn vouch(&mut self, via: Via) {
+        let (Some(channel), Some(channels)) = (via.channel, &mut self.secure) else { return };
+        if channels.get_mut(channel).is_none_or(|bond| bond.is_vouched_for) {
+            return;
+        }
+        let is_vouched_for = channels.vouch(&self.socket, channel);
+        self.bond(via).into_iter().for_each(|bond| bond.is_vouched_for = is_vouched_for);
     }
 
     /// True over plain UDP, and for a channel that is not over.

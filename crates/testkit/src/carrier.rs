@@ -61,12 +61,14 @@ impl Carrier {
         }
     }
 
-    /// Talks to another address from now on.
+    /// Talks to another address from now on; over a secure channel, to another one of the same server.
     ///
     /// # Panics
-    /// When it is a secure channel: that is with one server.
-    pub fn redirect(&mut self, server: SocketAddr) {
-        assert!(matches!(self.way, Way::Plain(_)), "a secure channel is with one server");
+    /// When it is no address of this machine.
+    pub async fn redirect(&mut self, server: SocketAddr) {
+        if let Way::Secure(channel) = &mut self.way {
+            channel.get_mut().redirect(server).await;
+        }
         self.server = server;
     }
 

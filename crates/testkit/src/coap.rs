@@ -150,8 +150,8 @@ impl CoapClient {
     }
 
     /// Talks to another address of the server from now on.
-    pub fn redirect(&mut self, server: SocketAddr) {
-        self.carrier.redirect(server);
+    pub async fn redirect(&mut self, server: SocketAddr) {
+        self.carrier.redirect(server).await;
         self.answered.clear();
     }
 

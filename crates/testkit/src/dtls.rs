@@ -195,6 +195,15 @@ impl DtlsClient {
         self.socket = Arc::new(connected(self.server).await);
     }
 
+    /// Talks to another address of the server from now on, on the same association.
+    ///
+    /// # Panics
+    /// When it is no address of this machine.
+    pub async fn redirect(&mut self, server: SocketAddr) {
+        self.socket.connect(server).await.expect("an address of this machine");
+        self.server = server;
+    }
+
     /// The server's certificate, DER; `None` in a PSK suite.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         self.peer.as_deref()

@@ -144,8 +144,8 @@ impl UdpDevice {
     }
 
     /// Talks to another address of the gateway from now on.
-    pub fn redirect(&mut self, gateway: SocketAddr) {
-        self.carrier.redirect(gateway);
+    pub async fn redirect(&mut self, gateway: SocketAddr) {
+        self.carrier.redirect(gateway).await;
     }
 
     /// Its secure channel.

@@ -37,7 +37,7 @@ pub(crate) struct Arrival<'a> {
     /// The number of a signed one.
     taken: Option<Taken>,
     /// Its channel has proven whose it is.
-    is_proven: bool,
+    pub(crate) is_proven: bool,
 }
 
 impl<'a> Arrival<'a> {
@@ -224,6 +224,11 @@ impl Door {
     ) -> Option<PeerHandle> {
         let server = Arc::clone(&self.server);
         let channel = arrival.via.channel;
+        // Before anything gives way to it.
+        if !server.hub.is_ready() {
+            server.metrics.dropped(Dropped::Away);
+            return None;
+        }
         if channel.is_some() {
             self.take_over(principal);
         }

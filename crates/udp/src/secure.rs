@@ -35,6 +35,10 @@ pub(crate) struct Bond {
     peer: Option<PeerHandle>,
     /// What the device called itself in the handshake.
     remote_id: Arc<str>,
+    /// A device was let in on it that the handshake had not proven.
+    is_vouched_for: bool,
+    /// It has had a session. One that could not begin with the handshake takes over all the same, with its first word.
+    has_begun: bool,
     /// The mark of what the last line showed, where the channel itself proves nothing; 0 when that was a signature.
     shown: u64,
 }
@@ -91,7 +95,7 @@ impl Door {
                 self.on_opened(via, principal.as_deref(), remote_id);
             }
             Word::Data { via, bytes } => self.on_data(via, words.bytes(bytes)),
-            Word::Closed { via } => self.on_closed(via),
+            Word::Closed { via, by_device } => self.on_closed(via, by_device),
         }
     }
 
@@ -187,7 +191,8 @@ impl Door {
             return None;
         }
         let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Udp);
-        if !is_handshake && open.is_some_and(|peer| is_bound(&peer)) {
+        let has_begun = self.bond(channel).is_some_and(|bond| bond.has_begun);
+        if has_begun && open.is_some_and(|peer| is_bound(&peer)) {
             // The device has shaken hands anew since: what comes here is late.
             self.server.metrics.dropped(Dropped::ChannelClosed);
             self.close_channel(channel);
@@ -196,11 +201,12 @@ impl Door {
         self.begin(arrival, &principal, !is_handshake)
     }
 
-    /// The device has ended its channel, or was silent on it for too long. A session that is on another by now goes on.
-    fn on_closed(&mut self, via: Via) {
+    /// A channel is over. Only the device can say that it leaves: where it has not, its session is left to its silence. One that
+    /// is on another channel by now goes on.
+    fn on_closed(&mut self, via: Via, by_device: bool) {
         let Some(channel) = via.channel else { return };
         let peer = self.bond(channel).and_then(|bond| bond.peer.take());
-        if let Some(peer) = peer.filter(|peer| self.is_on(peer, channel)) {
+        if let Some(peer) = peer.filter(|peer| by_device && self.is_on(peer, channel)) {
             peer.close(Reason::SecureChannelClosed);
         }
     }
@@ -212,7 +218,8 @@ impl Door {
         else {
             return;
         };
-        if self.part(channel, peer) && ends_channel(reason) {
+        // Others may speak on one that is nobody's.
+        if self.part(channel, peer) && memo.is_bound && ends_channel(reason) {
             self.close_channel(channel);
         }
     }
@@ -243,9 +250,14 @@ impl Door {
 
     /// From now on this session is the channel's.
     pub(crate) fn join(&mut self, arrival: &Arrival<'_>, peer: &PeerHandle) {
-        if let Some(bond) = arrival.via.channel.and_then(|channel| self.bond(channel)) {
-            bond.peer = Some(peer.clone());
-            bond.shown = arrival.mark.unwrap_or(0);
+        let (Some(channel), Some(secure)) = (arrival.via.channel, &mut self.secure) else { return };
+        let Some(bond) = secure.channels.get_mut(channel) else { return };
+        bond.peer = Some(peer.clone());
+        bond.has_begun = true;
+        bond.shown = arrival.mark.unwrap_or(0);
+        if !arrival.is_proven && !bond.is_vouched_for {
+            let is_vouched_for = secure.channels.vouch(&self.socket, channel);
+            self.bond(channel).into_iter().for_each(|bond| bond.is_vouched_for = is_vouched_for);
         }
     }
 

@@ -58,7 +58,7 @@ async fn each_answer_leaves_from_the_address_and_port_that_was_asked() {
     let mut device = CoapClient::new(*first, 1).await;
     let asked = [*first, at([127, 0, 0, 1]), at([127, 0, 0, 2]), at([127, 9, 8, 7]), *first];
     for server in asked {
-        device.redirect(server);
+        device.redirect(server).await;
         let answer = device.post("t", &pump, server.to_string()).await;
         assert_eq!(answer.code, code(2, 4), "{server}");
         assert!(device.ping().await, "{server}");
@@ -70,7 +70,7 @@ async fn each_answer_leaves_from_the_address_and_port_that_was_asked() {
     assert_eq!(other.post("meter/t", &["ep=meter", "key=m-key"], "x").await.code, code(2, 4));
     // A notification comes from where its observation is.
     for server in asked {
-        device.redirect(server);
+        device.redirect(server).await;
         let (observation, _) = device.observe("command", &pump).await;
         let headers = [("Command-Wait", "acknowledged")];
         let (reply, command) =
@@ -78,13 +78,13 @@ async fn each_answer_leaves_from_the_address_and_port_that_was_asked() {
         assert_eq!((&reply["outcome"], command.text().as_str()), (&"acknowledged".into(), "x"), "{server}");
     }
     // Also when the device has spoken through another door since.
-    device.redirect(*first);
+    device.redirect(*first).await;
     let (observation, _) = device.observe("command", &pump).await;
     for server in [at([127, 0, 0, 2]), at([127, 0, 0, 1])] {
-        device.redirect(server);
+        device.redirect(server).await;
         assert_eq!(device.post("t", &pump, "x").await.code, code(2, 4), "{server}");
     }
-    device.redirect(*first);
+    device.redirect(*first).await;
     let headers = [("Command-Wait", "acknowledged")];
     let (reply, command) =
         tokio::join!(world.command("pump", "y", &headers), device.notification(&observation));

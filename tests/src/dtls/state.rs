@@ -56,7 +56,7 @@ async fn an_observation_ends_with_its_channel() {
     let mut other = again(&mut device, &valve()).await;
     posted(&mut other, "1").await;
     let reply = world.command("pump", "who hears?", &[("Command-Ttl", "500")]).await;
-    assert_eq!(reply["outcome"], "not-connected", "{reply}");
+    assert_eq!(reply["outcome"], "expired", "it is left to its silence: {reply}");
     assert!(other.ping().await && other.strays().is_empty(), "{:?}", other.strays());
     world.close().await;
 }

@@ -112,7 +112,7 @@ async fn each_answer_leaves_from_where_it_was_asked() {
     let mut device = UdpDevice::new(first, "d").await.key("k");
     let asked = [first, second, on([127, 0, 0, 2], any), on([127, 0, 0, 1], any), first];
     for (n, address) in asked.into_iter().enumerate() {
-        device.redirect(address);
+        device.redirect(address).await;
         delivered(&mut device, "", &n.to_string()).await;
         let reply = world.command("d", &n.to_string(), &[]).await;
         assert_eq!(reply["outcome"], "delivered", "{reply}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use landfall_dtls::ServerConfig;
+use landfall_dtls::{Limits, ServerConfig};
 use landfall_testkit::dtls::{DtlsClient, End, Secret};
 use landfall_testkit::pki::Pki;
 
@@ -23,7 +23,7 @@ async fn a_key_opens_a_channel_and_data_goes_both_ways() {
     assert_eq!((gate.metric(suite), gate.metric("cookies_total")), (1, 1));
     client.close().await;
     gate.until("the end", |gate| !gate.said.is_empty()).await;
-    assert_eq!(gate.take_said(), [Said::Closed(channel)]);
+    assert_eq!(gate.take_said(), [Said::Closed(channel, true)]);
     assert_eq!(gate.channels.get_mut(channel), None, "its words were given back");
     let error = gate.channels.send(&gate.socket, channel, b"late").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
@@ -77,7 +77,7 @@ async fn another_handshake_at_the_address_is_told_before_the_end_of_what_it_repl
     gate.serve(again.handshake()).await.unwrap();
     gate.until("both", |gate| gate.said.len() == 2).await;
     let said = gate.take_said();
-    let [Said::Opened(second, Some(device), _), Said::Closed(closed)] = said.as_slice() else {
+    let [Said::Opened(second, Some(device), _), Said::Closed(closed, false)] = said.as_slice() else {
         panic!("{said:?}")
     };
     assert_eq!((device.as_str(), *closed), ("b", first));
@@ -85,6 +85,39 @@ async fn another_handshake_at_the_address_is_told_before_the_end_of_what_it_repl
     again.send(b"x").await;
     gate.until("data", |gate| !gate.said.is_empty()).await;
     assert_eq!(gate.take_said(), [Said::Data(*second, b"x".to_vec())]);
+}
+
+#[tokio::test]
+async fn a_device_that_shakes_hands_elsewhere_has_its_newest_channel_alone() {
+    let mut gate = Gate::open().await;
+    let (mut before, first) = gate.device("a").await;
+    let (_other, _) = gate.device("b").await;
+    let secret = Secret::psk("a", KEY);
+    let again = DtlsClient::connect(gate.address, &secret);
+    let mut again = gate.serve(again).await;
+    gate.until("both", |gate| gate.said.len() == 2).await;
+    let said = gate.take_said();
+    let [Said::Opened(second, Some(device), _), Said::Closed(closed, false)] = said.as_slice() else {
+        panic!("{said:?}")
+    };
+    assert_eq!((device.as_str(), *closed), ("a", first));
+    assert_eq!(gate.serve(before.ended()).await, End::Closed, "it is told");
+    assert_eq!(gate.metric("sessions"), 2);
+    again.send(b"x").await;
+    gate.until("data", |gate| !gate.said.is_empty()).await;
+    assert_eq!(gate.take_said(), [Said::Data(*second, b"x".to_vec())]);
+}
+
+#[tokio::test]
+async fn silence_ends_a_channel_and_says_nothing_of_the_device() {
+    let mut gate = Gate::with(|_, config| {
+        config.limits = Limits { session_timeout_ms: 50, ..Limits::default() };
+    })
+    .await;
+    let (_client, channel) = gate.device("a").await;
+    gate.until("the end", |gate| !gate.said.is_empty()).await;
+    assert_eq!(gate.take_said(), [Said::Closed(channel, false)]);
+    assert_eq!(gate.metric("sessions"), 0);
 }
 
 fn certified(pki: &Pki, offer: &mut ServerConfig, is_required: bool) {

@@ -114,7 +114,8 @@ impl Authenticator for Auth {
 pub(crate) enum Said {
     Opened(Channel, Option<String>, String),
     Data(Channel, Vec<u8>),
-    Closed(Channel),
+    /// And whether the device has said so.
+    Closed(Channel, bool),
 }
 
 pub(crate) struct Gate {
@@ -237,9 +238,9 @@ impl Gate {
                     Said::Opened(channel(via), device, remote_id.to_string())
                 }
                 Word::Data { via, bytes } => Said::Data(channel(via), words.bytes(bytes).to_vec()),
-                Word::Closed { via } => {
+                Word::Closed { via, by_device } => {
                     assert_eq!(self.channels.get_mut(channel(via)), Some(&mut 7), "it is still there");
-                    Said::Closed(channel(via))
+                    Said::Closed(channel(via), by_device)
                 }
             });
         }

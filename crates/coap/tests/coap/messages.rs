@@ -227,7 +227,7 @@ async fn two_ports_answer_each_from_its_own() {
     let mut device = world.client().await;
     // The client itself sees to it that answers come from where it asked.
     assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
-    device.redirect(other);
+    device.redirect(other).await;
     assert_eq!(device.post("b", &["ep=d"], "").await.code, code(2, 4));
     let mut device = landfall_testkit::coap::CoapClient::new(v6, 99).await;
     assert_eq!(device.post("c", &["ep=six"], "").await.code, code(2, 4));

@@ -284,10 +284,11 @@ async fn a_newer_channel_takes_over_and_the_late_end_of_the_older_one_ends_nothi
 #[tokio::test]
 async fn an_older_channel_takes_nothing_back() {
     let world = secure_world().await;
+    let other = world.listen("dtls://127.0.0.1:0").await;
     let mut old = Client::psk(world.secure, "a").await;
-    // Nothing of it is open when the newer one comes, so it stays.
+    // Nothing of it is open when the newer one comes to another socket, so it stays.
     old.ask("LF1 a bye ack").await;
-    let mut new = Client::psk(world.secure, "a").await;
+    let mut new = Client::psk(other, "a").await;
     new.fence("a").await;
     old.send("LF1 a ack\nlate").await;
     old.closed().await;
@@ -438,7 +439,8 @@ async fn devices_that_name_themselves_share_channels_and_move_between_them() {
     // One that proves who it is takes over, and is not gone on with.
     let mut proven = Client::psk(world.secure, "a").await;
     proven.fence("a").await;
-    there.closed().await;
+    // The channel that it had is not its alone.
+    there.ask(format!("LF1 c key={KEY} ack")).await;
     fence.ask(format!("LF1 a key={KEY} ack\nand back")).await;
     proven.closed().await;
     assert_eq!(ends(&world), ["taken-over", "taken-over"]);
