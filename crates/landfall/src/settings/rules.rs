@@ -6,6 +6,7 @@ use super::Settings;
 use super::address::NatsTarget;
 use super::keys::AuthMode;
 use super::source::Reader;
+use landfall_net::ClientAuth;
 
 pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     let listeners = listeners(settings);
@@ -18,6 +19,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     listeners_differ(&listeners, reader);
     certificates_come_in_pairs(settings, reader);
     dtls_can_prove_itself(settings, reader);
+    client_certificates_can_be_verified(settings, reader);
     messages_fit_into_the_window(settings, reader);
     silences_are_in_order(settings, reader);
     if settings.nats.url == NatsTarget::Embedded && settings.nats.replicas > 1 {
@@ -156,6 +158,18 @@ fn certificates_come_in_pairs(settings: &Settings, reader: &mut Reader) {
     if let (Some(_), None, None) = (&tls.client_ca, &tls.cert, &tls.key) {
         let source = reader.source("tls.client_ca");
         reader.problem(format!("`tls.client_ca` is set ({source}): it needs `tls.cert` and `tls.key` too"));
+    }
+}
+
+/// Nobody can show what nobody can have signed.
+fn client_certificates_can_be_verified(settings: &Settings, reader: &mut Reader) {
+    let (tls, dtls) = (&settings.tls, &settings.dtls);
+    if dtls.client_auth == Some(ClientAuth::Required) && dtls.client_ca.is_none() && tls.client_ca.is_none() {
+        let source = reader.source("dtls.client_auth");
+        reader.problem(format!(
+            "`dtls.client_auth` = \"required\" ({source}): it needs `dtls.client_ca` or `tls.client_ca`, which sign the \
+             certificates; or leave it out"
+        ));
     }
 }
 

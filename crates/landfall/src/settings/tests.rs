@@ -279,6 +279,14 @@ fn keys_that_need_each_other_say_so() {
 }
 
 #[test]
+fn client_certificates_need_somebody_who_signs_them() {
+    let dtls = "[dtls]\ncert = \"c\"\nkey = \"k\"\nclient_auth = \"required\"\n";
+    let problem = load(dtls, &[]).unwrap_err().to_string();
+    assert!(problem.contains("`dtls.client_auth`") && problem.contains("`dtls.client_ca`"), "{problem}");
+    load(&format!("{dtls}client_ca = \"ca\"\n"), &[]).unwrap();
+}
+
+#[test]
 fn dtls_has_the_files_of_tls_unless_it_has_its_own() {
     let files = |text: &str| {
         let settings = load(text, &[]).unwrap();
