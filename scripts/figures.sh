@@ -192,7 +192,7 @@ dtls() {
     for ((n = 0; n < connections; n++)); do printf '[[device]]\nid = "bench-%d"\npsk = "%s"\n' "$n" "$key"; done \
         >"$scratch/devices.toml"
 
-    # Memory: each server fresh. OpenSSL's is the one that gives its buffers back.
+    # Memory: each server fresh. OpenSSL's is the one that gives its buffers back. All of them end with the script.
     start_server bare "$bare" 127.0.0.1:0 "$key"
     "${to[@]}" --server "$address" --pid "$server" idle --sessions "$connections" >"$scratch/idle-bare.json"
     servers=("bare $address $server")
@@ -267,7 +267,6 @@ if lost := sum(run["lost"] for run in every):
 if missed:
     sys.exit("\nmissed: " + "; ".join(missed))
 PY
-    stop_gateway
 }
 
 "$part"
