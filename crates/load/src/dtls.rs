@@ -35,7 +35,8 @@ pub(crate) struct Dtls {
     /// The clients' PSK identity; `{n}` is a client's number, from 0.
     #[arg(long, global = true, default_value = "bench-{n}")]
     identity: String,
-    /// How many identities there are: client n shows the identity of n modulo this.
+    /// How many identities there are: client n shows the identity of n modulo this. More than clients at a time, where the
+    /// server lets a device take over from itself.
     #[arg(long, global = true, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     identities: u32,
     /// The key of all identities, in hex.
