@@ -32,9 +32,9 @@ impl Default for Limits {
         Self {
             max_sessions: 100_000,
             max_handshakes: 4_096,
-            max_per_host: 4_096,
+            max_per_host: 16_384,
             handshake_timeout_ms: 30_000,
-            session_timeout_ms: 86_400_000,
+            session_timeout_ms: 172_800_000,
         }
     }
 }

@@ -320,13 +320,14 @@ sections! {
         handshake_timeout: Duration = "\"30s\"", span(S, 5 * M);
         /// Silence after which a secure channel is forgotten: the device's next word then needs a new handshake. A session of
         /// presence ends by its own silence, mostly long before, and the next word on the channel begins another.
-        session_timeout: Duration = "\"24h\"", span(M, 30 * D);
+        session_timeout: Duration = "\"48h\"", span(M, 30 * D);
         /// Secure channels at once, in all. When there are so many, one that was silent for a minute makes room for a new one.
         max_sessions: usize = "100000", count(1, 10_000_000, "channels");
-        /// Handshakes at once, in all. When there are so many, the one that was longest without a word makes room.
+        /// Handshakes at once, in all. When there are so many, the one that was longest without a word makes room. As many
+        /// channels of devices that have shown neither key nor certificate there.
         max_handshakes: usize = "4096", count(1, 1_000_000, "handshakes");
         /// Channels and handshakes at once of one IPv4 address or one IPv6 /64 network, in all.
-        max_per_address: usize = "4096", count(1, 10_000_000, "channels and handshakes");
+        max_per_address: usize = "16384", count(1, 10_000_000, "channels and handshakes");
         /// The largest datagram (UDP payload) that a message of a handshake is sent in; a larger message is cut.
         mtu: usize = "1200", count(256, 16_384, "bytes");
     }
