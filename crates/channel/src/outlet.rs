@@ -46,7 +46,9 @@ fn via(key: Key, path: Path) -> Via {
 fn cause(why: Failure, standing: Option<&Standing>) -> Option<RefusedCause> {
     let of_lookup = match standing {
         Some(Standing::Refused(cause)) => Some(*cause),
-        _ => None,
+        // Nobody was asked: no device has a name so long.
+        None => Some(RefusedCause::UnknownDevice),
+        Some(_) => None,
     };
     match why {
         Failure::Version => Some(RefusedCause::UnsupportedVersion),

@@ -128,7 +128,9 @@ async fn a_learned_cadence_ends_a_session_sooner_and_shows_its_evidence() {
     let evidence = &end.json["evidence"];
     let interval = evidence["intervalMs"].as_u64().unwrap();
     assert!((120..250).contains(&interval), "{evidence}");
-    assert_eq!(evidence["silentMs"].as_u64(), Some(silent), "{}", end.json);
+    // It is judged a moment before it is told, and two clocks are rounded apart.
+    let judged = evidence["silentMs"].as_u64().unwrap();
+    assert!((silent.saturating_sub(50)..=silent + 1).contains(&judged), "{}", end.json);
     assert!(evidence["phi"].as_f64().is_some_and(|phi| phi >= 7.9), "{evidence}");
     assert_eq!(world.recorder.of("connected", "steady").len(), 1, "it was not given up before");
     world.close().await;

@@ -65,6 +65,7 @@ async fn a_wrong_key_and_an_unknown_identity_look_the_same() {
         let end = refused(&world, &Secret::psk(&"n".repeat(length), PUMP)).await;
         assert_eq!(end, End::Alert(DECRYPT_ERROR), "{length} bytes");
     }
+    assert_refused(&world, "unknown-device", "dtls", unknown.len() as u64 + 3).await;
     let mut shaken = coap(world.gateway.coaps(), &pump()).await;
     posted(&mut shaken, "a good one comes in").await;
     let events = world.recorder.all();

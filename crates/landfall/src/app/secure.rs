@@ -154,7 +154,7 @@ mod tests {
             format!("{DEVICES}[dtls]\nmax_sessions = 51\nmax_handshakes = 3\nsession_timeout = \"2m\"\n");
         let secure = Secure::load(&settings(&text)).unwrap().unwrap();
         let limits = secure.config().limits;
-        assert_eq!((limits.max_sessions, limits.max_handshakes, limits.max_per_host), (11, 1, 820));
+        assert_eq!((limits.max_sessions, limits.max_handshakes, limits.max_per_host), (11, 1, 3_277));
         assert_eq!((limits.handshake_timeout_ms, limits.session_timeout_ms), (30_000, 120_000));
     }
 
