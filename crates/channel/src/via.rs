@@ -1,6 +1,7 @@
 //! Which way a peer is reached.
 
 use landfall_dtls::Key;
+use landfall_event::Reason;
 use landfall_net::Path;
 
 /// One secure channel of one socket, for as long as it lives; never given to another.
@@ -16,6 +17,14 @@ impl Channel {
     /// The channel of a number; `None` for 0.
     pub fn from_number(number: u64) -> Option<Self> {
         Key::from_number(number).map(Self)
+    }
+
+    /// Does a session that ended so take its channel with it? Its device would go on as if nothing had been.
+    pub fn ends_with(reason: Reason) -> bool {
+        matches!(
+            reason,
+            Reason::Kicked | Reason::CredentialsRevoked | Reason::CredentialsExpired | Reason::TakenOver
+        )
     }
 }
 

@@ -34,14 +34,6 @@ pub(crate) struct Bond {
     has_begun: bool,
 }
 
-/// Does a session that ended so take its channel with it? Its device would go on as if nothing had been.
-fn ends_channel(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Kicked | Reason::CredentialsRevoked | Reason::CredentialsExpired | Reason::TakenOver
-    )
-}
-
 /// A channel is one peer of the machine, whichever of our addresses the device speaks to (RFC 7252, section 9.1).
 fn home(via: Via) -> Via {
     Via { path: Path { local: None, ..via.path }, ..via }
@@ -269,7 +261,7 @@ impl Door {
     /// The channel's session has ended. Says whether the channel ends with it.
     fn ends(&mut self, via: Via, reason: Reason) -> bool {
         self.unbind(via);
-        let ends = ends_channel(reason);
+        let ends = Channel::ends_with(reason);
         if ends {
             self.parting.push(via);
         }

@@ -43,14 +43,6 @@ pub(crate) struct Bond {
     shown: u64,
 }
 
-/// Does a session that ended so take its channel with it? Its device would go on as if nothing had been.
-fn ends_channel(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Kicked | Reason::CredentialsRevoked | Reason::CredentialsExpired | Reason::TakenOver
-    )
-}
-
 impl Door {
     /// A datagram has come to a socket with channels.
     pub(crate) fn on_record(&mut self, path: Path, bytes: &[u8]) {
@@ -158,7 +150,7 @@ impl Door {
             };
             match self.visit(&mut arrival, &peer, is_new) {
                 Ok(()) => return,
-                Err(reason) if ends_channel(reason) => {
+                Err(reason) if Channel::ends_with(reason) => {
                     self.server.metrics.dropped(Dropped::ChannelClosed);
                     return self.close_channel(channel);
                 }
@@ -219,7 +211,7 @@ impl Door {
             return;
         };
         // Others may speak on one that is nobody's.
-        if self.part(channel, peer) && memo.is_bound && ends_channel(reason) {
+        if self.part(channel, peer) && memo.is_bound && Channel::ends_with(reason) {
             self.close_channel(channel);
         }
     }
