@@ -31,7 +31,7 @@ use crate::{Channel, ChannelConfig, Via, Words};
 /// When there is nothing to wait for.
 const FAR: Duration = Duration::from_secs(3_600);
 
-type Core = Listener<Server, Path, ()>;
+type Core = Listener<Server, Path>;
 
 /// All channels of one socket, served by one task. `T` is what the listener keeps with each.
 ///

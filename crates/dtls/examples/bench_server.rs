@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let now = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let secret = std::array::from_fn(|_| 0x5a); // Nobody attacks a benchmark.
-    let mut listener: Listener<Server, SocketAddr, ()> =
+    let mut listener: Listener<Server, SocketAddr> =
         Listener::new(Arc::new(config), Limits::default(), secret, now());
     let mut outcome = Outcome { socket: &socket, asked: Vec::new(), echoes: Vec::new(), bytes: Vec::new() };
     let (mut datagram, mut asked) = (vec![0; 16 * 1024], Vec::new());

@@ -123,13 +123,12 @@ pub struct Counts {
     pub limited: u64,
 }
 
-/// Everything behind one socket. `P` is the way to a peer, which an answer takes; `U` is what the caller keeps with each
-/// association from its ClientHello on.
-pub struct Listener<E: Engine, P, U> {
+/// Everything behind one socket. `P` is the way to a peer, which an answer takes.
+pub struct Listener<E: Engine, P> {
     config: Arc<E::Config>,
     limits: Limits,
     cookies: Cookies,
-    table: Table<E, P, U>,
+    table: Table<E, P>,
     /// One timer for each place. It is due at that association's deadline or before: words only move the deadline.
     wheel: Wheel,
     counts: Counts,
@@ -138,7 +137,7 @@ pub struct Listener<E: Engine, P, U> {
     datagram: Vec<u8>,
 }
 
-impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
+impl<E: Engine, P: Copy> Listener<E, P> {
     /// An empty one. `secret` is what its cookies are made with and must not be known to anybody else.
     pub fn new(config: Arc<E::Config>, limits: Limits, secret: [u8; 32], now: Tick) -> Self {
         let hasher = hasher(&secret);
@@ -257,18 +256,6 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         }
     }
 
-    /// What the caller keeps with the association.
-    pub fn get(&self, key: Key) -> Option<&U> {
-        let place = self.table.find(key)?;
-        self.table.get(place).map(|association| &association.own)
-    }
-
-    /// As [`Listener::get`].
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut U> {
-        let place = self.table.find(key)?;
-        self.table.get_mut(place).map(|association| &mut association.own)
-    }
-
     /// Where the association was heard last; of a handshake, where it began.
     pub fn path(&self, key: Key) -> Option<P> {
         let place = self.table.find(key)?;
@@ -305,7 +292,7 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         &self.counts
     }
 
-    /// Bytes allocated, but for what engines and `U` have beside themselves.
+    /// Bytes allocated, but for what engines have beside themselves.
     pub fn footprint(&self) -> usize {
         self.table.footprint() + self.wheel.footprint() + self.datagram.capacity()
     }
@@ -485,7 +472,7 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
         gone.engine.close(&mut outlet);
     }
 
-    fn forget(&mut self, place: u32) -> Option<Association<E, P, U>> {
+    fn forget(&mut self, place: u32) -> Option<Association<E, P>> {
         self.wheel.cancel(place);
         self.table.remove(place)
     }

@@ -99,7 +99,7 @@ impl Sink<u8> for Watch {
 
 pub(super) struct Play<'a> {
     source: Source<'a>,
-    listener: Listener<Server, u8, u8>,
+    listener: Listener<Server, u8>,
     watch: Watch,
     clients: [Client; CLIENTS],
     remembered: Vec<(u8, Vec<u8>)>,
@@ -408,7 +408,7 @@ impl<'a> Play<'a> {
             "a deadline of nobody"
         );
         for number in &self.watch.keys {
-            let is_there = Key::from_number(*number).is_some_and(|key| self.listener.get(key).is_some());
+            let is_there = Key::from_number(*number).is_some_and(|key| self.listener.path(key).is_some());
             let should = self.watch.sessions.contains(number);
             assert!(is_there || !should, "a session that is gone");
         }

@@ -16,7 +16,7 @@ pub(super) fn is_client_hello(record: &[u8]) -> bool {
     record.first() == Some(&MessageType::CLIENT_HELLO.0)
 }
 
-impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
+impl<E: Engine, P: Copy> Listener<E, P> {
     /// Which ClientHello it is that shows a cookie of ours. All others are answered here, and nothing of them is kept.
     pub(super) fn is_welcome(
         &mut self,
@@ -67,8 +67,8 @@ impl<E: Engine, P: Copy, U: Default> Listener<E, P, U> {
             self.counts.displaced += 1;
             self.fail(quietest, Failure::Displaced, sink);
         }
-        let begins = (E::accept(&self.config, now), U::default());
-        match self.table.insert((now, address, path), hello, begins) {
+        let engine = E::accept(&self.config, now);
+        match self.table.insert((now, address, path), hello, engine) {
             Some(place) => {
                 self.counts.begun += 1;
                 self.hand_over(now, place, path, datagram, sink);

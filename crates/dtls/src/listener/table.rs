@@ -66,7 +66,7 @@ pub(super) enum Rank {
     Session,
 }
 
-pub(super) struct Association<E, P, U> {
+pub(super) struct Association<E, P> {
     pub(super) key: Key,
     /// Where it was heard last.
     pub(super) path: P,
@@ -77,7 +77,6 @@ pub(super) struct Association<E, P, U> {
     /// It is known whose it is.
     is_known: bool,
     pub(super) engine: E,
-    pub(super) own: U,
     address: Address,
     /// The other one at this address: at most one is established, and one is not.
     other: u32,
@@ -85,7 +84,7 @@ pub(super) struct Association<E, P, U> {
     links: Links,
 }
 
-impl<E, P, U> Association<E, P, U> {
+impl<E, P> Association<E, P> {
     pub(super) fn rank(&self) -> Rank {
         match &self.shaking {
             Some(_) => Rank::Handshake,
@@ -120,8 +119,8 @@ pub(super) struct Here {
     pub(super) handshake: Option<u32>,
 }
 
-pub(super) struct Table<E, P, U> {
-    places: Slab<Association<E, P, U>>,
+pub(super) struct Table<E, P> {
+    places: Slab<Association<E, P>>,
     /// One of those at each address, by the address.
     addresses: HashTable<u32>,
     hosts: HashMap<u64, u32, RandomState>,
@@ -132,7 +131,7 @@ pub(super) struct Table<E, P, U> {
     serial: u64,
 }
 
-impl<E, P, U> Table<E, P, U> {
+impl<E, P> Table<E, P> {
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             places: Slab::new(),
@@ -163,11 +162,11 @@ impl<E, P, U> Table<E, P, U> {
         self.hosts.get(&address.host()).map_or(0, |count| *count as usize)
     }
 
-    pub(super) fn get(&self, place: u32) -> Option<&Association<E, P, U>> {
+    pub(super) fn get(&self, place: u32) -> Option<&Association<E, P>> {
         self.places.get(place as usize)
     }
 
-    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Association<E, P, U>> {
+    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Association<E, P>> {
         self.places.get_mut(place as usize)
     }
 
@@ -190,7 +189,7 @@ impl<E, P, U> Table<E, P, U> {
     }
 
     /// The other one at the same address.
-    pub(super) fn beside(&self, place: u32) -> Option<&Association<E, P, U>> {
+    pub(super) fn beside(&self, place: u32) -> Option<&Association<E, P>> {
         self.get(place).and_then(|association| self.get(association.other))
     }
 
@@ -219,7 +218,7 @@ impl<E, P, U> Table<E, P, U> {
         &mut self,
         (now, address, path): (Tick, Address, P),
         hello: u64,
-        (engine, own): (E, U),
+        engine: E,
     ) -> Option<u32> {
         let place = self.places.vacant_key();
         if place >= MAX_PLACES {
@@ -235,7 +234,6 @@ impl<E, P, U> Table<E, P, U> {
             shaking: Some(Box::new(Shaking { hello, began: now, identity: None })),
             is_known: false,
             engine,
-            own,
             address,
             other: other.unwrap_or(NONE),
             links: List::EMPTY.ends,
@@ -279,7 +277,7 @@ impl<E, P, U> Table<E, P, U> {
         }
     }
 
-    pub(super) fn remove(&mut self, place: u32) -> Option<Association<E, P, U>> {
+    pub(super) fn remove(&mut self, place: u32) -> Option<Association<E, P>> {
         self.unlink(place);
         let gone = self.places.try_remove(place as usize)?;
         self.refile(&gone.address, place, gone.other);
@@ -292,9 +290,9 @@ impl<E, P, U> Table<E, P, U> {
         Some(gone)
     }
 
-    /// Bytes allocated for all places, taken or not, but for what engines and `U` have beside them.
+    /// Bytes allocated for all places, taken or not, but for what engines have beside them.
     pub(super) fn footprint(&self) -> usize {
-        self.places.capacity() * size_of::<Association<E, P, U>>()
+        self.places.capacity() * size_of::<Association<E, P>>()
             + self.handshakes() * size_of::<Shaking>()
             + self.addresses.allocation_size()
             + self.hosts.allocation_size()

@@ -113,7 +113,7 @@ fn room_is_looked_for_when_a_handshake_succeeds() {
     );
     assert_eq!((world.listener.sessions(), world.listener.handshakes(), limited(&world)), (1, 0, 1));
     assert_eq!(world.listener.counts().established, 1);
-    assert!(world.listener.get(key).is_some());
+    assert!(world.listener.path(key).is_some());
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn whoever_replaces_its_own_session_needs_no_room() {
     world.knock(&again);
     let said = world.receive(&again, &again.handshake(1, b'e', &[]));
     assert!(said.contains(&Said::Closed(keys[0], 1, Closing::Replaced)), "{said:?}");
-    assert!(world.listener.get(keys[1]).is_some());
+    assert!(world.listener.path(keys[1]).is_some());
     assert_eq!((world.listener.sessions(), limited(&world), world.listener.counts().evicted), (2, 0, 0));
 }
 
@@ -147,7 +147,7 @@ fn forged_records_keep_nobody_alive() {
     world.knock(&late);
     let said = world.receive(&late, &late.handshake(1, b'e', &[]));
     assert!(said.contains(&Said::Closed(keys[0], 1, Closing::Evicted)), "{said:?}");
-    assert!(world.listener.get(keys[1]).is_some());
+    assert!(world.listener.path(keys[1]).is_some());
     // Nor is its end put off.
     let mut world = World::new(Limits { session_timeout_ms: 100_000, ..Limits::default() });
     let key = world.connect(&one);

@@ -15,7 +15,7 @@ fn a_session_costs_less_than_two_hundred_bytes_beside_its_engine() {
         let client = Client::new(number as u32);
         world.connect(&client);
     }
-    let own = size_of::<Fake>() + size_of::<Way>() + size_of::<u32>();
+    let own = size_of::<Fake>() + size_of::<Way>();
     let whole = world.listener.footprint() / limits.max_sessions;
     // All of it, with the places that are not taken: a table grows by doubling.
     let taken = limits.max_sessions.next_power_of_two() * own / limits.max_sessions;
@@ -40,10 +40,10 @@ fn places_are_taken_again() {
 
 #[test]
 fn data_of_a_session_leaves_nothing_behind() {
-    let mut listener: Listener<Fake, Way, ()> = Listener::new(Arc::new(()), Limits::default(), [1; 32], 0);
+    let mut listener: Listener<Fake, Way> = Listener::new(Arc::new(()), Limits::default(), [1; 32], 0);
     let client = Client::new(1);
     let mut heard = Heard::default();
-    let mut receive = |listener: &mut Listener<Fake, Way, ()>, bytes: Vec<u8>| {
+    let mut receive = |listener: &mut Listener<Fake, Way>, bytes: Vec<u8>| {
         let mut bytes = bytes;
         listener.receive(0, (1, client.remote), &mut bytes, &mut heard);
         std::mem::take(&mut heard.0)

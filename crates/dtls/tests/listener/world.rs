@@ -109,7 +109,7 @@ pub(crate) fn record(content: u8, epoch: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) struct World {
-    pub(crate) listener: Listener<Fake, Way, u32>,
+    pub(crate) listener: Listener<Fake, Way>,
     pub(crate) now: Tick,
     heard: Heard,
 }

@@ -93,7 +93,7 @@ fn serve_losing(
     };
     let mut client = Client(child);
     let mut told = Told::default();
-    let mut listener: Listener<Server, SocketAddr, ()> =
+    let mut listener: Listener<Server, SocketAddr> =
         Listener::new(Arc::new(config), Limits::default(), [7; 32], 0);
     let began = Instant::now();
     let (mut buffer, mut seen, mut loses) = (vec![0; 20_000], 0, true);
