@@ -114,11 +114,11 @@ impl Record {
                     Dialect::Kaa2017 => Endpoints::One { id, app_version },
                     Dialect::KaaElce => Endpoints::Connected(BTreeMap::from([(id, app_version)])),
                 };
-                (session.session.to_string(), endpoints)
+                (session.session().to_string(), endpoints)
             }
             Event::Disconnected(disconnected) => {
                 let correlation_id = match disconnected.ended.as_slice() {
-                    [ended] => ended.session.session.to_string(),
+                    [ended] => ended.session.session().to_string(),
                     _ => occasion.id.to_string(),
                 };
                 let sessions = disconnected.ended.iter().map(|ended| &ended.session);
@@ -140,7 +140,8 @@ impl Record {
             | Event::Upstream(_)
             | Event::Downstream(_)
             | Event::Refused(_)
-            | Event::Service(_) => return None,
+            | Event::Service(_)
+            | Event::Dropped(_) => return None,
         };
         Some(Self {
             correlation_id,

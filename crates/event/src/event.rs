@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arcstr::ArcStr;
 use bytes::Bytes;
@@ -95,13 +96,72 @@ pub struct SessionInfo {
     pub device: DeviceId,
     /// The device's application version; "" when unknown.
     pub app_version: ArcStr,
-    /// The session.
-    pub session: SessionId,
-    /// The session's place among all sessions of its device.
-    pub epoch: Epoch,
+    /// Which of the device's sessions it is.
+    pub identity: Identity,
     /// How the device reached the gateway.
     pub transport: Transport,
 }
+
+impl SessionInfo {
+    /// The session.
+    pub fn session(&self) -> SessionId {
+        self.identity.session()
+    }
+
+    /// The session's place among all sessions of its device.
+    pub fn epoch(&self) -> Epoch {
+        self.identity.epoch()
+    }
+}
+
+/// A session's id and epoch. They change together, once for each time that a gateway which was given up for dead announces
+/// its live sessions anew: whoever reads or replaces them holds the lock that orders the session's events.
+#[derive(Debug)]
+pub struct Identity {
+    high: AtomicU64,
+    low: AtomicU64,
+    epoch: AtomicU64,
+}
+
+impl Identity {
+    /// The two together.
+    pub fn new(session: SessionId, epoch: Epoch) -> Self {
+        let (high, low) = session.halves();
+        Self { high: AtomicU64::new(high), low: AtomicU64::new(low), epoch: AtomicU64::new(epoch.0) }
+    }
+
+    /// The session.
+    pub fn session(&self) -> SessionId {
+        SessionId::of_halves(self.high.load(Ordering::Relaxed), self.low.load(Ordering::Relaxed))
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Relaxed))
+    }
+
+    /// Puts another session in its place.
+    pub fn replace(&self, session: SessionId, epoch: Epoch) {
+        let (high, low) = session.halves();
+        self.high.store(high, Ordering::Relaxed);
+        self.low.store(low, Ordering::Relaxed);
+        self.epoch.store(epoch.0, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self::new(self.session(), self.epoch())
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        (self.session(), self.epoch()) == (other.session(), other.epoch())
+    }
+}
+
+impl Eq for Identity {}
 
 /// Whatever holds the facts of a session: one that keeps more of it than an event tells.
 pub trait Describe: fmt::Debug + Send + Sync {
@@ -178,6 +238,8 @@ pub enum Event {
     Refused(Refused),
     /// The gateway speaks of itself.
     Service(Service),
+    /// Events were dropped.
+    Dropped(Dropped),
 }
 
 /// `connectivity.connected`.
@@ -385,6 +447,28 @@ pub struct Service {
     pub started_at: UnixMs,
 }
 
+/// Messages that were dropped, by their numbers in their session, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The session.
+    pub session: SessionId,
+    /// The number of the first that was dropped.
+    pub from: u64,
+    /// The number of the last.
+    pub to: u64,
+}
+
+/// `service.lifecycle.events-dropped`: a bound was met, and this is what was lost to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dropped {
+    /// Sessions that began and ended meanwhile, of which nothing is told: neither end, nor a message.
+    pub sessions: u64,
+    /// Messages of other sessions.
+    pub messages: u64,
+    /// Which those were, where their session can tell a reader.
+    pub gaps: Vec<Gap>,
+}
+
 impl Event {
     /// The stream that stores the event.
     pub fn stream(&self) -> Stream {
@@ -396,6 +480,7 @@ impl Event {
             | Self::Dormant(_)
             | Self::Awake(_)
             | Self::Refused(_)
+            | Self::Dropped(_)
             | Self::Service(_) => Stream::Connectivity,
         }
     }

@@ -106,6 +106,11 @@ fields! {
     LAST_AT = "lastAt", "Last-At", Number;
     VERSION = "version", "Version", Text;
     STARTED_AT = "startedAt", "Started-At", Number;
+    DROPPED_SESSIONS = "sessions", "Dropped-Sessions", Number;
+    DROPPED_MESSAGES = "messages", "Dropped-Messages", Number;
+    GAPS = "gaps", "Gaps", Json;
+    FROM = "from", "From", Number;
+    TO = "to", "To", Number;
 }
 
 /// Takes an event's fields one by one, in order.

@@ -167,6 +167,16 @@ impl SessionId {
         UnixMs::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5])
     }
 
+    /// The sixteen bytes as two numbers.
+    pub(crate) fn halves(&self) -> (u64, u64) {
+        let whole = u128::from_be_bytes(self.0);
+        ((whole >> 64) as u64, whole as u64)
+    }
+
+    pub(crate) fn of_halves(high: u64, low: u64) -> Self {
+        Self(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
+    }
+
     /// The sixteen bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0

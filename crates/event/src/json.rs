@@ -18,6 +18,7 @@ pub use write::one_line;
 
 use crate::{Encoded, Event, Occasion, Upstream};
 use write::{Headers, JsonObject};
+pub(crate) use write::{escape_header, unescape_header};
 
 /// What the fields of any event take at most, besides its free texts and its payload.
 const FIXED_FIELDS: usize = 768;
@@ -67,5 +68,6 @@ fn estimate(event: &Event) -> usize {
             | Event::Awake(_)
             | Event::Refused(_)
             | Event::Service(_) => 0,
+            Event::Dropped(dropped) => dropped.gaps.len() * 96,
         }
 }

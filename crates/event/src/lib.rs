@@ -12,11 +12,13 @@ mod format;
 mod id;
 pub mod json;
 mod reason;
+mod reissue;
 pub mod subject;
 
 pub use event::{
-    Awake, Connected, Counters, Describe, Disconnected, Dormant, Downstream, Ended, Event, EventId, Evidence,
-    Moved, Occasion, Origin, Refused, Service, ServiceKind, SessionInfo, SessionRef, Stream, Upstream,
+    Awake, Connected, Counters, Describe, Disconnected, Dormant, Downstream, Dropped, Ended, Event, EventId,
+    Evidence, Gap, Identity, Moved, Occasion, Origin, Refused, Service, ServiceKind, SessionInfo, SessionRef,
+    Stream, Upstream,
 };
 pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};
 pub use format::{Encoded, Format, UnknownFormat, encode};
@@ -26,4 +28,5 @@ pub use id::{
 };
 pub use json::{encode_raw_upstream, wire};
 pub use reason::{Family, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, Transport};
+pub use reissue::{Fate, Renewal, reissue};
 pub use subject::Subjects;

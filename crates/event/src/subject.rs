@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{DeviceId, Event, InstanceName, ServiceKind, Stream, TenantId};
+use crate::{DeviceId, Event, Incarnation, InstanceName, ReplicaId, ServiceKind, Stream, TenantId};
 
 /// Every event of every instance.
 pub const WATCH_ALL: &str = "kaa.v1.events.>";
@@ -18,10 +18,11 @@ const CONNECTIVITY: &[&str] = &[
     "kaa.v1.events.*.endpoint.config.>",
     "kaa.v1.events.*.endpoint.access.>",
     "kaa.v1.events.*.service.>",
+    "landfall.fence.connectivity.>",
 ];
 
 /// Subject filters of [`Stream::Messages`], for all instances.
-const MESSAGES: &[&str] = &["kaa.v1.events.*.endpoint.message.>"];
+const MESSAGES: &[&str] = &["kaa.v1.events.*.endpoint.message.>", "landfall.fence.messages.>"];
 
 /// The stream's name in JetStream. All instances share the two streams.
 pub const fn stream_name(stream: Stream) -> &'static str {
@@ -53,6 +54,7 @@ pub struct Subjects {
     join: Arc<str>,
     keep_alive: Arc<str>,
     leave: Arc<str>,
+    dropped: Arc<str>,
 }
 
 impl Subjects {
@@ -71,6 +73,7 @@ impl Subjects {
             join: form("service.lifecycle.join"),
             keep_alive: form("service.lifecycle.keep-alive"),
             leave: form("service.lifecycle.leave"),
+            dropped: form("service.lifecycle.events-dropped"),
         }
     }
 
@@ -85,6 +88,7 @@ impl Subjects {
             Event::Upstream(_) => &self.upstream,
             Event::Downstream(_) => &self.downstream,
             Event::Refused(_) => &self.refused,
+            Event::Dropped(_) => &self.dropped,
             Event::Service(service) => match service.kind {
                 ServiceKind::Join => &self.join,
                 ServiceKind::KeepAlive => &self.keep_alive,
@@ -97,6 +101,72 @@ impl Subjects {
     pub fn stream_of(&self, event: &Event) -> Stream {
         event.stream()
     }
+}
+
+/// Where the stream stores the fences of one incarnation of a gateway: whoever holds the newest one of them may publish in
+/// its name.
+pub fn fence(stream: Stream, instance: &InstanceName, incarnation: &Incarnation) -> String {
+    format!("{}.{instance}.{incarnation}", fence_root(stream))
+}
+
+/// Every fence of the instance in the stream.
+pub fn fence_wildcard(stream: Stream, instance: &InstanceName) -> String {
+    format!("{}.{instance}.*", fence_root(stream))
+}
+
+/// Reads the incarnation out of a fence's subject; `None` unless [`fence`] could have formed it.
+pub fn parse_fence(stream: Stream, instance: &InstanceName, subject: &str) -> Option<Incarnation> {
+    let rest = subject.strip_prefix(fence_root(stream))?.strip_prefix('.')?;
+    rest.strip_prefix(instance.as_str())?.strip_prefix('.')?.parse().ok()
+}
+
+const fn fence_root(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Connectivity => "landfall.fence.connectivity",
+        Stream::Messages => "landfall.fence.messages",
+    }
+}
+
+/// The presence events of the instance: what its ledger is made of.
+pub fn presence_wildcard(instance: &InstanceName) -> String {
+    format!("kaa.v1.events.{instance}.endpoint.connectivity.*")
+}
+
+/// The key-value bucket of the replicas' leases, shared by all instances.
+pub const LEASES_BUCKET: &str = "LANDFALL_LEASES";
+
+/// The subject of a replica's lease in [`LEASES_BUCKET`].
+pub fn lease_subject(instance: &InstanceName, replica: &ReplicaId) -> String {
+    format!("$KV.{LEASES_BUCKET}.{}.{}", key_token(instance.as_str()), key_token(replica.as_str()))
+}
+
+/// The leases of all replicas of the instance.
+pub fn lease_wildcard(instance: &InstanceName) -> String {
+    format!("$KV.{LEASES_BUCKET}.{}.*", key_token(instance.as_str()))
+}
+
+/// Reads instance and replica out of a lease's subject; `None` unless [`lease_subject`] could have formed it.
+pub fn parse_lease_subject(subject: &str) -> Option<(InstanceName, ReplicaId)> {
+    let keys = subject.strip_prefix("$KV.")?.strip_prefix(LEASES_BUCKET)?.strip_prefix('.')?;
+    let (instance, replica) = keys.split_once('.')?;
+    Some((parse_key_token(instance)?.parse().ok()?, parse_key_token(replica)?.parse().ok()?))
+}
+
+/// Keys have no `~`.
+fn key_token(token: &str) -> String {
+    token.replace('~', "=7E")
+}
+
+fn parse_key_token(token: &str) -> Option<String> {
+    (!token.contains('~')).then(|| token.replace("=7E", "~"))
+}
+
+/// The key-value bucket of the checkpoints that keep a repair short, shared by all instances.
+pub const CHECKPOINTS_BUCKET: &str = "LANDFALL_CHECKPOINTS";
+
+/// The subject of one part of an incarnation's checkpoint in [`CHECKPOINTS_BUCKET`].
+pub fn checkpoint_subject(incarnation: &Incarnation, part: &str) -> String {
+    format!("$KV.{CHECKPOINTS_BUCKET}.{incarnation}.{part}")
 }
 
 /// What an event's subject says.
@@ -357,6 +427,35 @@ mod tests {
             let parsed = parse_event(subject).unwrap();
             assert_eq!(format!("{}.{}.{}", parsed.entity, parsed.group, parsed.kind), rest);
             assert_eq!(parsed.instance, "landfall");
+        }
+    }
+
+    #[test]
+    fn fences_and_leases_read_back_and_nothing_else_does() {
+        let incarnation = Incarnation::new(7, [3; 10]);
+        for stream in [Stream::Connectivity, Stream::Messages] {
+            let subject = fence(stream, &instance(), &incarnation);
+            assert_eq!(parse_fence(stream, &instance(), &subject), Some(incarnation));
+            assert!(takes(&fence_wildcard(stream, &instance()), &subject));
+            for other in [Stream::Connectivity, Stream::Messages] {
+                let bound = stream_subjects(other).iter().any(|filter| takes(filter, &subject));
+                assert_eq!(bound, other == stream);
+            }
+            assert_eq!(parse_fence(stream, &"other".parse().unwrap(), &subject), None);
+            assert!(!takes(WATCH_ALL, &subject), "no event");
+        }
+        let replica: ReplicaId = "a~1".parse().unwrap();
+        let lease = lease_subject(&instance(), &replica);
+        assert_eq!(lease, "$KV.LANDFALL_LEASES.landfall.a=7E1");
+        assert!(takes(&lease_wildcard(&instance()), &lease));
+        assert_eq!(parse_lease_subject(&lease), Some((instance(), replica)));
+        for other in [
+            "$KV.LANDFALL_LEASES.landfall",
+            "$KV.LANDFALL_LEASES.a~b.c",
+            "$KV.OTHER.a.b",
+            "$KV.LANDFALL_LEASES.a.b.c",
+        ] {
+            assert_eq!(parse_lease_subject(other), None, "{other}");
         }
     }
 

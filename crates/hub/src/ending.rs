@@ -225,7 +225,7 @@ impl Hub {
     fn tell_together(&self, ended: Vec<Ended>, receipt: Receipt) {
         let (Some(last), Some(at)) = (ended.last(), ended.iter().map(|one| one.at).max()) else { return };
         let id = if ended.len() == 1 {
-            EventId::Session(last.session.session, Stream::Connectivity, last.seq)
+            EventId::Session(last.session.session(), Stream::Connectivity, last.seq)
         } else {
             self.gateway_event_id()
         };

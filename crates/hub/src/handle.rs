@@ -74,12 +74,12 @@ impl SessionHandle {
 
     /// The session's id.
     pub fn id(&self) -> SessionId {
-        self.session.info.session
+        self.session.info.session()
     }
 
     /// The session's epoch.
     pub fn epoch(&self) -> Epoch {
-        self.session.info.epoch
+        self.session.info.epoch()
     }
 
     /// What the protocol calls the device.

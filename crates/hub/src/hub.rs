@@ -16,8 +16,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use landfall_event::{
-    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Occasion, Reason, Refused, RefusedCause,
-    SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
+    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Reason, Refused,
+    RefusedCause, SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tick, Tracker};
 use parking_lot::Mutex;
@@ -264,8 +264,7 @@ impl Hub {
             tenant: hello.principal.tenant.clone(),
             device: hello.principal.device.clone(),
             app_version: hello.principal.app_version.as_ref().into(),
-            session: SessionId::new(now, rand::random()),
-            epoch: self.next_epoch(now),
+            identity: Identity::new(SessionId::new(now, rand::random()), self.next_epoch(now)),
             transport: hello.transport,
         };
         Session::new(info, hello, mailbox, self.clock.tick())
@@ -305,7 +304,7 @@ impl Hub {
         });
         // Who hears of it takes the lane, perhaps at once.
         drop(lane);
-        let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
+        let id = EventId::Session(session.info.session(), Stream::Connectivity, seq);
         self.submit(id, session.opened_at(), &event, receipt);
     }
 
@@ -346,7 +345,7 @@ impl Hub {
             properties: uplink.properties,
             payload: uplink.payload,
         });
-        let id = EventId::Session(session.info.session, Stream::Messages, seq);
+        let id = EventId::Session(session.info.session(), Stream::Messages, seq);
         self.submit(id, self.clock.unix(), &event, receipt);
     }
 

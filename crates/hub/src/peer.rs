@@ -141,7 +141,7 @@ impl Hub {
     }
 
     fn tell(&self, session: &Arc<Session>, (seq, at): (u64, UnixMs), event: &Event, permit: Permit) {
-        let id = EventId::Session(session.info.session, Stream::Connectivity, seq);
+        let id = EventId::Session(session.info.session(), Stream::Connectivity, seq);
         self.submit(id, at, event, Receipt::unheard(permit.into_inner()));
     }
 }
@@ -153,7 +153,7 @@ impl PeerHandle {
 
     /// The session's id.
     pub fn id(&self) -> SessionId {
-        self.session.info.session
+        self.session.info.session()
     }
 
     /// How the device reached the gateway.

@@ -392,7 +392,7 @@ impl Hub {
     ) {
         self.forget_flight(flight);
         let seq = lane.next_message();
-        let id = EventId::Session(session.info.session, Stream::Messages, seq);
+        let id = EventId::Session(session.info.session(), Stream::Messages, seq);
         let place = Some((Arc::clone(session).into(), seq));
         let (event, at) = self.outcome_event(&flight.command, flight.attempts, place, verdict);
         self.publish_outcome((id, at), &flight.command, &event, told);

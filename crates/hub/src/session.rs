@@ -430,7 +430,7 @@ impl Session {
 
     /// By the wall clock.
     pub(crate) fn opened_at(&self) -> UnixMs {
-        self.info.session.began_at()
+        self.info.session().began_at()
     }
 
     pub(crate) fn remote_id(&self, lane: &Lane) -> Arc<str> {

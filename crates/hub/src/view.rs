@@ -68,8 +68,8 @@ impl SessionView {
         Self {
             tenant: session.info.tenant.to_string(),
             endpoint_id: session.info.device.to_string(),
-            session_id: session.info.session.to_string(),
-            epoch: session.info.epoch.0,
+            session_id: session.info.session().to_string(),
+            epoch: session.info.epoch().0,
             transport: session.info.transport.to_string(),
             protocol: protocol.as_str().to_owned(),
             remote_id: remote_id.to_string(),

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use super::write::{JsonObject, Shown};
 use crate::field::{self, Fields};
 use crate::{
-    Awake, Connected, DeviceId, Disconnected, Dormant, Downstream, Ended, Event, Evidence, Moved, Occasion,
-    Refused, Service, ServiceKind, SessionInfo, TenantId, UnixMs, Upstream,
+    Awake, Connected, DeviceId, Disconnected, Dormant, Downstream, Dropped, Ended, Event, Evidence, Moved,
+    Occasion, Refused, Service, ServiceKind, SessionInfo, TenantId, UnixMs, Upstream,
 };
 
 /// Kaa's `timeout`: 0 is never.
@@ -26,6 +26,7 @@ pub(super) fn event(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Even
         Event::Downstream(downstream) => self::downstream(out, occasion, downstream),
         Event::Refused(refused) => self::refused(out, occasion, refused),
         Event::Service(service) => self::service(out, occasion, service),
+        Event::Dropped(dropped) => self::dropped(out, occasion, dropped),
     }
 }
 
@@ -57,8 +58,8 @@ fn device(out: &mut impl Fields, tenant: &TenantId, device: &DeviceId, app_versi
 
 fn session(out: &mut impl Fields, info: &SessionInfo, seq: u64) {
     device(out, &info.tenant, &info.device, &info.app_version);
-    out.text(&field::SESSION_ID, Shown::uuid(&info.session).as_str());
-    out.number(&field::EPOCH, info.epoch.0);
+    out.text(&field::SESSION_ID, Shown::uuid(&info.session()).as_str());
+    out.number(&field::EPOCH, info.epoch().0);
     out.number(&field::SEQ, seq);
     out.text(&field::TRANSPORT, info.transport.as_str());
 }
@@ -75,7 +76,7 @@ fn address(out: &mut impl Fields, field: &field::Field, value: &SocketAddr) {
 
 /// The head of a connectivity event of one session, which is what it belongs to.
 fn of_session(out: &mut impl Fields, occasion: &Occasion<'_>, kind: &str, info: &SessionInfo, seq: u64) {
-    head(out, occasion, kind, &Correlation::To(Shown::uuid(&info.session).as_str()));
+    head(out, occasion, kind, &Correlation::To(Shown::uuid(&info.session()).as_str()));
     session(out, info, seq);
 }
 
@@ -233,4 +234,19 @@ fn service(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Service) {
     out.text(&field::VERSION, event.version);
     out.number(&field::OPEN_SESSIONS, event.sessions);
     out.number(&field::STARTED_AT, event.started_at);
+}
+
+fn dropped(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Dropped) {
+    head(out, occasion, "events-dropped", &Correlation::Own);
+    out.number(&field::DROPPED_SESSIONS, event.sessions);
+    out.number(&field::DROPPED_MESSAGES, event.messages);
+    let mut gaps = Vec::with_capacity(event.gaps.len() * 96);
+    super::write::array(&mut gaps, &event.gaps, |out, gap| {
+        let mut object = JsonObject::onto(std::mem::take(out));
+        object.text(&field::SESSION_ID, Shown::uuid(&gap.session).as_str());
+        object.number(&field::FROM, gap.from);
+        object.number(&field::TO, gap.to);
+        *out = object.into_vec();
+    });
+    out.json(&field::GAPS, &gaps);
 }

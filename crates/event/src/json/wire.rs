@@ -117,6 +117,8 @@ pub enum Body {
     Refused(Box<Refused>),
     /// `join`, `keep-alive`, `leave`.
     Service(Service),
+    /// `events-dropped`.
+    Dropped(Dropped),
 }
 
 /// `connected`.
@@ -383,6 +385,29 @@ pub struct ServiceDetails {
     pub started_at: UnixMs,
 }
 
+/// `events-dropped`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Dropped {
+    /// Sessions of which nothing is told.
+    pub sessions: u64,
+    /// Messages of other sessions.
+    pub messages: u64,
+    /// Which those were.
+    pub gaps: Vec<Gap>,
+}
+
+/// Messages that were dropped, by their numbers in their session, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// The session.
+    pub session_id: SessionId,
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+}
+
 /// Reads a JSON body.
 ///
 /// # Errors
@@ -414,6 +439,7 @@ pub fn decode(body: &[u8]) -> Result<Event, WireError> {
         "join" => service(ServiceKind::Join, text)?,
         "keep-alive" => service(ServiceKind::KeepAlive, text)?,
         "leave" => service(ServiceKind::Leave, text)?,
+        "events-dropped" => Body::Dropped(serde_json::from_str(text)?),
         _ => return Err(WireError::Type(head.kind)),
     };
     Ok(Event { head, body })

@@ -171,7 +171,7 @@ impl Fields for Headers {
 
 /// Writes a text as a header's value: printable ASCII stands for itself; everything else, `%`, and a space at either
 /// end (which header parsers cut off) becomes `%XX`.
-fn escape_header(text: &[u8]) -> String {
+pub(crate) fn escape_header(text: &[u8]) -> String {
     let last = text.len().saturating_sub(1);
     let mut value = String::with_capacity(text.len());
     for (at, byte) in text.iter().enumerate() {
@@ -192,7 +192,7 @@ fn escape_header(text: &[u8]) -> String {
 }
 
 /// Reads what [`escape_header`] wrote; `None` for a broken escape or bytes that are no UTF-8.
-pub(super) fn unescape_header(value: &str) -> Option<String> {
+pub(crate) fn unescape_header(value: &str) -> Option<String> {
     let digit = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut text = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use landfall_event::json::PayloadEncoding;
 use landfall_event::{
-    Awake, Connected, Counters, DeviceId, Disconnected, Dormant, Downstream, Ended, Epoch, Event, EventId,
-    Evidence, IdentifiedBy, Initiator, Moved, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind,
-    SessionId, SessionInfo, SessionRef, Stream, TenantId, Transport, Upstream, wire,
+    Awake, Connected, Counters, DeviceId, Disconnected, Dormant, Downstream, Dropped, Ended, Epoch, Event,
+    EventId, Evidence, Gap, IdentifiedBy, Identity, Initiator, Moved, Outcome, Reason, Refused, RefusedCause,
+    Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, TenantId, Transport, Upstream, wire,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -76,7 +76,7 @@ prop_compose! {
         transport in select(Transport::ALL),
     ) -> SessionRef {
         SessionRef::from(SessionInfo {
-            tenant, device, app_version: app_version.into(), session, epoch: Epoch(epoch), transport,
+            tenant, device, app_version: app_version.into(), identity: Identity::new(session, Epoch(epoch)), transport,
         })
     }
 }
@@ -203,6 +203,12 @@ fn service() -> impl Strategy<Value = Event> {
     })
 }
 
+fn dropped() -> impl Strategy<Value = Event> {
+    let gap = (uuid(), number(), number()).prop_map(|(session, from, to)| Gap { session, from, to });
+    (number(), number(), proptest::collection::vec(gap, 0..3))
+        .prop_map(|(sessions, messages, gaps)| Event::Dropped(Dropped { sessions, messages, gaps }))
+}
+
 /// Any event under any id that fits it.
 pub(crate) fn sample() -> impl Strategy<Value = Sample> {
     let disconnected = prop_oneof![
@@ -218,19 +224,20 @@ pub(crate) fn sample() -> impl Strategy<Value = Sample> {
         downstream().boxed(),
         refused().boxed(),
         service().boxed(),
+        dropped().boxed(),
     ];
     (event, number(), number()).prop_map(|(event, n, at)| {
         let id = match &event {
             Event::Connected(connected) => {
-                EventId::Session(connected.session.session, Stream::Connectivity, 1)
+                EventId::Session(connected.session.session(), Stream::Connectivity, 1)
             }
             Event::Moved(Moved { session, seq, .. })
             | Event::Dormant(Dormant { session, seq, .. })
             | Event::Awake(Awake { session, seq, .. }) => {
-                EventId::Session(session.session, Stream::Connectivity, *seq)
+                EventId::Session(session.session(), Stream::Connectivity, *seq)
             }
             Event::Upstream(upstream) => {
-                EventId::Session(upstream.session.session, Stream::Messages, upstream.seq)
+                EventId::Session(upstream.session.session(), Stream::Messages, upstream.seq)
             }
             _ => EventId::Gateway(origin().incarnation, n),
         };
@@ -249,8 +256,8 @@ fn seen_session(info: &SessionInfo, seq: u64) -> wire::Session {
         tenant: info.tenant.clone(),
         endpoint_id: info.device.clone(),
         app_version_name: info.app_version.to_string(),
-        session_id: info.session,
-        epoch: info.epoch,
+        session_id: info.session(),
+        epoch: info.epoch(),
         seq,
         transport: info.transport,
     }
@@ -381,6 +388,15 @@ fn seen_body(sample: &Sample) -> wire::Body {
             first_at: event.first_at,
             last_at: event.last_at,
         })),
+        Event::Dropped(event) => wire::Body::Dropped(wire::Dropped {
+            sessions: event.sessions,
+            messages: event.messages,
+            gaps: event
+                .gaps
+                .iter()
+                .map(|gap| wire::Gap { session_id: gap.session, from: gap.from, to: gap.to })
+                .collect(),
+        }),
         Event::Service(event) => wire::Body::Service(wire::Service {
             kind: event.kind,
             details: wire::ServiceDetails {
@@ -397,17 +413,18 @@ pub(crate) fn seen(sample: &Sample) -> wire::Event {
     let origin = origin();
     let own = sample.id.to_string();
     let (kind, correlation_id) = match &sample.event {
-        Event::Connected(event) => ("connected", event.session.session.to_string()),
+        Event::Connected(event) => ("connected", event.session.session().to_string()),
         Event::Disconnected(Disconnected { ended }) if ended.len() == 1 => {
-            ("disconnected", ended[0].session.session.to_string())
+            ("disconnected", ended[0].session.session().to_string())
         }
         Event::Disconnected(_) => ("disconnected", own),
-        Event::Moved(event) => ("moved", event.session.session.to_string()),
-        Event::Dormant(event) => ("dormant", event.session.session.to_string()),
-        Event::Awake(event) => ("awake", event.session.session.to_string()),
+        Event::Moved(event) => ("moved", event.session.session().to_string()),
+        Event::Dormant(event) => ("dormant", event.session.session().to_string()),
+        Event::Awake(event) => ("awake", event.session.session().to_string()),
         Event::Upstream(_) => ("upstream", own),
         Event::Downstream(event) => ("downstream", event.command.to_string()),
         Event::Refused(_) => ("refused", own),
+        Event::Dropped(_) => ("events-dropped", own),
         Event::Service(Service { kind: ServiceKind::Join, .. }) => ("join", own),
         Event::Service(Service { kind: ServiceKind::KeepAlive, .. }) => ("keep-alive", own),
         Event::Service(Service { kind: ServiceKind::Leave, .. }) => ("leave", own),

@@ -160,7 +160,7 @@ fn heading(sample: &Sample) -> &'static str {
         Event::Upstream(_) => "### upstream",
         Event::Downstream(_) => "### downstream",
         Event::Refused(_) => "### refused",
-        Event::Service(_) => "### service",
+        Event::Service(_) | Event::Dropped(_) => "### service",
     }
 }
 

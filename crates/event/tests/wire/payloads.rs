@@ -13,7 +13,7 @@ use crate::samples::{self, T0};
 fn through(payload: &[u8]) -> wire::Payload {
     let session = samples::session("pump-17", 0, Transport::Mqtt);
     let origin = samples::origin();
-    let id = EventId::Session(session.session, Stream::Messages, 1);
+    let id = EventId::Session(session.session(), Stream::Messages, 1);
     let occasion = Occasion { origin: &origin, id, at: T0 };
     let upstream =
         Upstream { payload: Bytes::copy_from_slice(payload), ..samples::upstream(&session, 1, "t", b"") };

@@ -1,7 +1,10 @@
 //! For every event: its encodings are valid, say what the event says, and hold nothing that breaks out.
 
 use landfall_event::json::PayloadEncoding;
-use landfall_event::{Encoded, Event, Format, encode, encode_raw_upstream, json, wire};
+use landfall_event::{
+    Awake, Disconnected, Dormant, Encoded, Epoch, Event, EventId, Fate, Format, Identity, Moved, Occasion,
+    Renewal, SessionId, SessionInfo, SessionRef, Upstream, encode, encode_raw_upstream, json, reissue, wire,
+};
 use proptest::prelude::*;
 
 use crate::generate::{sample, seen};
@@ -118,7 +121,7 @@ fn a_bottomless_document_costs_no_stack() {
 /// The limits that [`Format::max_sessions`] states, with the longest ids there are.
 #[test]
 fn the_largest_event_fits_into_nats() {
-    use landfall_event::{Disconnected, Ended, EventId, Reason, SessionInfo, SessionRef, Transport};
+    use landfall_event::{Ended, Reason, Transport};
     for (format, text) in [(Format::Json, "\""), (Format::Kaa2017, "\u{e9}"), (Format::KaaElce, "\u{e9}")] {
         let longest = text.repeat(128 / text.len());
         let base = crate::samples::session("d", 0, Transport::MqttWss);
@@ -147,5 +150,93 @@ fn the_largest_event_fits_into_nats() {
         let headers: usize = encoded.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         assert!(headers < 60_000, "{format}: {headers}");
         assert!(headers + encoded.body.len() < 1_000_000, "{format}: {}", encoded.body.len());
+    }
+}
+
+/// The event's session, where it is of one that goes on.
+fn session_of(event: &Event) -> Option<(&SessionRef, u64)> {
+    match event {
+        Event::Connected(connected) => Some((&connected.session, 1)),
+        Event::Moved(Moved { session, seq, .. })
+        | Event::Dormant(Dormant { session, seq, .. })
+        | Event::Awake(Awake { session, seq, .. }) => Some((session, *seq)),
+        Event::Upstream(upstream) => Some((&upstream.session, upstream.seq)),
+        _ => None,
+    }
+}
+
+/// Writes an event for another incarnation in one go, as the reference for what is written anew.
+fn written(format: Option<Format>, occasion: &Occasion<'_>, event: &Event) -> Encoded {
+    match (format, event) {
+        (None, Event::Upstream(upstream)) => encode_raw_upstream(occasion, upstream),
+        (format, event) => encode(format.unwrap_or_default(), occasion, event),
+    }
+}
+
+proptest! {
+    /// Writing anew gives what would have been written in the first place.
+    #[test]
+    fn an_event_written_anew_is_the_event_of_the_new_session(
+        sample in sample(), renewed in any::<bool>(), less in 0..50_u64, random in any::<[u8; 10]>(),
+    ) {
+        // It never names nobody.
+        if matches!(&sample.event, Event::Disconnected(Disconnected { ended }) if ended.is_empty()) {
+            return Ok(());
+        }
+        let (old, mut new) = (origin(), origin());
+        new.incarnation = SessionId::new(77, random);
+        let mut changed = sample.event.clone();
+        let (mut id, mut fate) = (sample.id, Fate::Keep);
+        if let (true, Some((session, seq))) = (renewed, session_of(&sample.event)) {
+            let less = less.min(seq);
+            let renewal = Renewal {
+                session: SessionId::new(99, random), epoch: Epoch(4711), presence_less: less, messages_less: less,
+            };
+            fate = Fate::Renew(renewal);
+            let identity = Identity::new(renewal.session, renewal.epoch);
+            let info = SessionRef::from(SessionInfo { identity, ..SessionInfo::clone(session) });
+            let stream = sample.event.stream();
+            id = EventId::Session(renewal.session, stream, seq - less);
+            match &mut changed {
+                // Its number is not said but always 1.
+                Event::Connected(_) => return Ok(()),
+                Event::Moved(Moved { session, seq, .. })
+                | Event::Dormant(Dormant { session, seq, .. })
+                | Event::Awake(Awake { session, seq, .. })
+                | Event::Upstream(Upstream { session, seq, .. }) => (*session, *seq) = (info, *seq - less),
+                _ => {}
+            }
+        }
+        for format in [None, Some(Format::Json), Some(Format::Kaa2017), Some(Format::KaaElce)] {
+            let encoded = written(format, &sample.occasion(&old), &sample.event);
+            let occasion = Occasion { origin: &new, id, at: sample.at };
+            let expected = written(format, &occasion, &changed);
+            prop_assert_eq!(
+                reissue(sample.id, &encoded, new.incarnation, |_| fate), Some((id, expected)), "{:?}", format
+            );
+        }
+    }
+
+    /// Of an event that names several sessions, those stay that were not closed.
+    #[test]
+    fn several_ends_written_anew_name_those_that_are_news(sample in sample(), gone in any::<prop::sample::Index>()) {
+        let Event::Disconnected(Disconnected { ended }) = &sample.event else { return Ok(()) };
+        if ended.len() < 2 {
+            return Ok(());
+        }
+        let origin = origin();
+        let gone = ended[gone.index(ended.len())].session.session();
+        let fate = |session| if session == gone { Fate::Drop } else { Fate::Keep };
+        for format in Format::ALL {
+            let encoded = encode(*format, &sample.occasion(&origin), &sample.event);
+            let (_, anew) = reissue(sample.id, &encoded, origin.incarnation, fate).unwrap();
+            let wire::Body::Disconnected(left) = wire::read(header(&anew), &anew.body).unwrap().body else {
+                panic!("another kind of event");
+            };
+            let left: Vec<SessionId> = left.iter().map(|one| one.session.session_id).collect();
+            let all = ended.iter().map(|one| one.session.session()).filter(|one| *one != gone);
+            prop_assert_eq!(left, all.collect::<Vec<_>>());
+            prop_assert_eq!(reissue(sample.id, &encoded, origin.incarnation, |_| Fate::Drop), None);
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use landfall_event::{
-    Awake, Connected, Counters, Disconnected, Dormant, Downstream, Ended, Epoch, Event, EventId, Evidence,
-    IdentifiedBy, Moved, Occasion, Origin, Outcome, Reason, Refused, RefusedCause, Service, ServiceKind,
-    SessionId, SessionInfo, SessionRef, Stream, Transport, UnixMs, Upstream,
+    Awake, Connected, Counters, Disconnected, Dormant, Downstream, Dropped, Ended, Epoch, Event, EventId,
+    Evidence, Gap, IdentifiedBy, Identity, Moved, Occasion, Origin, Outcome, Reason, Refused, RefusedCause,
+    Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, Transport, UnixMs, Upstream,
 };
 
 /// Some time in October 2025.
@@ -40,8 +40,7 @@ pub(crate) fn session(device: &str, number: u8, transport: Transport) -> Session
         tenant: "default".parse().unwrap(),
         device: device.parse().unwrap(),
         app_version: if number == 0 { "demo-v1".into() } else { "".into() },
-        session: SessionId::new(began, [number + 1; 10]),
-        epoch: Epoch(began),
+        identity: Identity::new(SessionId::new(began, [number + 1; 10]), Epoch(began)),
         transport,
     })
 }
@@ -53,7 +52,7 @@ pub(crate) fn ended(session: &SessionRef, reason: Reason, at: UnixMs) -> Ended {
         reason,
         initiator: reason.initiator(),
         inferred: reason == Reason::GatewayLost,
-        connected_at: session.epoch.0,
+        connected_at: session.epoch().0,
         last_seen_at: Some(at - 250),
         at,
         counters: Some(Counters { messages_in: 3, messages_out: 1, bytes_in: 96, bytes_out: 17 }),
@@ -132,6 +131,16 @@ pub(crate) fn samples() -> Vec<Sample> {
     all.push(service("join", ServiceKind::Join, 1, 0));
     all.push(service("keep-alive", ServiceKind::KeepAlive, 2, 1204));
     all.push(service("leave", ServiceKind::Leave, 3, 0));
+    all.push(Sample {
+        name: "events-dropped",
+        id: EventId::Gateway(origin().incarnation, 11),
+        at: T0 + 90_000,
+        event: Event::Dropped(Dropped {
+            sessions: 12,
+            messages: 7,
+            gaps: vec![Gap { session: SessionId::new(T0, [1; 10]), from: 3, to: 9 }],
+        }),
+    });
     all
 }
 
@@ -155,7 +164,7 @@ fn presence() -> Vec<Sample> {
             Ended { last_seen_at: None, counters: None, ..ended(&valve, Reason::GatewayLost, T0 + 30_000) },
         ],
     };
-    let id = |seq| EventId::Session(pump.session, Stream::Connectivity, seq);
+    let id = |seq| EventId::Session(pump.session(), Stream::Connectivity, seq);
     vec![
         Sample { name: "connected", id: id(1), at: T0, event: connected },
         Sample { name: "disconnected", id: id(2), at: T0 + 86_400_000, event: Event::Disconnected(one) },
@@ -172,7 +181,7 @@ fn presence() -> Vec<Sample> {
 fn stateless() -> Vec<Sample> {
     let meter = session("meter-4", 2, Transport::Coap);
     let sample = |name, seq, at, event| {
-        let id = EventId::Session(meter.session, Stream::Connectivity, seq);
+        let id = EventId::Session(meter.session(), Stream::Connectivity, seq);
         Sample { name, id, at, event }
     };
     let connected = Event::Connected(Connected {
@@ -218,7 +227,7 @@ fn stateless() -> Vec<Sample> {
 
 fn messages() -> Vec<Sample> {
     let pump = session("pump-17", 0, Transport::Mqtt);
-    let id = |seq| EventId::Session(pump.session, Stream::Messages, seq);
+    let id = |seq| EventId::Session(pump.session(), Stream::Messages, seq);
     let json = Upstream {
         content_type: Some("application/json".into()),
         properties: vec![("site".into(), "Köln".into()), ("site".into(), "hall \"2\"".into())],
@@ -234,7 +243,7 @@ fn messages() -> Vec<Sample> {
     let absent = Downstream { latency_ms: 0, attempts: 0, ..downstream(None, Outcome::NotConnected) };
     let beacon = session("beacon-9", 3, Transport::Udp);
     let udp = Upstream { qos: None, ..upstream(&beacon, 1, "", b"21.5") };
-    let beacon_id = EventId::Session(beacon.session, Stream::Messages, 1);
+    let beacon_id = EventId::Session(beacon.session(), Stream::Messages, 1);
     let raw = upstream(&pump, 2, "camera", &[0xff, 0xd8, 0xff, 0xe0, 0x00]);
     vec![
         Sample { name: "upstream", id: id(1), at: T0 + 1_000, event: Event::Upstream(json) },

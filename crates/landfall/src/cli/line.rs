@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use landfall_event::wire::{
-    Awake, Body, Connected, Dormant, Downstream, Ended, Event, Moved, Payload, Refused, Service,
+    Awake, Body, Connected, Dormant, Downstream, Dropped, Ended, Event, Moved, Payload, Refused, Service,
     ServiceDetails, Session, Upstream,
 };
 use landfall_event::{Initiator, ServiceKind, TenantId};
@@ -34,9 +34,8 @@ pub(super) fn line(event: &Event, out: &Output) -> String {
             (name(details.tenant.as_str(), details.endpoint_id.as_str()), self::downstream(downstream))
         }
         Body::Refused(refused) => (refused_device(refused), self::refused(refused)),
-        Body::Service(service) => {
-            (visible(event.head.originator_replica_id.as_str()).into_owned(), self::service(service))
-        }
+        Body::Service(service) => (replica(event), self::service(service)),
+        Body::Dropped(dropped) => (replica(event), self::dropped(dropped)),
     };
     let kind = out.paint(colour(&event.body), &format!("{:<12}", visible(&event.head.kind)));
     let time = out.paint(Colour::Grey, &clock(event.head.timestamp));
@@ -49,7 +48,7 @@ fn colour(body: &Body) -> Colour {
         Body::Disconnected(_) | Body::Moved(_) | Body::Dormant(_) => Colour::Yellow,
         Body::Upstream(_) => Colour::Cyan,
         Body::Downstream(_) => Colour::Magenta,
-        Body::Refused(_) => Colour::Red,
+        Body::Refused(_) | Body::Dropped(_) => Colour::Red,
         Body::Service(_) => Colour::Grey,
     }
 }
@@ -62,6 +61,10 @@ pub(super) fn name(tenant: &str, device: &str) -> String {
     } else {
         format!("{}@{}", visible(&device), visible(&shortened(tenant, NAME)))
     }
+}
+
+fn replica(event: &Event) -> String {
+    visible(event.head.originator_replica_id.as_str()).into_owned()
 }
 
 fn device(session: &Session) -> String {
@@ -189,6 +192,13 @@ fn service(event: &Service) -> String {
         ServiceKind::KeepAlive => format!("{sessions} sessions open"),
         ServiceKind::Leave => "the gateway has left".to_owned(),
     }
+}
+
+fn dropped(event: &Dropped) -> String {
+    format!(
+        "{} whole sessions and {} messages, for want of room while NATS was away",
+        event.sessions, event.messages
+    )
 }
 
 fn payload(payload: &Payload) -> String {

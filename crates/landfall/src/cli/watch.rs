@@ -160,7 +160,7 @@ impl<'a> Seen<'a> {
                 (Some(tenant), Some(device)) => wanted(tenant.as_str(), device.as_str()),
                 _ => false,
             },
-            Body::Service(_) => false,
+            Body::Service(_) | Body::Dropped(_) => false,
         }
     }
 
@@ -209,8 +209,9 @@ impl WatchArgs {
 mod tests {
 
     use landfall_event::{
-        Connected, Epoch, Event as Published, EventId, Format, IdentifiedBy, Occasion, Origin, SessionId,
-        SessionInfo, SessionRef, Stream, Subjects, Transport, Upstream, encode, encode_raw_upstream,
+        Connected, Epoch, Event as Published, EventId, Format, IdentifiedBy, Identity, Occasion, Origin,
+        SessionId, SessionInfo, SessionRef, Stream, Subjects, Transport, Upstream, encode,
+        encode_raw_upstream,
     };
 
     use super::super::output::tests::Printed;
@@ -229,8 +230,7 @@ mod tests {
             tenant: "acme".parse().unwrap(),
             device: "pump 17".parse().unwrap(),
             app_version: "".into(),
-            session: SessionId::new(2, [0; 10]),
-            epoch: Epoch(1),
+            identity: Identity::new(SessionId::new(2, [0; 10]), Epoch(1)),
             transport: Transport::Mqtt,
         })
     }
@@ -263,7 +263,7 @@ mod tests {
         let origin = origin();
         let occasion = Occasion {
             origin: &origin,
-            id: EventId::Session(session().session, Stream::Connectivity, 1),
+            id: EventId::Session(session().session(), Stream::Connectivity, 1),
             at: 0,
         };
         let encoded = encode(format, &occasion, &event);
@@ -283,8 +283,11 @@ mod tests {
             payload: bytes::Bytes::from_static(payload),
         };
         let origin = origin();
-        let occasion =
-            Occasion { origin: &origin, id: EventId::Session(session().session, Stream::Messages, 1), at: 0 };
+        let occasion = Occasion {
+            origin: &origin,
+            id: EventId::Session(session().session(), Stream::Messages, 1),
+            at: 0,
+        };
         let encoded = encode_raw_upstream(&occasion, &upstream);
         let subject = Subjects::new(&origin.instance).of(&Published::Upstream(upstream));
         message(&subject, &encoded.headers, encoded.body)

@@ -1,6 +1,6 @@
 use landfall_event::{
-    Disconnected, Ended as Published, Epoch, Event, EventId, Format, Initiator, Occasion, Origin, SessionId,
-    SessionInfo, SessionRef, Subjects, Transport, encode,
+    Disconnected, Ended as Published, Epoch, Event, EventId, Format, Identity, Initiator, Occasion, Origin,
+    SessionId, SessionInfo, SessionRef, Subjects, Transport, encode,
 };
 
 use super::*;
@@ -13,8 +13,7 @@ fn ended(device: u32, reason: Reason, last_seen_at: u64, at: u64) -> Published {
             tenant: "default".parse().unwrap(),
             device: format!("meter-{device:07}").parse().unwrap(),
             app_version: "".into(),
-            session: SessionId::new(2, [0; 10]),
-            epoch: Epoch(1),
+            identity: Identity::new(SessionId::new(2, [0; 10]), Epoch(1)),
             transport: Transport::Udp,
         }),
         seq: 2,
@@ -99,8 +98,7 @@ fn others_do_not_count() {
         tenant: "default".parse().unwrap(),
         device: "pump-1".parse().unwrap(),
         app_version: "".into(),
-        session: SessionId::new(2, [0; 10]),
-        epoch: Epoch(1),
+        identity: Identity::new(SessionId::new(2, [0; 10]), Epoch(1)),
         transport: Transport::Mqtt,
     });
     arrived.push((HEARD, message(vec![other])));

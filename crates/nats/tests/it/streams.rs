@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_nats::jetstream::{self, Context, stream};
 use bytes::Bytes;
 use landfall_event::subject::{QUEUE_STREAM, Subjects, stream_name, stream_subjects};
-use landfall_event::{Connected, Epoch, Event, IdentifiedBy, InstanceName, SessionInfo, Stream, Transport};
+use landfall_event::{
+    Connected, Epoch, Event, IdentifiedBy, Identity, InstanceName, SessionInfo, Stream, Transport,
+};
 use landfall_nats::Health;
 use landfall_nats::streams::{Keep, StreamError, StreamSettings, ensure, establish};
 use landfall_testkit::NatsServer;
@@ -128,8 +130,7 @@ async fn publish_connected(context: &Context, instance: &str, body: &str, epoch:
         tenant: "default".parse().expect("a tenant"),
         device: "pump".parse().expect("a device"),
         app_version: "".into(),
-        session: session_id(1),
-        epoch: Epoch(1),
+        identity: Identity::new(session_id(1), Epoch(1)),
         transport: Transport::Mqtt,
     };
     let event = Event::Connected(Connected {
