@@ -18,8 +18,8 @@ use landfall_channel::{Channels, Via};
 use landfall_coap_core::{
     Code, Endpoint, ExchangeId, NoteId, ObservationId, Output, Rejected, Request, Response,
 };
-use landfall_event::{RefusedCause, SessionId, Transport};
-use landfall_hub::{AuthError, News, PeerHandle, Post, Principal};
+use landfall_event::{RefusedCause, Transport};
+use landfall_hub::{AuthError, News, PeerHandle, PeerId, Post, Principal};
 use landfall_net::{Batch, DatagramSocket, Path};
 use slab::Slab;
 use tokio::time::{Instant, Sleep};
@@ -64,8 +64,8 @@ pub(crate) struct Door {
     pub(crate) waits: BTreeMap<(Tick, u64), After>,
     pub(crate) waits_made: u64,
     /// Where commands can go; bounded by the observations and by `waits`.
-    pub(crate) stations: HashMap<SessionId, Station, ahash::RandomState>,
-    pub(crate) observed: HashMap<ObservationId, SessionId, ahash::RandomState>,
+    pub(crate) stations: HashMap<PeerId, Station, ahash::RandomState>,
+    pub(crate) observed: HashMap<ObservationId, PeerId, ahash::RandomState>,
     pub(crate) notes: HashMap<NoteId, Flight, ahash::RandomState>,
     /// Notifications to where their device was not heard last, and when that counts as lost; bounded by `notes` and by time.
     pub(crate) doubtful: VecDeque<(Tick, NoteId)>,

@@ -8,8 +8,7 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
-use landfall_event::SessionId;
-use landfall_hub::PeerHandle;
+use landfall_hub::{PeerHandle, PeerId};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use sha2::Sha256;
@@ -50,8 +49,8 @@ impl Names {
         Self(Hmac::new_from_slice(&key).expect("HMAC takes keys of every length"))
     }
 
-    fn of(&self, session: SessionId) -> String {
-        let code: [u8; 32] = self.0.clone().chain_update(session.as_bytes()).finalize().into_bytes().into();
+    fn of(&self, peer: PeerId) -> String {
+        let code: [u8; 32] = self.0.clone().chain_update(peer.to_bytes()).finalize().into_bytes().into();
         URL_SAFE_NO_PAD.encode(code.get(..NAME).unwrap_or_default())
     }
 }
@@ -87,8 +86,8 @@ impl Registrations {
     }
 
     /// The session is over, or has taken its registration back.
-    pub(crate) fn forget(&self, session: SessionId) {
-        let name = self.names.of(session);
+    pub(crate) fn forget(&self, peer: PeerId) {
+        let name = self.names.of(peer);
         let mut known = self.known.lock();
         known.by_name.remove(&name);
         self.gauge.set(level(known.by_name.len()));
@@ -102,7 +101,7 @@ mod tests {
     #[test]
     fn a_name_is_its_sessions_and_says_nothing_of_it() {
         let (names, others) = (Names::random(), Names::random());
-        let (a, b) = (SessionId::new(1, [1; 10]), SessionId::new(1, [2; 10]));
+        let (a, b) = (PeerId::from(1), PeerId::from(2));
         assert_eq!(names.of(a), names.of(a));
         assert_ne!(names.of(a), names.of(b));
         assert_ne!(names.of(a), others.of(a));

@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
-use landfall_event::SessionId;
-use landfall_hub::{PeerHandle, StoreError};
+use landfall_hub::{PeerHandle, PeerId, StoreError};
 use parking_lot::Mutex;
 
 /// What a socket is told by another. It is not passed on further.
@@ -61,7 +60,7 @@ impl StrayBox {
 #[derive(Debug, Default)]
 pub(crate) struct Strays {
     boxes: Mutex<Vec<Arc<StrayBox>>>,
-    keepers: Mutex<HashMap<SessionId, Vec<u16>>>,
+    keepers: Mutex<HashMap<PeerId, Vec<u16>>>,
     observers: AtomicU64,
 }
 
@@ -79,7 +78,7 @@ impl Strays {
     }
 
     /// The socket keeps an observer or a waiting request of the session.
-    pub(crate) fn keep(&self, session: SessionId, socket: u16) {
+    pub(crate) fn keep(&self, session: PeerId, socket: u16) {
         let mut keepers = self.keepers.lock();
         let of_session = keepers.entry(session).or_default();
         if !of_session.contains(&socket) {
@@ -88,7 +87,7 @@ impl Strays {
     }
 
     /// It does not any more.
-    pub(crate) fn let_go(&self, session: SessionId, socket: u16) {
+    pub(crate) fn let_go(&self, session: PeerId, socket: u16) {
         let mut keepers = self.keepers.lock();
         if let Some(of_session) = keepers.get_mut(&session) {
             of_session.retain(|keeper| *keeper != socket);

@@ -145,6 +145,11 @@ pub fn lease_wildcard(instance: &InstanceName) -> String {
     format!("$KV.{LEASES_BUCKET}.{}.*", key_token(instance.as_str()))
 }
 
+/// The leases of all instances: what [`LEASES_BUCKET`] binds.
+pub fn all_leases() -> String {
+    format!("$KV.{LEASES_BUCKET}.>")
+}
+
 /// Reads instance and replica out of a lease's subject; `None` unless [`lease_subject`] could have formed it.
 pub fn parse_lease_subject(subject: &str) -> Option<(InstanceName, ReplicaId)> {
     let keys = subject.strip_prefix("$KV.")?.strip_prefix(LEASES_BUCKET)?.strip_prefix('.')?;
@@ -163,6 +168,11 @@ fn parse_key_token(token: &str) -> Option<String> {
 
 /// The key-value bucket of the checkpoints that keep a repair short, shared by all instances.
 pub const CHECKPOINTS_BUCKET: &str = "LANDFALL_CHECKPOINTS";
+
+/// The checkpoints of all incarnations: what [`CHECKPOINTS_BUCKET`] binds.
+pub fn all_checkpoints() -> String {
+    format!("$KV.{CHECKPOINTS_BUCKET}.>")
+}
 
 /// The subject of one part of an incarnation's checkpoint in [`CHECKPOINTS_BUCKET`].
 pub fn checkpoint_subject(incarnation: &Incarnation, part: &str) -> String {
@@ -243,6 +253,11 @@ pub fn unescape_token(token: &str) -> Option<String> {
         }
     }
     String::from_utf8(text).ok()
+}
+
+/// The messages of the instance's devices.
+pub fn upstream_subject(instance: &InstanceName) -> String {
+    format!("kaa.v1.events.{instance}.endpoint.message.upstream")
 }
 
 /// `{tenant}.{device}` as two tokens.

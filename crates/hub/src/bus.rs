@@ -87,6 +87,25 @@ impl Receipt {
         Self { told: Some(Told::Token(to, token)), _permit: permit }
     }
 
+    /// True when somebody waits to hear of it.
+    pub fn is_heard(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// It is kept on a disk of the gateway's own until it can be stored: its share of the publish window comes back. One
+    /// caller that waits for it waits no longer; a token is still told when it is stored, by what is returned.
+    pub fn kept(mut self) -> Option<Self> {
+        self._permit = None;
+        match self.told.take() {
+            Some(Told::Once(sender)) => {
+                let _ = sender.send(Ok(()));
+                None
+            }
+            Some(told) => Some(Self { told: Some(told), _permit: None }),
+            None => None,
+        }
+    }
+
     /// It is stored: JetStream has acknowledged it.
     pub fn stored(mut self) {
         self.tell(Ok(()));
@@ -124,6 +143,11 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
 
     /// True while the bus takes and stores publications.
     fn is_ready(&self) -> bool;
+
+    /// True while it cannot store them and keeps them on a disk instead.
+    fn is_keeping(&self) -> bool {
+        false
+    }
 }
 
 /// A session that outlives its connection, as stored.

@@ -27,6 +27,8 @@ pub struct HubConfig {
     pub upstream_body: UpstreamBody,
     /// How late silence may be detected.
     pub tick: Duration,
+    /// Sessions begin also while the bus is away, if it keeps what they publish.
+    pub admit_while_away: bool,
     /// The silence that ends the session of a device that does not connect, where neither it nor its entry says so.
     pub idle_timeout: Duration,
     /// Learn that silence from the device's own rhythm, `idle_timeout` at most; `None` does not.
@@ -62,6 +64,7 @@ impl HubConfig {
             format: Format::Json,
             upstream_body: UpstreamBody::Event,
             tick: Duration::from_millis(100),
+            admit_while_away: true,
             idle_timeout: Duration::from_secs(300),
             adaptive: None,
             service_interval: Duration::from_secs(10),

@@ -20,7 +20,7 @@ use crate::post::News;
 use crate::router::Verdict;
 use crate::session::{Flag, Flight, Lane, Session, Will};
 use crate::wills::Waiting;
-use crate::{Acl, Command, PeerHandle, Receipt, StoreError};
+use crate::{Acl, Command, OpenSession, PeerHandle, Receipt, StoreError};
 
 /// Between two ticks; longer, and the process stood still.
 const STANDSTILL_MS: u64 = 2_000;
@@ -44,6 +44,16 @@ pub(crate) struct Untold {
     evidence: Option<Box<Evidence>>,
     reason: Reason,
     by_silence: bool,
+}
+
+impl Untold {
+    pub(crate) fn as_open(&self) -> OpenSession {
+        OpenSession { info: self.session.info.clone(), next: self.seq, last_seen_at: self.last_seen_at }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
 }
 
 impl From<Untold> for Ended {
@@ -233,7 +243,8 @@ impl Hub {
     }
 
     fn ends_in_one(&self) -> usize {
-        self.config.format.max_sessions().clamp(1, ENDS_IN_ONE)
+        // What is kept on a disk is kept one by one, so that a session can be dropped as a whole when the disk is full.
+        if self.bus.is_keeping() { 1 } else { self.config.format.max_sessions().clamp(1, ENDS_IN_ONE) }
     }
 
     fn delay_will(&self, session: Arc<Session>, will: Will) {

@@ -74,11 +74,13 @@ impl SessionHandle {
 
     /// The session's id.
     pub fn id(&self) -> SessionId {
+        let _lane = self.session.lane.lock();
         self.session.info.session()
     }
 
     /// The session's epoch.
     pub fn epoch(&self) -> Epoch {
+        let _lane = self.session.lane.lock();
         self.session.info.epoch()
     }
 

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use landfall_event::{
-    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Reason, Refused,
+    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Origin, Reason, Refused,
     RefusedCause, SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tick, Tracker};
@@ -105,7 +106,7 @@ pub enum OpenError {
     /// The `connected` event could not be stored, for good.
     #[error("the connected event was not stored")]
     NotStored,
-    /// The bus is away, and the caller does not wait for it.
+    /// The bus is away, and the caller does not wait for it, or is not to.
     #[error("NATS is away")]
     Away,
 }
@@ -127,7 +128,9 @@ pub struct Hub {
     pub(crate) ends_window: Arc<Semaphore>,
     /// When the process was last known to run.
     pub(crate) last_tick: Mutex<Tick>,
-    subjects: Subjects,
+    /// Who publishes. Another incarnation takes over when this one was given up for dead (`anew.rs`).
+    origin: ArcSwap<Origin>,
+    pub(crate) subjects: Subjects,
     pub(crate) hasher: ahash::RandomState,
     offline: OnceLock<Arc<dyn Offline>>,
     epoch: AtomicU64,
@@ -156,6 +159,7 @@ impl Hub {
             last_tick: Mutex::new(clock.tick()),
             router: Router::default(),
             subjects: Subjects::new(&config.origin.instance),
+            origin: ArcSwap::from_pointee(config.origin.clone()),
             shards,
             hasher: ahash::RandomState::new(),
             refusals: Mutex::new(Refusals::new(interval, config.max_refusal_sources)),
@@ -190,7 +194,10 @@ impl Hub {
     /// # Errors
     /// [`OpenError`], in which case no event of it is published.
     pub async fn open(self: &Arc<Self>, hello: Hello) -> Result<SessionHandle, OpenError> {
-        while !self.bus.is_ready() {
+        while !self.takes_sessions() {
+            if !self.config.admit_while_away {
+                return Err(OpenError::Away);
+            }
             if self.draining.load(Ordering::Acquire) {
                 return Err(OpenError::Draining);
             }
@@ -276,7 +283,7 @@ impl Hub {
     }
 
     /// A hybrid clock: rises with every session, follows the wall clock, and stays above what was stored before.
-    fn next_epoch(&self, now: UnixMs) -> Epoch {
+    pub(crate) fn next_epoch(&self, now: UnixMs) -> Epoch {
         let next = |last: u64| last.saturating_add(1).max(now);
         let last = self.epoch.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last)));
         Epoch(next(last.unwrap_or_else(|last| last)))
@@ -350,25 +357,47 @@ impl Hub {
     }
 
     pub(crate) fn submit(&self, id: EventId, at: UnixMs, event: &Event, receipt: Receipt) {
-        let occasion = Occasion { origin: &self.config.origin, id, at };
-        let Encoded { body, headers } = match event {
+        let (stream, subject) = (self.subjects.stream_of(event), self.subjects.of(event));
+        let Encoded { body, headers } = self.encode(id, at, event);
+        self.bus.submit(Publication { stream, subject, id, headers, body, receipt });
+    }
+
+    pub(crate) fn encode(&self, id: EventId, at: UnixMs, event: &Event) -> Encoded {
+        let origin = self.origin.load();
+        let occasion = Occasion { origin: &origin, id, at };
+        match event {
             Event::Upstream(upstream) if self.config.upstream_body == UpstreamBody::Raw => {
                 landfall_event::encode_raw_upstream(&occasion, upstream)
             }
             event => landfall_event::encode(self.config.format, &occasion, event),
-        };
-        let (stream, subject) = (self.subjects.stream_of(event), self.subjects.of(event));
-        self.bus.submit(Publication { stream, subject, id, headers, body, receipt });
+        }
+    }
+
+    /// Who publishes now.
+    pub fn origin(&self) -> Arc<Origin> {
+        self.origin.load_full()
+    }
+
+    pub(crate) fn set_origin(&self, origin: Origin) {
+        self.origin.store(Arc::new(origin));
+    }
+
+    /// May a session begin now? While the bus is away, only if what it publishes is kept meanwhile.
+    pub(crate) fn takes_sessions(&self) -> bool {
+        self.bus.is_ready() || (self.config.admit_while_away && self.bus.is_keeping())
     }
 
     pub(crate) fn gateway_event_id(&self) -> EventId {
         let n = self.gateway_events.fetch_add(1, Ordering::Relaxed) + 1;
-        EventId::Gateway(self.config.origin.incarnation, n)
+        EventId::Gateway(self.origin.load().incarnation, n)
+    }
+
+    pub(crate) fn shard_number(&self, tenant: &TenantId, device: &DeviceId) -> u8 {
+        (self.hasher.hash_one((tenant, device)) % (SHARDS as u64)) as u8
     }
 
     pub(crate) fn shard(&self, tenant: &TenantId, device: &DeviceId) -> &Shard {
-        let hash = self.hasher.hash_one((tenant, device));
-        let at = usize::try_from(hash % (SHARDS as u64)).unwrap_or(0);
+        let at = usize::from(self.shard_number(tenant, device));
         #[expect(clippy::indexing_slicing, reason = "a remainder of SHARDS is below SHARDS")]
         &self.shards[at]
     }

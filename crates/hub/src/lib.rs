@@ -6,6 +6,7 @@
 //! listeners), NATS (`landfall-nats`), settings (`landfall`).
 
 mod address;
+mod anew;
 mod auth;
 mod bus;
 mod clock;
@@ -28,6 +29,7 @@ mod session;
 mod view;
 mod wills;
 
+pub use anew::{Anew, OpenSession, Unstored};
 pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret, Signature};
 pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 pub use clock::unix_now;
@@ -37,7 +39,7 @@ pub use handle::{Permit, SessionHandle};
 pub use hub::{Hello, Hub, OpenError};
 pub use mailbox::Mail;
 pub use mark::{Marker, may_receive_command};
-pub use peer::{Heard, PeerHandle};
+pub use peer::{Heard, PeerHandle, PeerId};
 pub use post::{News, Post};
 pub use router::{Adopted, NotKept, Offline};
 pub use session::{Protocol, Uplink, Will};

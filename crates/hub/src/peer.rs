@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use landfall_event::{
     Awake, CommandId, DeviceId, Dormant, Event, EventId, Evidence, Family, IdentifiedBy, Moved, Outcome,
-    Reason, SessionId, Stream, TenantId, Transport, UnixMs,
+    Reason, Stream, TenantId, Transport, UnixMs,
 };
 use landfall_session::{Cadence, KeyRef, Slot, Terms, Tick};
 
@@ -33,6 +33,23 @@ pub struct PeerHandle {
     hub: Arc<Hub>,
     session: Arc<Session>,
     slot: Slot,
+}
+
+/// Names a session in this process, for ever: its id in the ledger may change ([`Hub::begin_anew`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(u128);
+
+impl PeerId {
+    /// As bytes, to make something of it that says nothing of it.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl From<u128> for PeerId {
+    fn from(number: u128) -> Self {
+        Self(number)
+    }
 }
 
 /// What a word of the device found.
@@ -99,7 +116,7 @@ impl Hub {
         post: &Arc<Post>,
         watch: bool,
     ) -> Result<PeerHandle, OpenError> {
-        if !self.bus.is_ready() {
+        if !self.takes_sessions() {
             return Err(OpenError::Away);
         }
         let learns = hello.keep_alive_ms.is_none() && self.config.adaptive.is_some();
@@ -151,9 +168,11 @@ impl PeerHandle {
         Self { hub, session, slot }
     }
 
-    /// The session's id.
-    pub fn id(&self) -> SessionId {
-        self.session.info.session()
+    /// What names the session in this process, for ever.
+    pub fn id(&self) -> PeerId {
+        let (place, serial) = self.slot.parts();
+        let shard = self.hub.shard_number(self.tenant(), self.device());
+        PeerId((u128::from(shard) << 96) | (u128::from(place) << 64) | u128::from(serial))
     }
 
     /// How the device reached the gateway.

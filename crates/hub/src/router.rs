@@ -405,7 +405,8 @@ impl Hub {
         let id = self.gateway_event_id();
         if self.router.alone.load(Ordering::Relaxed) >= self.config.max_commands {
             if let Some(to) = &command.reply {
-                let occasion = Occasion { origin: &self.config.origin, id, at };
+                let origin = self.origin();
+                let occasion = Occasion { origin: &origin, id, at };
                 self.bus.reply(to, encode(Format::Json, &occasion, &event).body);
             }
             return;
@@ -451,7 +452,8 @@ impl Hub {
         event: &Event,
         (answerer, permit): Told,
     ) {
-        let occasion = Occasion { origin: &self.config.origin, id, at };
+        let origin = self.origin();
+        let occasion = Occasion { origin: &origin, id, at };
         let reply = command.reply.as_ref();
         let reply = reply.map(|to| (Arc::clone(to), encode(Format::Json, &occasion, event).body));
         let (answerer, token) = answerer.map_or((None, 0), |(answerer, token)| (Some(answerer), token));

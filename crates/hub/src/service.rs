@@ -45,6 +45,10 @@ impl Hub {
                 if hub.is_draining() {
                     break;
                 }
+                // What it says is of that moment: nothing that should be told later.
+                if !hub.bus.is_ready() {
+                    continue;
+                }
                 // One at a time: while the bus is away, no second one is queued behind the first.
                 let _ = hub.say(ServiceKind::KeepAlive).await;
             }

@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::bus::Listener;
 use crate::hub::Hello;
 use crate::mailbox::Mailbox;
-use crate::{Acl, Command, Post, StoreError};
+use crate::{Acl, Command, Post, StoreError, Unstored};
 
 /// The protocol of a session, as `connected` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +227,29 @@ impl Lane {
     pub(crate) fn next_presence(&mut self) -> u64 {
         self.presence = self.presence.saturating_add(1);
         u64::from(self.presence)
+    }
+
+    /// The number of the newest connectivity event.
+    pub(crate) fn presence(&self) -> u64 {
+        u64::from(self.presence)
+    }
+
+    /// Numbers what is not stored yet, and whatever comes, from a new `connected` on, which is number 1. Returns what the
+    /// numbers of connectivity events and of messages are less than before.
+    pub(crate) fn renumber(&mut self, unstored: Unstored) -> (u64, u64) {
+        let presence = u64::from(self.presence);
+        let presence_less =
+            unstored.presence.map_or(presence.saturating_sub(1), |first| first.saturating_sub(2));
+        let messages_less = unstored.messages.map_or(self.messages, |first| first.saturating_sub(1));
+        self.presence = u32::try_from(presence.saturating_sub(presence_less)).unwrap_or(u32::MAX);
+        self.messages = self.messages.saturating_sub(messages_less);
+        if let Some(asleep) = self.extra.as_mut().and_then(|extra| extra.asleep.as_mut())
+            && unstored.presence.is_none()
+        {
+            // The new session was never told to sleep, so nobody is told that it wakes.
+            asleep.told = false;
+        }
+        (presence_less, messages_less)
     }
 
     pub(crate) fn is(&self, flag: Flag) -> bool {

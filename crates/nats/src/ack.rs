@@ -40,6 +40,11 @@ struct ServerError {
 /// the account's limits are reached (10002), the subject belongs to another stream (10060), the stream is sealed (10109).
 const MENDABLE: [u32; 3] = [10002, 10060, 10109];
 
+/// "Wrong last sequence: N": the message expected another newest message of some subject than there is. A replicated stream
+/// says 10164 instead while a message that expects the same is on its way; that one says nothing, and passes.
+const WRONG_LAST_SEQUENCE: u32 = 10071;
+const NOT_NOW: u32 = 10164;
+
 impl Answer {
     pub(crate) fn stored(sequence: u64) -> Self {
         Self { verdict: Verdict::Stored, sequence, why: String::new() }
@@ -86,8 +91,12 @@ fn read_body(body: &[u8]) -> Answer {
 /// A refusal is final only if it is about this message. Whatever may be about the server, the stream or the account
 /// passes: losing an event is worse than waiting for an operator.
 fn judge(error: &ServerError) -> Answer {
-    let about_message = error.code == 400 && !MENDABLE.contains(&error.err_code);
-    let verdict = if about_message { Verdict::Final } else { Verdict::Passing };
+    let passing = error.code != 400 || error.err_code == NOT_NOW || MENDABLE.contains(&error.err_code);
+    let verdict = match error.err_code {
+        WRONG_LAST_SEQUENCE => Verdict::Fenced,
+        _ if passing => Verdict::Passing,
+        _ => Verdict::Final,
+    };
     Answer { verdict, sequence: 0, why: format!("{} ({})", error.description, error.err_code) }
 }
 
@@ -138,6 +147,7 @@ mod tests {
         };
         assert_eq!(verdict(&error(400, 10054)), Verdict::Final, "message size exceeds maximum allowed");
         assert_eq!(verdict(&error(400, 10097)), Verdict::Final, "header size exceeds maximum allowed");
+        assert_eq!(verdict(&error(400, 10071)), Verdict::Fenced, "wrong last sequence: 7");
         let passing = [
             (503, 10077),
             (503, 10023),
@@ -147,6 +157,7 @@ mod tests {
             (400, 10002),
             (400, 10060),
             (400, 10109),
+            (400, 10164),
         ];
         for (code, err_code) in passing {
             assert_eq!(verdict(&error(code, err_code)), Verdict::Passing, "{err_code}");

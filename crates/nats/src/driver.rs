@@ -4,21 +4,25 @@
 //! reach across, asking the stream what it holds before anything is sent a second time. Does not own: the order of sending
 //! ([`crate::window`]).
 
-use std::collections::HashMap;
+mod office;
+mod stock;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use landfall_event::{Stream, subject};
+use landfall_event::Stream;
 use landfall_hub::{Publication, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::ack;
 use crate::connect::{Target, reconnect_delay};
+use crate::fence::Fences;
 use crate::link::{Link, SendError};
-use crate::publisher::Shared;
+use crate::publisher::{Order, Shared, Standing};
 use crate::window::{Bounds, Settled, Tick, Verdict, Window};
 
 /// Messages that are sent before acknowledgements are looked at again, and the other way round.
@@ -68,6 +72,14 @@ pub(crate) struct Driver {
     bounds: Bounds,
     window: Window<Item>,
     newest: Option<Newest>,
+    /// It publishes behind fences only.
+    fenced: bool,
+    /// Behind which it publishes.
+    fences: Option<Fences>,
+    /// What it was asked to do and has not done.
+    order: Option<Order>,
+    /// What goes before everything in the queue.
+    ahead: VecDeque<Item>,
     /// Publications on their way from the queue into the window; empty between two steps.
     taken: Vec<Publication>,
     origin: Instant,
@@ -82,13 +94,25 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, target: Target, bounds: Bounds, end: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        target: Target,
+        (bounds, fenced): (Bounds, bool),
+        end: watch::Sender<bool>,
+    ) -> Self {
+        if !fenced {
+            shared.standing.send_replace(Standing::Publishing);
+        }
         Self {
             shared,
             target,
             bounds,
             window: Window::new(bounds),
             newest: None,
+            fenced,
+            fences: None,
+            order: None,
+            ahead: VecDeque::new(),
             taken: Vec::with_capacity(BATCH),
             origin: Instant::now(),
             attempts: 0,
@@ -165,12 +189,14 @@ impl Driver {
         let mut watch = interval(WATCH_INTERVAL);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.obey(link).await?;
             let patience = Duration::from_millis(self.bounds.ack_timeout_ms);
             let sent = timeout(patience, self.send_batch(link))
                 .await
                 .map_err(|_| End::Lost("it takes nothing"))??;
             self.take_acknowledgements(link)?;
-            self.shared.ready.store(self.window.is_open(), Ordering::Relaxed);
+            let ready = self.window.is_open() && self.standing() == Standing::Publishing;
+            self.shared.ready.store(ready, Ordering::Relaxed);
             self.count_in_flight();
             if self.is_finished() {
                 return Err(End::Finished);
@@ -185,6 +211,7 @@ impl Driver {
                     let (number, message) = acknowledgement.ok_or(End::Lost("it broke"))?;
                     self.settle(number, &ack::read(&message));
                 }
+                () = self.shared.ordered.notified() => {}
                 () = self.shared.wake.notified() => {}
                 () = until(pause) => {}
                 () = until(self.shared.deadline()) => return Err(End::Finished),
@@ -195,54 +222,11 @@ impl Driver {
         }
     }
 
-    /// Before anything is sent: where the streams end now, if that is not known yet; and, when messages were under way on
-    /// a lost connection for so long that a stream may have forgotten their ids, which of them it holds.
-    async fn take_stock(&mut self, link: &Link) -> Result<(), async_nats::Error> {
-        let since = self.window.doubtful_since();
-        if self.newest.is_some() && since.is_none() {
-            return Ok(());
-        }
-        let mut newest = Newest { connectivity: 0, messages: 0 };
-        let mut all_asked = true;
-        for stream in [Stream::Connectivity, Stream::Messages] {
-            let Some(end) = link.end_of(stream).await? else { continue };
-            *newest.of(stream) = end.newest;
-            let reach = Tick::try_from(end.remembers.as_millis() / 2).unwrap_or(Tick::MAX);
-            match since {
-                Some(since) if self.now().saturating_sub(since) >= reach => {
-                    self.recall(link, stream, end.newest).await?;
-                }
-                _ => all_asked = false,
-            }
-        }
-        self.newest.get_or_insert(newest);
-        if all_asked {
-            self.window.no_doubt();
-        }
-        Ok(())
-    }
-
-    /// Settles the unsettled messages that the stream holds already.
-    async fn recall(&mut self, link: &Link, stream: Stream, newest: u64) -> Result<(), async_nats::Error> {
-        let mut unsettled = HashMap::new();
-        let mut behind = newest;
-        for (number, item) in self.window.unsettled().filter(|(_, item)| item.publication.stream == stream) {
-            // A stream that was made anew begins at 1 again.
-            behind = behind.min(if item.behind > newest { 0 } else { item.behind });
-            unsettled.insert(item.publication.id, number);
-        }
-        let mut stored = Vec::new();
-        link.ids_behind(stream, behind, |id| stored.extend(unsettled.get(&id))).await?;
-        let (name, found) = (subject::stream_name(stream), stored.len());
-        tracing::info!(stream = name, found, "asked what was stored before the connection was lost");
-        for number in stored {
-            self.settle(number, &ack::Answer::stored(0));
-        }
-        Ok(())
-    }
-
     /// Sends what the window lets through, at most a batch; returns how many.
     async fn send_batch(&mut self, link: &mut Link) -> Result<usize, End> {
+        if self.standing() != Standing::Publishing || matches!(self.order, Some(Order::Renew(_))) {
+            return Ok(0);
+        }
         self.admit();
         let now = self.now();
         let mut sent = 0;
@@ -253,7 +237,8 @@ impl Driver {
                 self.shared.counters.retried.fetch_add(1, Ordering::Relaxed);
             }
             self.sent_to = self.sent_to.max(number + 1);
-            match link.send(number, &item.publication).await {
+            let fence = self.fences.as_ref().map(|fences| fences.of(item.publication.stream));
+            match link.send(number, &item.publication, fence).await {
                 Ok(()) => {}
                 Err(SendError::Lost) => return Err(End::Lost("it broke")),
                 Err(SendError::Refused(error)) => {
@@ -268,7 +253,13 @@ impl Driver {
 
     /// Fills the window from the queue.
     fn admit(&mut self) {
-        let room = self.window.room().min(BATCH);
+        let mut room = self.window.room().min(BATCH);
+        while room > 0
+            && let Some(item) = self.ahead.pop_front()
+        {
+            room -= 1;
+            self.window.admit(item);
+        }
         if room > 0 {
             self.shared.take(room, &mut self.taken);
             for publication in self.taken.drain(..) {
@@ -303,6 +294,7 @@ impl Driver {
                 tracing::warn!(id = %publication.id, why = ?answer.why, "refused for good");
                 self.shared.refuse(publication, StoreError::Refused(answer.why.clone()));
             }
+            Settled::Again if answer.verdict == Verdict::Fenced => self.fenced_out(),
             Settled::Again => self.complain(answer.why.clone()),
             Settled::Unknown => {}
         }
@@ -311,7 +303,8 @@ impl Driver {
     fn is_finished(&self) -> bool {
         match self.shared.deadline() {
             Some(deadline) => {
-                deadline <= Instant::now() || (self.window.is_empty() && self.shared.is_queue_empty())
+                deadline <= Instant::now()
+                    || (self.window.is_empty() && self.ahead.is_empty() && self.shared.is_queue_empty())
             }
             None => false,
         }
@@ -341,10 +334,14 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.ready.store(false, Ordering::Relaxed);
+        let window: Vec<Item> = self.window.drain().collect();
         let rest: Vec<Publication> =
-            self.window.drain().map(|item| item.publication).chain(self.taken.drain(..)).collect();
+            window.into_iter().chain(self.ahead.drain(..)).map(|item| item.publication).collect();
         self.count_in_flight();
-        for publication in rest.into_iter().chain(self.shared.end()) {
+        let taken = std::mem::take(&mut self.taken);
+        let rest = rest.into_iter().chain(taken);
+        for publication in rest.chain(self.shared.end()) {
+            self.shared.counters.given_up.fetch_add(1, Ordering::Relaxed);
             self.shared.refuse(publication, StoreError::Closed);
         }
         self.end.send_replace(true);

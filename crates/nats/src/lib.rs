@@ -4,20 +4,29 @@
 //! (`landfall-event`), when one happens (`landfall-hub`).
 
 mod ack;
+mod checkpoint;
 mod commands;
 mod connect;
+mod desk;
 mod driver;
 pub mod embedded;
+mod fence;
+mod guardian;
 mod health;
+mod lease;
 mod link;
 mod publisher;
 mod reading;
+mod repair;
 mod store;
 pub mod streams;
 pub mod window;
 
 pub use commands::{AdminAnswer, AdminRequest, RequestStats, Requests, Sink, SubscribeError};
 pub use connect::{ConnectError, ConnectSettings, Target};
+pub use desk::Failure;
+pub use fence::Fences;
+pub use guardian::{Dismissed, Guardian, GuardianSettings};
 pub use health::Health;
-pub use publisher::{LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats};
+pub use publisher::{LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing};
 pub use store::JetStreamStore;

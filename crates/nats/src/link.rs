@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
-use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{
@@ -27,7 +26,9 @@ use landfall_event::{EventId, Stream, subject};
 use landfall_hub::{Publication, StoreError};
 
 use crate::connect::{Complaints, ConnectError, Target};
-use crate::reading;
+use crate::desk::Desk;
+use crate::fence::Fence;
+use crate::reading::{self, Selection};
 
 /// Nothing can listen on port 0 (RFC 6335, section 6), so a connection to it is refused at once.
 const NOWHERE: &str = "nats://127.0.0.1:0";
@@ -52,6 +53,8 @@ pub(crate) struct StreamEnd {
     pub(crate) newest: u64,
     /// How long it knows the ids that it has stored.
     pub(crate) remembers: Duration,
+    /// It is kept on several servers.
+    pub(crate) is_replicated: bool,
 }
 
 /// One publishing connection.
@@ -100,8 +103,13 @@ impl Link {
     }
 
     /// Publishes one message, which `number` names in its acknowledgement. An `Ok` says nothing about its fate.
-    pub(crate) async fn send(&mut self, number: u64, publication: &Publication) -> Result<(), SendError> {
-        let headers = headers(publication).map_err(SendError::Refused)?;
+    pub(crate) async fn send(
+        &mut self,
+        number: u64,
+        publication: &Publication,
+        fence: Option<&Fence>,
+    ) -> Result<(), SendError> {
+        let headers = headers(publication, fence).map_err(SendError::Refused)?;
         let size = publication.body.len() + wire_length(&headers);
         // The server answers a larger one by closing the connection.
         if size > self.largest {
@@ -133,6 +141,11 @@ impl Link {
         }
     }
 
+    /// For requests beside the publishing.
+    pub(crate) fn desk(&self) -> Desk {
+        Desk::new(self.client.clone())
+    }
+
     /// Where the stream ends now; `None` when there is no such stream.
     pub(crate) async fn end_of(&self, stream: Stream) -> Result<Option<StreamEnd>, async_nats::Error> {
         let context = jetstream::new(self.client.clone());
@@ -142,6 +155,7 @@ impl Link {
                 Ok(Some(StreamEnd {
                     newest: info.state.last_sequence,
                     remembers: info.config.duplicate_window,
+                    is_replicated: info.config.num_replicas > 1,
                 }))
             }
             Err(error) => match error.kind() {
@@ -162,7 +176,6 @@ impl Link {
     ) -> Result<(), async_nats::Error> {
         let context = jetstream::new(self.client.clone());
         let stream = context.get_stream_no_info(subject::stream_name(stream)).await?;
-        let from = DeliverPolicy::ByStartSequence { start_sequence: place + 1 };
         let take = |_, message: Message| {
             let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
             // Another program's id is none of ours.
@@ -170,7 +183,7 @@ impl Link {
                 each(id);
             }
         };
-        reading::read(&stream, from, true, take).await
+        reading::read(&stream, Selection::behind(place).headers_only(), take).await
     }
 
     /// The subject in the library's form, which is cheap to clone.
@@ -186,10 +199,13 @@ impl Link {
     }
 }
 
-fn headers(publication: &Publication) -> Result<HeaderMap, StoreError> {
+fn headers(publication: &Publication, fence: Option<&Fence>) -> Result<HeaderMap, StoreError> {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, publication.id.to_string());
     headers.insert(NATS_EXPECTED_STREAM, subject::stream_name(publication.stream));
+    if let Some(fence) = fence {
+        fence.guard(&mut headers);
+    }
     for (name, value) in &publication.headers {
         let value: HeaderValue =
             value.parse().map_err(|_| StoreError::Refused(format!("a line break in the header {name}")))?;

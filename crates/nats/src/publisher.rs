@@ -4,7 +4,7 @@
 //! window's rules ([`crate::window`]), connections ([`crate::link`]), the loop between them ([`crate::driver`]), how many
 //! publications may be under way (their submitters hold permits for that).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use bytes::Bytes;
-use landfall_hub::{Bus, Publication, StoreError};
+use landfall_event::{Dropped, EventId, SessionId, Stream};
+use landfall_hub::{Anew, Bus, Publication, StoreError, Unstored};
 use landfall_net::Scope;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::connect::Target;
 use crate::driver::Driver;
+use crate::fence::{Fences, Sign};
 use crate::window::Bounds;
 
 /// nats-server keeps at most 10,000 messages (`max_buffered_msgs`) in front of a stream and refuses the rest; a window
@@ -36,6 +38,40 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 pub struct PublisherSettings {
     /// The bounds of the window. `in_flight` is held to [`LARGEST_WINDOW`].
     pub bounds: Bounds,
+    /// Nothing is published before there are fences to publish behind ([`Publisher::begin`]).
+    pub fenced: bool,
+}
+
+/// How far the right to publish goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It has no fences yet.
+    #[default]
+    Waiting,
+    /// It publishes.
+    Publishing,
+    /// The server has refused an event: somebody else has written the newest fence.
+    Fenced,
+    /// It knows of every event whether it was stored, and holds those that were not.
+    Surrendered,
+}
+
+/// What a publisher goes on with that was fenced out.
+#[derive(Debug)]
+pub struct Resumption {
+    /// The right to publish as the new incarnation.
+    pub fences: Fences,
+    /// Who that is, and which session goes on as which.
+    pub anew: Anew,
+}
+
+/// What its task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Begin(Fences),
+    Surrender,
+    Resume(Box<Resumption>),
+    Renew(Sign),
 }
 
 /// What a publisher has done since it started, and what it holds now.
@@ -68,6 +104,8 @@ pub(crate) struct Counters {
     pub(crate) in_flight: AtomicU64,
     pub(crate) reconnects: AtomicU64,
     pub(crate) replies_dropped: AtomicU64,
+    /// Left over at the end.
+    pub(crate) given_up: AtomicU64,
 }
 
 /// What the publisher's face and its task share.
@@ -80,6 +118,12 @@ pub(crate) struct Shared {
     pub(crate) closing: Notify,
     pub(crate) counters: Counters,
     pub(crate) ready: AtomicBool,
+    pub(crate) keeping: AtomicBool,
+    pub(crate) standing: watch::Sender<Standing>,
+    order: Mutex<Option<Order>>,
+    /// There is an order.
+    pub(crate) ordered: Notify,
+    dropped: Mutex<Option<Dropped>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +131,23 @@ struct Queue {
     waiting: VecDeque<Publication>,
     /// When submitting ends: nothing is taken any more, and what is not stored by then is given up.
     deadline: Option<Instant>,
+    /// While the publisher has surrendered: the first numbers of each session that are not stored.
+    unstored: Option<Index>,
+}
+
+/// Sessions with something that is not stored.
+pub(crate) type Index = HashMap<SessionId, Unstored>;
+
+/// Notes a publication, which comes behind all that are noted.
+pub(crate) fn note(index: &mut Index, id: EventId) {
+    if let EventId::Session(session, stream, seq) = id {
+        let unstored = index.entry(session).or_default();
+        let first = match stream {
+            Stream::Connectivity => &mut unstored.presence,
+            Stream::Messages => &mut unstored.messages,
+        };
+        first.get_or_insert(seq);
+    }
 }
 
 impl Shared {
@@ -111,6 +172,44 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.deadline.get_or_insert_with(Instant::now);
         std::mem::take(&mut queue.waiting)
+    }
+
+    /// Notes what waits behind what `index` knows already, and everything that comes, until [`Self::rewrite`].
+    pub(crate) fn index(&self, mut index: Index) {
+        let mut queue = self.queue.lock();
+        queue.waiting.iter().for_each(|waiting| note(&mut index, waiting.id));
+        queue.unstored = Some(index);
+    }
+
+    /// What is known of the sessions' unstored events, taken; and everything that waits, for `rewrite` to change.
+    pub(crate) fn rewrite(
+        &self,
+        rewrite: impl FnOnce(&Index, VecDeque<Publication>) -> VecDeque<Publication>,
+    ) {
+        let mut queue = self.queue.lock();
+        let index = queue.unstored.take().unwrap_or_default();
+        let waiting = std::mem::take(&mut queue.waiting);
+        queue.waiting = rewrite(&index, waiting);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// The order that has come since the last call.
+    pub(crate) fn take_order(&self) -> Option<Order> {
+        self.order.lock().take()
+    }
+
+    /// Adds to what was dropped.
+    pub(crate) fn note_dropped(&self, more: Dropped) {
+        let mut dropped = self.dropped.lock();
+        match &mut *dropped {
+            Some(dropped) => {
+                dropped.sessions += more.sessions;
+                dropped.messages += more.messages;
+                dropped.gaps.extend(more.gaps);
+            }
+            None => *dropped = Some(more),
+        }
     }
 
     pub(crate) fn refuse(&self, publication: Publication, error: StoreError) {
@@ -142,7 +241,7 @@ impl Publisher {
         let (end, published) = watch::channel(false);
         let bounds =
             Bounds { in_flight: settings.bounds.in_flight.clamp(1, LARGEST_WINDOW), ..settings.bounds };
-        scope.spawn(Driver::new(Arc::clone(&shared), target, bounds, end).run());
+        scope.spawn(Driver::new(Arc::clone(&shared), target, (bounds, settings.fenced), end).run());
         let (replies, waiting) = mpsc::channel(REPLIES_WAITING);
         let (all, replied) = watch::channel(false);
         scope.spawn(send_replies(client, waiting, published.clone(), all));
@@ -150,9 +249,9 @@ impl Publisher {
     }
 
     /// Takes nothing more, publishes what has been submitted, waits for its acknowledgements. What is left after `within`
-    /// is refused as `Closed`; it may be stored all the same. Replies are sent until then, and for a second longer if the
+    /// is refused as `Closed`; it may be stored all the same. True when nothing was left. Replies are sent until then, and for a second longer if the
     /// connection is away.
-    pub async fn close(&self, within: Duration) {
+    pub async fn close(&self, within: Duration) -> bool {
         {
             let mut queue = self.shared.queue.lock();
             let deadline = Instant::now() + within;
@@ -162,6 +261,49 @@ impl Publisher {
         self.shared.wake.notify_one();
         ended(&self.published).await;
         ended(&self.replied).await;
+        self.shared.counters.given_up.load(Ordering::Relaxed) == 0
+    }
+
+    /// Publishes from now on, behind these fences.
+    pub fn begin(&self, fences: Fences) {
+        self.order(Order::Begin(fences));
+    }
+
+    /// Once fenced out: finds out of everything that was sent whether it is stored. The fences must be somebody else's in
+    /// every stream by now, so that it stays as it is. [`Self::standing`] tells when it is done.
+    pub fn surrender(&self) {
+        self.order(Order::Surrender);
+    }
+
+    /// What of a session is not stored, once surrendered.
+    pub fn unstored(&self, session: SessionId) -> Unstored {
+        let queue = self.shared.queue.lock();
+        queue.unstored.as_ref().and_then(|index| index.get(&session)).copied().unwrap_or_default()
+    }
+
+    /// Goes on as another incarnation, with what was not stored written anew.
+    pub fn resume(&self, resumption: Resumption) {
+        self.order(Order::Resume(Box::new(resumption)));
+    }
+
+    /// Writes the fences again, before a limit of their streams drops them: everything in flight settles first.
+    pub(crate) fn renew_fences(&self, sign: Sign) {
+        self.order(Order::Renew(sign));
+    }
+
+    /// How far its right to publish goes, now and later.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
+    /// What was dropped since the last call, if anything was.
+    pub fn take_dropped(&self) -> Option<Dropped> {
+        self.shared.dropped.lock().take()
+    }
+
+    fn order(&self, order: Order) {
+        *self.shared.order.lock() = Some(order);
+        self.shared.ordered.notify_one();
     }
 
     /// What it has done and what it holds.
@@ -193,9 +335,13 @@ impl Bus for Publisher {
             self.shared.refuse(publication, StoreError::Closed);
             return;
         }
+        let id = publication.id;
         queue.waiting.push_back(publication);
         // A queue that was not empty has a notification under way, or a task that looks again before it sleeps.
         let first = queue.waiting.len() == 1;
+        if let Some(index) = &mut queue.unstored {
+            note(index, id);
+        }
         drop(queue);
         if first {
             self.shared.wake.notify_one();
@@ -210,6 +356,10 @@ impl Bus for Publisher {
 
     fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Relaxed)
+    }
+
+    fn is_keeping(&self) -> bool {
+        self.shared.keeping.load(Ordering::Relaxed)
     }
 }
 

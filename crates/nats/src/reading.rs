@@ -9,21 +9,68 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::stream::Stream;
 use async_nats::{Error, Message};
 use futures_util::StreamExt;
+use landfall_event::UnixMs;
 
 /// Messages that are asked for at once.
 const PAGE: usize = 512;
 /// When the server forgets a consumer of a reader that has gone.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 
-/// Hands everything that the stream holds from `from` on to `each`, in order, with its place in the stream.
+/// What is read of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    from: DeliverPolicy,
+    subjects: Vec<String>,
+    before: u64,
+    headers_only: bool,
+}
+
+impl Selection {
+    /// Everything that the stream holds now, from `from` on.
+    pub(crate) fn from(from: DeliverPolicy) -> Self {
+        Self { from, subjects: Vec::new(), before: u64::MAX, headers_only: false }
+    }
+
+    /// Everything behind this place.
+    pub(crate) fn behind(place: u64) -> Self {
+        Self::from(DeliverPolicy::ByStartSequence { start_sequence: place.saturating_add(1) })
+    }
+
+    /// Of these subjects only.
+    pub(crate) fn of(self, subjects: Vec<String>) -> Self {
+        Self { subjects, ..self }
+    }
+
+    /// Nothing that stands at this place or behind it.
+    pub(crate) fn before(self, before: u64) -> Self {
+        Self { before, ..self }
+    }
+
+    /// Without the bodies.
+    pub(crate) fn headers_only(self) -> Self {
+        Self { headers_only: true, ..self }
+    }
+}
+
+/// Where and when a stream has stored a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// Its place.
+    pub(crate) place: u64,
+    /// When, by the server's clock.
+    pub(crate) time: UnixMs,
+}
+
+/// Hands what is selected to `each`, in order.
 pub(crate) async fn read(
     stream: &Stream<()>,
-    from: DeliverPolicy,
-    headers_only: bool,
-    mut each: impl FnMut(u64, Message),
+    selection: Selection,
+    mut each: impl FnMut(At, Message),
 ) -> Result<(), Error> {
+    let Selection { from, subjects, before, headers_only } = selection;
     let config = pull::Config {
         deliver_policy: from,
+        filter_subjects: subjects,
         ack_policy: AckPolicy::None,
         headers_only,
         inactive_threshold: FORGET_AFTER,
@@ -33,9 +80,9 @@ pub(crate) async fn read(
     };
     let consumer = stream.create_consumer(config).await?;
     let mut count = 0;
-    loop {
+    'pages: loop {
         let mut page = consumer.fetch().max_messages(PAGE).messages().await?;
-        let before = count;
+        let already = count;
         while let Some(message) = page.next().await {
             let message = message?;
             let info = message.info()?;
@@ -43,9 +90,14 @@ pub(crate) async fn read(
             if info.consumer_sequence != count {
                 return Err("a message was lost on the way".into());
             }
-            each(info.stream_sequence, message.message);
+            let place = info.stream_sequence;
+            if place >= before {
+                break 'pages;
+            }
+            let time = UnixMs::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+            each(At { place, time }, message.message);
         }
-        if count == before {
+        if count == already {
             break;
         }
     }

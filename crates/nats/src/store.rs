@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ack;
 use crate::connect::reconnect_delay;
-use crate::reading;
+use crate::reading::{self, At, Selection};
 use crate::streams::sessions_stream;
 use crate::window::Verdict;
 
@@ -75,7 +75,7 @@ impl JetStreamStore {
         let answer = ack::read(&message);
         match answer.verdict {
             Verdict::Stored => Ok(answer.sequence),
-            Verdict::Passing => Err(Failure::Passing(answer.why)),
+            Verdict::Passing | Verdict::Fenced => Err(Failure::Passing(answer.why)),
             Verdict::Final => Err(Failure::Final(StoreError::Refused(answer.why))),
         }
     }
@@ -88,14 +88,14 @@ impl JetStreamStore {
     async fn read_all(&self, name: &str) -> Result<Vec<(String, u64, Bytes)>, Failure> {
         let stream = self.stream(name).await?;
         let mut entries = Vec::new();
-        let take = |place, message: Message| {
+        let take = |at: At, message: Message| {
             let deletion =
                 message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some());
             if !deletion {
-                entries.push((message.subject.to_string(), place, message.payload));
+                entries.push((message.subject.to_string(), at.place, message.payload));
             }
         };
-        reading::read(&stream, DeliverPolicy::All, false, take).await.map_err(Failure::passing)?;
+        reading::read(&stream, Selection::from(DeliverPolicy::All), take).await.map_err(Failure::passing)?;
         Ok(entries)
     }
 

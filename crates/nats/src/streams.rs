@@ -12,6 +12,8 @@ use landfall_event::Stream;
 use landfall_event::subject::{self, QUEUE_ALL, QUEUE_STREAM, SESSIONS_BUCKET};
 use tokio::time::sleep;
 
+use crate::{checkpoint, lease};
+
 /// How long a stream keeps what it holds. Zero is no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
@@ -132,7 +134,7 @@ pub(crate) fn sessions_stream() -> String {
     format!("KV_{SESSIONS_BUCKET}")
 }
 
-fn configs(settings: &StreamSettings) -> [Config; 4] {
+fn configs(settings: &StreamSettings) -> [Config; 6] {
     let make = |name: &str, subjects: Vec<String>, keep: Keep| Config {
         name: name.to_owned(),
         subjects,
@@ -158,18 +160,21 @@ fn configs(settings: &StreamSettings) -> [Config; 4] {
         let subjects = subject::stream_subjects(stream).iter().map(|s| (*s).to_owned()).collect();
         make(subject::stream_name(stream), subjects, keep)
     };
+    // What the key-value tools make of a bucket with a history of one.
+    let bucket = |stream: &str, subjects: String| Config {
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..make(stream, vec![subjects], Keep::default())
+    };
     [
         events(Stream::Connectivity, settings.connectivity),
         events(Stream::Messages, settings.messages),
         make(QUEUE_STREAM, vec![QUEUE_ALL.to_owned()], settings.queue),
-        // What the key-value tools make of a bucket with a history of one.
-        Config {
-            max_messages_per_subject: 1,
-            discard: DiscardPolicy::New,
-            allow_rollup: true,
-            deny_delete: true,
-            ..make(&sessions_stream(), vec![subject::session_subject(">")], Keep::default())
-        },
+        bucket(&sessions_stream(), subject::session_subject(">")),
+        bucket(&lease::stream(), subject::all_leases()),
+        bucket(&checkpoint::stream(), subject::all_checkpoints()),
     ]
 }
 

@@ -58,6 +58,8 @@ pub enum Verdict {
     Passing,
     /// It is not and never will be.
     Final,
+    /// It is not, and nobody may publish as this incarnation any more: its driver stops.
+    Fenced,
 }
 
 /// What an acknowledgement did.
@@ -113,6 +115,7 @@ pub struct Window<T> {
     /// When a message last settled.
     progress: Tick,
     doubt: Option<Doubt>,
+    one_by_one: bool,
 }
 
 /// Messages whose connection was lost before they were answered: they may be in the stream.
@@ -137,7 +140,13 @@ impl<T> Window<T> {
             refusals: 0,
             progress: 0,
             doubt: None,
+            one_by_one: false,
         }
+    }
+
+    /// Has at most one message in flight from now on, or as many as the bounds allow.
+    pub fn one_by_one(&mut self, yes: bool) {
+        self.one_by_one = yes;
     }
 
     /// How many more messages may be admitted.
@@ -160,8 +169,8 @@ impl<T> Window<T> {
             self.phase = Phase::Probing;
         }
         let free = match self.phase {
-            Phase::Open => true,
-            Phase::Probing => self.in_flight == 0,
+            Phase::Open if !self.one_by_one => true,
+            Phase::Open | Phase::Probing => self.in_flight == 0,
             Phase::Settling | Phase::Paused(_) => false,
         };
         if !free {
@@ -190,13 +199,13 @@ impl<T> Window<T> {
         let (item, was_sent) = match std::mem::replace(entry, Entry::Done) {
             Entry::Done => return Settled::Unknown,
             Entry::Sent(item, _) => (item, true),
-            Entry::Waiting(item) if verdict == Verdict::Passing => {
+            Entry::Waiting(item) if matches!(verdict, Verdict::Passing | Verdict::Fenced) => {
                 *entry = Entry::Waiting(item);
                 return Settled::Unknown;
             }
             Entry::Waiting(item) => (item, false),
         };
-        if verdict == Verdict::Passing {
+        if matches!(verdict, Verdict::Passing | Verdict::Fenced) {
             *entry = Entry::Waiting(item);
             self.cursor = self.cursor.min(number);
             self.leave_flight(was_sent, now);

@@ -51,6 +51,13 @@ pub struct Slot {
     pub(crate) serial: u64,
 }
 
+impl Slot {
+    /// Place and serial number, which no other session of the tracker ever has.
+    pub fn parts(self) -> (u32, u64) {
+        (self.place, self.serial)
+    }
+}
+
 /// What silence does to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {

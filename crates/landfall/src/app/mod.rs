@@ -17,10 +17,13 @@ use landfall_coap::CoapServer;
 use landfall_hub::CommandRequest;
 use landfall_mqtt::{MqttServer, Sessions};
 use landfall_nats::embedded::Embedded;
-use landfall_nats::{AdminRequest, Health, JetStreamStore, Publisher, Requests, Target, streams};
+use landfall_nats::{
+    AdminRequest, Dismissed, Guardian, Health, JetStreamStore, Publisher, Requests, Target, streams,
+};
 use landfall_net::{Gate, Limits, Listener, Scope};
 use landfall_udp::UdpServer;
 use prometheus_client::registry::Registry;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Failure;
@@ -67,11 +70,17 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
         started = gateway.start(doors, embedded.as_ref()) => started.map(Some),
         () = signals.end() => Ok(None),
     };
+    let mut replaced = false;
     if matches!(started, Ok(Some(_))) {
-        signals.end().await;
+        replaced = tokio::select! {
+            () = signals.end() => false,
+            () = gateway.replaced() => true,
+        };
         tracing::info!("draining");
     }
-    let deadline = Instant::now() + gateway.settings.drain_timeout;
+    // Who was replaced has nothing to tell that would be taken.
+    let within = if replaced { LAST_EVENTS } else { gateway.settings.drain_timeout };
+    let deadline = Instant::now() + within;
     tokio::select! {
         () = gateway.end(deadline) => {}
         () = signals.end() => tracing::warn!("told to stop a second time: what has not been stored is not waited for"),
@@ -79,6 +88,12 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     if let Some(embedded) = embedded {
         // It has acknowledged what it has; how it ends makes no difference to that.
         embedded.stop(deadline.saturating_duration_since(Instant::now()).max(LAST_EVENTS)).await;
+    }
+    if replaced {
+        let replica = gateway.standing.replica();
+        return Err(Failure::runtime(format!(
+            "instance.replica = \"{replica}\": another gateway of this name has started and taken over"
+        )));
     }
     started.map(drop)
 }
@@ -93,6 +108,12 @@ struct Scopes {
     doors: Scope,
 }
 
+/// The guardian while it keeps watch.
+struct Watched {
+    dismissed: watch::Receiver<Option<Dismissed>>,
+    guard: oneshot::Receiver<Guardian>,
+}
+
 struct Gateway {
     settings: Settings,
     auth: Arc<Auth>,
@@ -102,6 +123,7 @@ struct Gateway {
     standing: Arc<Standing>,
     gate: Arc<Gate>,
     sessions: Option<Arc<Sessions>>,
+    watched: Option<Watched>,
     coap: Arc<CoapServer>,
     udp: Arc<UdpServer>,
     scopes: Scopes,
@@ -139,7 +161,20 @@ impl Gateway {
             standing.set_admin(listener.local_addr().map_err(Failure::runtime)?);
             AdminServer::start(listener, &scopes.parts, Arc::clone(&standing) as _, registry);
         }
-        Ok(Self { settings, auth, target, client, bus, standing, gate, sessions: None, coap, udp, scopes })
+        Ok(Self {
+            settings,
+            auth,
+            target,
+            client,
+            bus,
+            standing,
+            gate,
+            sessions: None,
+            watched: None,
+            coap,
+            udp,
+            scopes,
+        })
     }
 
     /// Starts serving; returns when everything is in place and told.
@@ -151,7 +186,10 @@ impl Gateway {
             self.standing.hub().raise_epoch(epoch);
         }
         let hub = Arc::clone(self.standing.hub());
+        let mut guardian = self.take_office().await?;
         hub.start(&self.scopes.inside);
+        guardian.settle_the_past().await.map_err(Failure::runtime)?;
+        self.watch_over(guardian);
         let mqtt = self.mqtt_server().await?;
         self.follow_auth();
         self.serve_requests().await?;
@@ -160,6 +198,43 @@ impl Gateway {
         let told = doors.open(&servers, &self.scopes.doors, &self.gate, &self.settings);
         self.standing.set_serving();
         self.announce(told, embedded)
+    }
+
+    async fn take_office(&self) -> Result<Guardian, Failure> {
+        let (hub, settings) = (self.standing.hub(), parts::guardian_settings(&self.settings));
+        let office = Guardian::take_office(hub, &self.bus, self.client.clone(), &self.scopes.parts, settings);
+        office.await.map_err(Failure::runtime)
+    }
+
+    /// Lets the guardian keep watch until everything inside ends.
+    fn watch_over(&mut self, mut guardian: Guardian) {
+        let (tell, dismissed) = watch::channel(None);
+        let (give_back, guard) = oneshot::channel();
+        let inside = self.scopes.inside.clone();
+        self.scopes.parts.spawn(async move {
+            tell.send_replace(Some(guardian.keep_watch(&inside).await));
+            let _ = give_back.send(guardian);
+        });
+        self.watched = Some(Watched { dismissed, guard });
+    }
+
+    /// Waits until another process of this replica's name has taken over; for ever otherwise.
+    async fn replaced(&mut self) {
+        let Some(Watched { dismissed, .. }) = &mut self.watched else { return std::future::pending().await };
+        if dismissed.wait_for(|dismissed| *dismissed == Some(Dismissed::Replaced)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Gives lease and fences back, if everything is told: else the next start, or another replica, tells the rest.
+    async fn leave(&mut self, everything_is_told: bool) {
+        let Some(Watched { guard, .. }) = self.watched.take() else { return };
+        if everything_is_told
+            && let Ok(Ok(guardian)) = tokio::time::timeout(LAST_EVENTS, guard).await
+            && !matches!(tokio::time::timeout(LAST_EVENTS, guardian.leave()).await, Ok(Ok(())))
+        {
+            tracing::info!("the lease was not given back; the next start finds that nothing is open");
+        }
     }
 
     async fn mqtt_server(&mut self) -> Result<Arc<MqttServer>, Failure> {
@@ -246,21 +321,24 @@ impl Gateway {
             |reserve: Duration| deadline.saturating_duration_since(Instant::now()).saturating_sub(reserve);
         self.standing.set_draining();
         self.scopes.doors.cancel();
-        match tokio::time::timeout(left(2 * LAST_EVENTS), self.standing.hub().drain()).await {
+        let drained = tokio::time::timeout(left(2 * LAST_EVENTS), self.standing.hub().drain()).await;
+        match &drained {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "not every event was stored"),
             Err(_) => tracing::error!("not every event was stored in time"),
         }
-        let drained = self.scopes.doors.drain(left(2 * LAST_EVENTS)).await;
-        if !drained.is_clean() {
-            tracing::warn!(connections = drained.aborted, "connections were cut at the end of drain_timeout");
+        let all_is_told = matches!(drained, Ok(Ok(())));
+        let cut = self.scopes.doors.drain(left(2 * LAST_EVENTS)).await;
+        if !cut.is_clean() {
+            tracing::warn!(connections = cut.aborted, "connections were cut at the end of drain_timeout");
         }
         if let Some(sessions) = &self.sessions {
             // What is not stored by then is what a crash would have lost.
             let _ = tokio::time::timeout(left(LAST_EVENTS), sessions.flushed()).await;
         }
         self.scopes.inside.drain(left(LAST_EVENTS)).await;
-        self.bus.close(left(Duration::ZERO).max(LAST_EVENTS / 2)).await;
+        let all_is_stored = self.bus.close(left(Duration::ZERO).max(LAST_EVENTS / 2)).await;
+        self.leave(all_is_told && all_is_stored).await;
         self.scopes.parts.drain(LAST_EVENTS / 2).await;
     }
 }

@@ -15,14 +15,14 @@ use landfall_mqtt::{MqttConfig, OfflineLimits, Sessions};
 use landfall_nats::embedded::{Embedded, EmbeddedSettings};
 use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::window::Bounds;
-use landfall_nats::{ConnectSettings, Health, Publisher, PublisherSettings, Target};
+use landfall_nats::{ConnectSettings, GuardianSettings, Health, Publisher, PublisherSettings, Target};
 use landfall_net::Tls;
 use landfall_udp::UdpConfig;
 use prometheus_client::registry::Registry;
 
 use crate::Failure;
 use crate::admin::{NotReady, Overview, SessionQuery};
-use crate::settings::{NatsTarget, NatsUrl, Settings};
+use crate::settings::{NatsTarget, NatsUrl, Settings, WhenAway};
 
 fn whole_seconds<T: TryFrom<u64>>(duration: Duration, most: T) -> T {
     T::try_from(duration.as_secs()).unwrap_or(most)
@@ -89,7 +89,11 @@ pub(super) fn publisher_settings(settings: &Settings) -> PublisherSettings {
         ack_timeout_ms: milliseconds(settings.nats.ack_timeout),
         ..Bounds::default()
     };
-    PublisherSettings { bounds }
+    PublisherSettings { bounds, fenced: true }
+}
+
+pub(super) fn guardian_settings(settings: &Settings) -> GuardianSettings {
+    GuardianSettings { lease_ttl: settings.nats.lease_ttl, format: settings.events.format }
 }
 
 pub(super) fn stream_settings(settings: &Settings) -> StreamSettings {
@@ -173,6 +177,7 @@ fn hub_config(settings: &Settings) -> HubConfig {
         upstream_body: settings.events.upstream_body,
         service_interval: settings.events.keep_alive,
         refusal_interval: settings.events.refusal_interval,
+        admit_while_away: settings.nats.when_away == WhenAway::Admit,
         tick: settings.presence.tick,
         max_sessions: settings.presence.max_sessions,
         window_bytes: settings.nats.publish_window_bytes,
@@ -189,7 +194,7 @@ fn hub_config(settings: &Settings) -> HubConfig {
 /// How the gateway stands: what an operator may ask at any time, from the first moment on.
 #[derive(Debug)]
 pub(super) struct Standing {
-    origin: Origin,
+    replica: ReplicaId,
     hub: Arc<Hub>,
     bus: Arc<Publisher>,
     health: Health,
@@ -208,7 +213,7 @@ impl Standing {
     ) -> Self {
         let config = hub_config(settings);
         Self {
-            origin: config.origin.clone(),
+            replica: config.origin.replica.clone(),
             hub: Hub::new(config, Arc::clone(&bus) as _, registry),
             bus,
             health: Health::new(client),
@@ -227,12 +232,12 @@ impl Standing {
         &self.bus
     }
 
-    pub(super) fn origin(&self) -> &Origin {
-        &self.origin
+    pub(super) fn origin(&self) -> Arc<Origin> {
+        self.hub.origin()
     }
 
     pub(super) fn replica(&self) -> &ReplicaId {
-        &self.origin.replica
+        &self.replica
     }
 
     pub(super) fn set_sessions(&self, sessions: Arc<Sessions>) {

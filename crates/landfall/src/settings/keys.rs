@@ -105,6 +105,15 @@ pub enum AuthMode {
     Devices,
 }
 
+/// What becomes of devices that come while NATS is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAway {
+    /// They are let in; what happens is kept on disk.
+    Admit,
+    /// They are told to come back later.
+    Refuse,
+}
+
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogForm {
@@ -165,6 +174,18 @@ sections! {
         /// How long JetStream may leave everything unacknowledged before its connection counts as dead; what was on its way is
         /// then sent again under the same ids.
         ack_timeout: Duration = "\"5s\"", span(100 * MS, 30 * S);
+        /// How long this gateway counts as alive after its last sign of life. When it has ended, another replica closes its
+        /// sessions (`gateway-lost`).
+        lease_ttl: Duration = "\"10s\"", span(S, 5 * M);
+        /// What becomes of devices that come while NATS is away: let in, or told to come back later. Those that are there stay
+        /// in any case.
+        when_away: WhenAway = "\"admit\"",
+            Choice(&[("admit", WhenAway::Admit), ("refuse", WhenAway::Refuse)]);
+        /// Where events are kept while NATS is away; each start of a gateway has a directory of its own there.
+        spool_dir: PathBuf = "\"data/spool\"", Path("a directory, made when missing");
+        /// The most that is kept there. Beyond that, sessions that began and ended meanwhile are dropped first, then the oldest
+        /// messages of devices that asked for no acknowledgement; both are told afterwards (`events-dropped`).
+        spool_limit: u64 = "\"256MiB\"", size(1 << 20, 1 << 40);
         /// Copies that JetStream keeps of each stream. Applied when the gateway makes a stream; never altered later.
         replicas: usize = "1", count(1, 5, "servers");
         /// How long JetStream remembers the ids of events, so that one sent twice is stored once. Applied when the gateway

@@ -21,7 +21,7 @@ use landfall_event::ReplicaId;
 pub use address::{AddressError, NatsTarget, NatsUrl};
 pub use keys::{
     Admin, Auth, AuthMode, Coap, Commands, Dtls, Events, Instance, Log, LogForm, Mqtt, Nats, Presence, Row,
-    Tls, Top, Udp,
+    Tls, Top, Udp, WhenAway,
 };
 pub(crate) use kind::parse_duration;
 pub use log::{LogFilter, LogFilterError};

@@ -47,7 +47,10 @@ impl Fleet {
     pub(crate) async fn start_with(url: &str, bounds: Bounds) -> Self {
         let scope = Scope::new();
         let client = target(url).client().await.expect("a client");
-        Self::of(Publisher::start(&scope, target(url), client, PublisherSettings { bounds }), scope)
+        Self::of(
+            Publisher::start(&scope, target(url), client, PublisherSettings { bounds, fenced: false }),
+            scope,
+        )
     }
 
     /// With a publisher that runs in this scope.

@@ -1,0 +1,188 @@
+//! The right to publish: taking it up, losing it, handing over what was not stored, going on as another incarnation.
+//!
+//! Owns: the driver's answers to its orders, and writing anew what an incarnation could not publish. Does not own: when an
+//! order is given ([`crate::tenure`]), what a fence is ([`crate::fence`]).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use landfall_event::{Dropped, Encoded, Fate, Incarnation, Renewal, SessionId, Stream, reissue};
+use landfall_hub::{Publication, StoreError};
+
+use super::{Driver, End, Item};
+use crate::desk::Failure;
+use crate::fence::{self, STREAMS, Sign};
+use crate::link::Link;
+use crate::publisher::{Index, Order, Resumption, Shared, Standing, note};
+
+/// How what an incarnation left unstored is written anew.
+#[derive(Debug)]
+pub(super) struct Translation {
+    incarnation: Incarnation,
+    renewals: HashMap<SessionId, Renewal>,
+    /// Sessions that the ledger does not know, or knows as they are: they stay.
+    unchanged: HashSet<SessionId>,
+}
+
+impl Translation {
+    /// Of everything that `index` knows; the sessions that others go on as are among the unchanged ones.
+    pub(super) fn new(
+        incarnation: Incarnation,
+        renewals: HashMap<SessionId, Renewal>,
+        index: &Index,
+    ) -> Self {
+        let begun = index.iter().filter(|(_, unstored)| unstored.presence == Some(1)).map(|(id, _)| *id);
+        let unchanged = begun.chain(renewals.values().map(|renewal| renewal.session)).collect();
+        Self { incarnation, renewals, unchanged }
+    }
+
+    fn fate(&self, session: SessionId) -> Fate {
+        match self.renewals.get(&session) {
+            Some(renewal) => Fate::Renew(*renewal),
+            None if self.unchanged.contains(&session) => Fate::Keep,
+            None => Fate::Drop,
+        }
+    }
+
+    /// The publication anew. One of a session that was closed in the ledger is refused; a message of such a one is counted.
+    pub(super) fn rewrite(&self, mut publication: Publication, shared: &Shared) -> Option<Publication> {
+        let encoded = Encoded {
+            body: std::mem::take(&mut publication.body),
+            headers: std::mem::take(&mut publication.headers),
+        };
+        let anew = reissue(publication.id, &encoded, self.incarnation, |session| self.fate(session));
+        let Some((id, Encoded { body, headers })) = anew else {
+            if publication.stream == Stream::Messages {
+                shared.note_dropped(Dropped { sessions: 0, messages: 1, gaps: Vec::new() });
+            }
+            let why = "its session was closed while the gateway counted as lost".to_owned();
+            shared.refuse(publication, StoreError::Refused(why));
+            return None;
+        };
+        Some(Publication { id, body, headers, ..publication })
+    }
+}
+
+impl Driver {
+    pub(super) fn set_standing(&self, standing: Standing) {
+        self.shared.standing.send_if_modified(|now| std::mem::replace(now, standing) != standing);
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        *self.shared.standing.borrow()
+    }
+
+    /// The server has refused an event by its fence: nothing more is sent.
+    pub(super) fn fenced_out(&mut self) {
+        if self.standing() == Standing::Publishing {
+            tracing::warn!(
+                "another process has closed this gateway's sessions; nothing is published until they begin anew"
+            );
+            self.set_standing(Standing::Fenced);
+        }
+    }
+
+    /// Does what has been ordered, as far as it can be done now.
+    pub(super) async fn obey(&mut self, link: &Link) -> Result<(), End> {
+        if let Some(order) = self.shared.take_order() {
+            self.order = Some(order);
+        }
+        match self.order.take() {
+            Some(Order::Begin(fences)) => {
+                self.fences = Some(fences);
+                self.set_standing(Standing::Publishing);
+            }
+            Some(Order::Resume(resumption)) => self.resume(*resumption),
+            Some(Order::Surrender) => {
+                if let Err(error) = self.surrender(link).await {
+                    self.order = Some(Order::Surrender);
+                    self.complain(error.to_string());
+                    return Err(End::Lost("JetStream does not answer"));
+                }
+            }
+            Some(Order::Renew(sign)) if self.standing() == Standing::Publishing => {
+                self.renew_fences(link, sign).await?;
+            }
+            Some(Order::Renew(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Finds out of everything in the window whether it is stored, and notes what is not.
+    async fn surrender(&mut self, link: &Link) -> Result<(), async_nats::Error> {
+        for stream in STREAMS {
+            if let Some(end) = link.end_of(stream).await? {
+                self.recall(link, stream, end.newest).await?;
+            }
+        }
+        self.window.no_doubt();
+        let unsettled: VecDeque<Item> = self.window.drain().collect();
+        let later = std::mem::replace(&mut self.ahead, unsettled);
+        self.ahead.extend(later);
+        let mut index = Index::new();
+        self.ahead.iter().for_each(|item| note(&mut index, item.publication.id));
+        self.shared.index(index);
+        self.count_in_flight();
+        self.set_standing(Standing::Surrendered);
+        Ok(())
+    }
+
+    /// Goes on as another incarnation: its announcements, then what was not stored.
+    fn resume(&mut self, resumption: Resumption) {
+        let Resumption { fences, anew } = resumption;
+        let mut before = std::mem::take(&mut self.ahead);
+        self.ahead.extend(anew.announcements.into_iter().map(|publication| Item { publication, behind: 0 }));
+        let shared = std::sync::Arc::clone(&self.shared);
+        let (mut first, mut translation) = (VecDeque::new(), None);
+        shared.rewrite(|index, waiting| {
+            let made = Translation::new(anew.incarnation, anew.renewals, index);
+            first.extend(before.drain(..).filter_map(|Item { publication, behind }| {
+                Some(Item { publication: made.rewrite(publication, &self.shared)?, behind })
+            }));
+            let waiting = waiting
+                .into_iter()
+                .filter_map(|publication| made.rewrite(publication, &self.shared))
+                .collect();
+            translation = Some(made);
+            waiting
+        });
+        self.ahead.append(&mut first);
+        tracing::info!(announced = self.ahead.len(), "publishing as another incarnation");
+        self.fences = Some(fences);
+        self.set_standing(Standing::Publishing);
+    }
+
+    /// Writes each stream's fence again once nothing is in flight; what is sent later stands behind the new one.
+    async fn renew_fences(&mut self, link: &Link, sign: Sign) -> Result<(), End> {
+        if self.window.in_flight() > 0 {
+            self.order = Some(Order::Renew(sign));
+            return Ok(());
+        }
+        let Some(mut fences) = self.fences.clone() else { return Ok(()) };
+        let desk = link.desk();
+        for stream in STREAMS {
+            // An earlier try may have been stored without our knowing.
+            let newest = fence::newest(&desk, stream, &sign.instance, &sign.incarnation).await;
+            let written = match newest {
+                Ok(Some((place, found))) if found.writer == sign.incarnation => {
+                    fence::write(&desk, stream, &sign, place).await
+                }
+                Ok(_) => Err(Failure::Conflict),
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(fence) => fences.set(stream, fence),
+                Err(Failure::Conflict) => {
+                    self.fenced_out();
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.order = Some(Order::Renew(sign));
+                    self.complain(error.to_string());
+                    return Err(End::Lost("JetStream does not answer"));
+                }
+            }
+            self.fences = Some(fences.clone());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Fences: what keeps a gateway that was given up for dead from publishing as if nothing had happened.
+//!
+//! Owns: what a fence is, how one stands on a publish, writing one. Does not own: who is dead ([`crate::repair`]), what a
+//! gateway does that was fenced out ([`crate::driver`]).
+//!
+//! An incarnation begins by writing a message on its own subject in each stream, and every event that it publishes later names
+//! the place of that message: the server refuses the event if that message is no longer the newest of its subject. Whoever
+//! closes the incarnation's sessions writes the next one first, expecting the one that it knows. So one closes them, whatever
+//! else the dead one has under way is refused, and what stands before the new fence is all that there will ever be.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use landfall_event::{Incarnation, InstanceName, Stream, UnixMs, subject};
+use serde::{Deserialize, Serialize};
+
+use crate::desk::{Desk, Expect, Failure};
+
+/// The header by which the place is that of another subject than the message's own (nats-server 2.11).
+const OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
+/// The streams in the order in which they are fenced: who holds the first one goes on to the second.
+pub(crate) const STREAMS: [Stream; 2] = [Stream::Connectivity, Stream::Messages];
+
+/// What a fence says, for people and for whoever finds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sign {
+    /// The instance.
+    pub(crate) instance: InstanceName,
+    /// Whose fence it is.
+    pub(crate) incarnation: Incarnation,
+    /// Who wrote it: the same, or who closes its sessions.
+    pub(crate) writer: Incarnation,
+    /// When, by the writer's clock.
+    pub(crate) at: UnixMs,
+}
+
+/// The newest fence of one incarnation in one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fence {
+    subject: Arc<str>,
+    sequence: u64,
+    /// The place as a header says it.
+    place: Arc<str>,
+}
+
+impl Fence {
+    pub(crate) fn new(subject: impl Into<Arc<str>>, sequence: u64) -> Self {
+        Self { subject: subject.into(), sequence, place: sequence.to_string().into() }
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Lets the server refuse a message unless this is still the newest fence.
+    pub(crate) fn guard(&self, headers: &mut HeaderMap) {
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &*self.place);
+        headers.insert(OF_SUBJECT, &*self.subject);
+    }
+}
+
+/// The right to publish as one incarnation: its newest fences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fences {
+    pub(crate) connectivity: Fence,
+    pub(crate) messages: Fence,
+}
+
+impl Fences {
+    /// The one of a stream.
+    pub(crate) fn of(&self, stream: Stream) -> &Fence {
+        match stream {
+            Stream::Connectivity => &self.connectivity,
+            Stream::Messages => &self.messages,
+        }
+    }
+
+    pub(crate) fn set(&mut self, stream: Stream, fence: Fence) {
+        match stream {
+            Stream::Connectivity => self.connectivity = fence,
+            Stream::Messages => self.messages = fence,
+        }
+    }
+}
+
+/// Writes a fence behind the place `last` of the one before it (0: there is none) and returns its own.
+///
+/// # Errors
+/// [`Failure::Conflict`] when another one has been written since.
+pub(crate) async fn write(desk: &Desk, stream: Stream, sign: &Sign, last: u64) -> Result<Fence, Failure> {
+    let subject = subject::fence(stream, &sign.instance, &sign.incarnation);
+    let body = serde_json::to_vec(sign).unwrap_or_default();
+    let sequence = desk.put(&subject, body.into(), Expect::Last(last)).await?;
+    Ok(Fence::new(subject, sequence))
+}
+
+/// The newest fence of the incarnation in the stream, and what it says.
+pub(crate) async fn newest(
+    desk: &Desk,
+    stream: Stream,
+    instance: &InstanceName,
+    incarnation: &Incarnation,
+) -> Result<Option<(u64, Sign)>, Failure> {
+    let subject = subject::fence(stream, instance, incarnation);
+    let last = desk.last(subject::stream_name(stream), &subject).await?;
+    // One that cannot be read was written by nobody who closes sessions.
+    Ok(last.map(|last| {
+        let unreadable =
+            || Sign { instance: instance.clone(), incarnation: *incarnation, writer: *incarnation, at: 0 };
+        (last.sequence, serde_json::from_slice(&last.body).unwrap_or_else(|_| unreadable()))
+    }))
+}
+
+/// Takes the right to publish as the incarnation, whoever has it.
+pub(crate) async fn seize(desk: &Desk, stream: Stream, sign: &Sign) -> Result<Fence, Failure> {
+    loop {
+        let last =
+            newest(desk, stream, &sign.instance, &sign.incarnation).await?.map_or(0, |(place, _)| place);
+        match write(desk, stream, sign, last).await {
+            Err(Failure::Conflict) => {}
+            other => return other,
+        }
+    }
+}

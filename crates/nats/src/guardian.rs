@@ -1,0 +1,310 @@
+//! What keeps the ledger true beyond one process's life: the lease, the fences, and the repair of those who are gone.
+//!
+//! Owns: when each of these is due, and going on as another incarnation when this one was given up for dead. Does not own:
+//! how a lease is judged ([`crate::lease`]), how a repair is exact ([`crate::repair`]), the sessions (the hub).
+
+mod duties;
+mod rebirth;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use landfall_event::subject::{self, stream_name};
+use landfall_event::{Format, Incarnation, Origin, Stream};
+use landfall_hub::{Hub, unix_now};
+use landfall_net::Scope;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, sleep};
+
+use crate::desk::{Desk, Failure};
+use crate::fence::{self, Fences, STREAMS, Sign};
+use crate::lease::{self, Claim, Lease, Lookout, Renewal};
+use crate::publisher::Standing;
+use crate::repair::{Repaired, Repairer};
+use crate::{Publisher, checkpoint};
+
+/// How a [`Guardian`] works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardianSettings {
+    /// How long this replica counts as alive after its last sign.
+    pub lease_ttl: Duration,
+    /// How the ends of others' sessions are told.
+    pub format: Format,
+}
+
+/// Why a guardian has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dismissed {
+    /// Its scope was cancelled.
+    Cancelled,
+    /// Another process of the same replica name has taken its place: this one has nothing more to say.
+    Replaced,
+}
+
+/// Whose sessions a repair has closed, or not.
+type Report = (Incarnation, Result<Repaired, Failure>);
+
+/// Reports that may wait; a repair that finds no room for its own waits for it.
+const REPORTS: usize = 16;
+
+/// See the module's description.
+pub struct Guardian {
+    hub: Arc<Hub>,
+    bus: Arc<Publisher>,
+    desk: Desk,
+    settings: GuardianSettings,
+    scope: Scope,
+    lease: Held,
+    lookout: Lookout,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    under_repair: HashSet<Incarnation>,
+    /// Incarnations that nobody speaks for, since when they were seen so, and the newest fence that was seen.
+    orphans: HashMap<Incarnation, (Instant, u64)>,
+    checkpoint: Marks,
+    closed: watch::Sender<u64>,
+}
+
+/// The lease, and the task that writes it.
+struct Held {
+    renewals: watch::Receiver<Renewal>,
+    end: watch::Sender<bool>,
+}
+
+/// What is known of this incarnation's own checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    round: u64,
+    behind: u64,
+}
+
+impl Guardian {
+    /// Takes up the replica's lease, puts up its fences, and lets the bus publish. Tries for as long as NATS does not answer.
+    ///
+    /// # Errors
+    /// When JetStream refuses.
+    pub async fn take_office(
+        hub: &Arc<Hub>,
+        bus: &Arc<Publisher>,
+        client: Client,
+        scope: &Scope,
+        settings: GuardianSettings,
+    ) -> Result<Self, Failure> {
+        let (desk, origin) = (Desk::new(client), hub.origin());
+        let (lease, fences) = loop {
+            match begin(&desk, &origin, settings.lease_ttl).await {
+                Err(Failure::Away(why)) => tracing::warn!(why, "waiting for JetStream"),
+                other => break other?,
+            }
+        };
+        let behind = fences.connectivity.sequence();
+        bus.begin(fences);
+        Ok(Self {
+            hub: Arc::clone(hub),
+            bus: Arc::clone(bus),
+            desk,
+            settings,
+            scope: scope.clone(),
+            lease: Held::keep(lease, scope, settings.lease_ttl),
+            lookout: Lookout::default(),
+            reports: mpsc::channel(REPORTS),
+            under_repair: HashSet::new(),
+            orphans: HashMap::new(),
+            checkpoint: Marks { round: 0, behind },
+            closed: watch::channel(0).0,
+        })
+    }
+
+    fn origin(&self) -> Arc<Origin> {
+        self.hub.origin()
+    }
+
+    fn repairer(&self) -> Repairer {
+        Repairer {
+            desk: self.desk.clone(),
+            origin: Origin::clone(&self.origin()),
+            format: self.settings.format,
+        }
+    }
+
+    /// Sessions of gateways that are gone which this one has closed, ever.
+    pub fn closed(&self) -> watch::Receiver<u64> {
+        self.closed.subscribe()
+    }
+
+    /// Closes the sessions of every incarnation that nobody speaks for: this replica's earlier ones above all. Returns when
+    /// they are closed, by this process or another.
+    ///
+    /// # Errors
+    /// When JetStream refuses.
+    pub async fn settle_the_past(&mut self) -> Result<(), Failure> {
+        loop {
+            let orphans = match self.orphans_now().await {
+                Err(Failure::Away(why)) => {
+                    tracing::warn!(why, "waiting for JetStream, to close what earlier gateways left open");
+                    continue;
+                }
+                orphans => orphans?,
+            };
+            if orphans.is_empty() {
+                return Ok(());
+            }
+            for orphan in orphans {
+                match self.repairer().repair(orphan).await {
+                    Ok(Repaired::Closed(sessions)) => self.count_closed(sessions),
+                    // Its rival may be gone half-way.
+                    Ok(Repaired::Overtaken) => sleep(lease::interval(self.settings.lease_ttl)).await,
+                    Err(Failure::Away(why)) => tracing::warn!(why, "the repair is tried again"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    fn count_closed(&self, sessions: usize) {
+        self.closed.send_modify(|closed| *closed += u64::try_from(sessions).unwrap_or(0));
+    }
+
+    /// Every incarnation that has left fences and that no lease names.
+    async fn orphans_now(&self) -> Result<Vec<Incarnation>, Failure> {
+        let origin = self.origin();
+        let leases = lease::all(&self.desk, &origin.instance).await?;
+        let alive: HashSet<Incarnation> = leases.iter().map(|lease| lease.claim.incarnation).collect();
+        let mut found = HashSet::new();
+        for stream in STREAMS {
+            let filter = subject::fence_wildcard(stream, &origin.instance);
+            for name in self.desk.subjects(stream_name(stream), &filter).await? {
+                found.extend(subject::parse_fence(stream, &origin.instance, &name));
+            }
+        }
+        found.retain(|one| *one != origin.incarnation && !alive.contains(one));
+        Ok(found.into_iter().collect())
+    }
+
+    /// Keeps watch until `scope` is cancelled, or another process of the same name takes over.
+    pub async fn keep_watch(&mut self, scope: &Scope) -> Dismissed {
+        let mut looks = tokio::time::interval(lease::interval(self.settings.lease_ttl));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut standing = self.bus.standing();
+        loop {
+            let due = tokio::select! {
+                biased;
+                () = scope.cancelled() => return Dismissed::Cancelled,
+                () = fenced(&mut standing) => Due::Rebirth,
+                renewal = self.lease.ended() => match renewal {
+                    Renewal::Replaced => return Dismissed::Replaced,
+                    _ => Due::Rebirth,
+                },
+                Some((incarnation, repaired)) = self.reports.1.recv() => Due::Repaired(incarnation, repaired),
+                _ = looks.tick() => Due::Look,
+            };
+            match due {
+                Due::Rebirth => {
+                    let reborn = tokio::select! {
+                        () = scope.cancelled() => return Dismissed::Cancelled,
+                        reborn = self.begin_anew() => reborn,
+                    };
+                    if let Some(dismissed) = reborn {
+                        return dismissed;
+                    }
+                }
+                Due::Repaired(incarnation, repaired) => self.repaired(incarnation, repaired),
+                Due::Look => {
+                    // Each has its own bound; what is not done now is done at the next look.
+                    if let Err(error) = self.look().await {
+                        tracing::debug!(%error, "the other replicas could not be looked at");
+                    }
+                }
+            }
+        }
+    }
+
+    fn repaired(&mut self, incarnation: Incarnation, repaired: Result<Repaired, Failure>) {
+        self.under_repair.remove(&incarnation);
+        match repaired {
+            Ok(Repaired::Closed(sessions)) => self.count_closed(sessions),
+            Ok(Repaired::Overtaken) => tracing::info!(%incarnation, "another replica closes its sessions"),
+            Err(error) => tracing::warn!(%incarnation, %error, "its sessions are not all closed yet"),
+        }
+    }
+
+    /// Gives lease and fences back, once everything is closed and published.
+    ///
+    /// # Errors
+    /// When JetStream does not answer: then whoever starts next finds that nothing is open.
+    pub async fn leave(self) -> Result<(), Failure> {
+        let _ = self.lease.end.send(true);
+        // Removes the lease too.
+        self.repairer().forget(self.origin().incarnation).await
+    }
+}
+
+enum Due {
+    Rebirth,
+    Repaired(Incarnation, Result<Repaired, Failure>),
+    Look,
+}
+
+/// Waits until an event was refused by its fence.
+async fn fenced(standing: &mut watch::Receiver<Standing>) {
+    if standing.wait_for(|standing| *standing == Standing::Fenced).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Lease first, fences then: whoever has fences and no lease is gone.
+async fn begin(desk: &Desk, origin: &Origin, ttl: Duration) -> Result<(Lease, Fences), Failure> {
+    let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let claim = Claim { incarnation, started_at: unix_now(), ttl_ms };
+    let lease = Lease::take(desk, &instance, &origin.replica, claim).await?;
+    let sign = Sign { instance, incarnation, writer: incarnation, at: unix_now() };
+    // Before there are fences to find it by: a repair never reads what was before.
+    let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
+    checkpoint::commit(desk, &incarnation, (0, 0), behind).await?;
+    let connectivity = fence::seize(desk, Stream::Connectivity, &sign).await?;
+    let messages = fence::seize(desk, Stream::Messages, &sign).await?;
+    Ok((lease, Fences { connectivity, messages }))
+}
+
+impl Held {
+    /// Writes the lease again and again in a task of its own: nothing that takes its time may delay it.
+    fn keep(mut lease: Lease, scope: &Scope, ttl: Duration) -> Self {
+        let (tell, renewals) = watch::channel(Renewal::Held);
+        let (end, mut ended) = watch::channel(false);
+        scope.spawn(async move {
+            let mut ticks = tokio::time::interval(lease::interval(ttl));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            loop {
+                tokio::select! {
+                    _ = ended.wait_for(|ended| *ended) => return,
+                    _ = ticks.tick() => {}
+                }
+                let renewal = lease.renew().await;
+                tell.send_if_modified(|now| std::mem::replace(now, renewal) != renewal);
+                if matches!(renewal, Renewal::Gone | Renewal::Replaced) {
+                    return;
+                }
+            }
+        });
+        Self { renewals, end }
+    }
+
+    /// Waits until it is no longer this replica's.
+    async fn ended(&mut self) -> Renewal {
+        let lost = |renewal: &Renewal| matches!(renewal, Renewal::Gone | Renewal::Replaced);
+        let renewal = self.renewals.wait_for(lost).await.map(|renewal| *renewal);
+        match renewal {
+            Ok(renewal) => renewal,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Guardian {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guardian").field("under_repair", &self.under_repair).finish_non_exhaustive()
+    }
+}

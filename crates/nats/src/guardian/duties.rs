@@ -1,0 +1,126 @@
+//! What is done at every look: those who are gone, the fences' age, the checkpoint, what was dropped.
+//!
+//! Owns: when each is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_event::subject::stream_name;
+use landfall_event::{Incarnation, Stream};
+use landfall_hub::unix_now;
+use tokio::time::{Instant, timeout};
+
+use super::{Guardian, Marks};
+use crate::checkpoint::{self, Entry};
+use crate::desk::Failure;
+use crate::fence::{self, STREAMS, Sign};
+use crate::lease;
+use crate::publisher::Standing;
+
+/// Events behind the checkpoint that are not worth another one.
+const CHECKPOINT_AFTER: u64 = 50_000;
+/// A fence younger than this is not written again.
+const FENCE_RESTS: Duration = Duration::from_secs(10);
+/// How long what was submitted may take to be stored, before a checkpoint is given up.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+impl Guardian {
+    pub(super) async fn look(&mut self) -> Result<(), Failure> {
+        if let Some(dropped) = self.bus.take_dropped() {
+            self.hub.tell_dropped(dropped);
+        }
+        self.look_at_others().await?;
+        if *self.bus.standing().borrow() == Standing::Publishing {
+            self.look_at_fences().await?;
+            self.look_at_checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Whose lease has ended, and who has none.
+    async fn look_at_others(&mut self) -> Result<(), Failure> {
+        let origin = self.origin();
+        let leases = lease::all(&self.desk, &origin.instance).await?;
+        let now = Instant::now();
+        for lapsed in self.lookout.look(&leases, self.settings.lease_ttl, now) {
+            if lapsed.replica != origin.replica {
+                tracing::warn!(replica = %lapsed.replica, "its lease has ended");
+                self.begin_repair(lapsed.claim.incarnation);
+            }
+        }
+        let orphans = self.orphans_now().await?;
+        self.orphans.retain(|known, _| orphans.contains(known));
+        for orphan in orphans {
+            let newest = fence::newest(&self.desk, Stream::Connectivity, &origin.instance, &orphan).await?;
+            let place = newest.map_or(0, |(place, _)| place);
+            let (since, seen) = *self.orphans.entry(orphan).or_insert((now, place));
+            if seen != place {
+                // Somebody repairs it.
+                self.orphans.insert(orphan, (now, place));
+            } else if now.duration_since(since) >= self.settings.lease_ttl {
+                self.begin_repair(orphan);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_repair(&mut self, dead: Incarnation) {
+        if self.under_repair.insert(dead) {
+            let (repairer, report) = (self.repairer(), self.reports.0.clone());
+            self.scope.spawn(async move {
+                let repaired = repairer.repair(dead).await;
+                let _ = report.send((dead, repaired)).await;
+            });
+        }
+    }
+
+    /// Writes the fences again before a limit of a stream drops one.
+    async fn look_at_fences(&mut self) -> Result<(), Failure> {
+        let origin = self.origin();
+        for stream in STREAMS {
+            let found = self.desk.stream(stream_name(stream)).await?;
+            let info = found.get_info().await.map_err(Failure::away)?;
+            let (config, state) = (&info.config, &info.state);
+            let has_limits = !config.max_age.is_zero() || config.max_bytes > 0 || config.max_messages > 0;
+            let Some((place, sign)) =
+                fence::newest(&self.desk, stream, &origin.instance, &origin.incarnation).await?
+            else {
+                continue;
+            };
+            let age = Duration::from_millis(unix_now().saturating_sub(sign.at));
+            let by_age = !config.max_age.is_zero() && age > config.max_age / 3;
+            let older = place.saturating_sub(state.first_sequence);
+            let by_place = older < (state.last_sequence.saturating_sub(state.first_sequence)) / 4;
+            if has_limits && age > FENCE_RESTS && (by_age || (by_place && state.first_sequence > 1)) {
+                let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
+                self.bus.renew_fences(Sign { instance, incarnation, writer: incarnation, at: unix_now() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint when a repair would otherwise read for long.
+    async fn look_at_checkpoint(&mut self) -> Result<(), Failure> {
+        let origin = self.origin();
+        let behind = self.desk.newest_place(stream_name(Stream::Connectivity)).await?;
+        let open = self.hub.session_count();
+        if behind.saturating_sub(self.checkpoint.behind) < CHECKPOINT_AFTER.max(open.saturating_mul(2))
+            || !self.hub.is_ready()
+        {
+            return Ok(());
+        }
+        let open: Vec<Entry> = self.hub.open_sessions().into_iter().map(Entry::from).collect();
+        let round = self.checkpoint.round + 1;
+        let parts = checkpoint::write(&self.desk, &origin.incarnation, round, &open).await?;
+        // Ends that were submitted before the list was made are not in it, so they must be stored before it counts.
+        if !matches!(timeout(CATCH_UP, self.hub.caught_up()).await, Ok(Ok(())))
+            || !Arc::ptr_eq(&origin, &self.origin())
+        {
+            return Ok(());
+        }
+        checkpoint::commit(&self.desk, &origin.incarnation, (round, parts), behind).await?;
+        tracing::debug!(sessions = open.len(), behind, "checkpoint");
+        self.checkpoint = Marks { round, behind };
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! Leases: which incarnation of which replica is alive, as each says of itself.
+//!
+//! Owns: writing a replica's own lease again and again, and the judgement that another one's has ended. Does not own: what
+//! follows from that ([`crate::guardian`]), the fences that make it safe to be wrong ([`crate::fence`]).
+//!
+//! A lease has no clock of the server in it. Who looks counts for how long it saw a lease unchanged, by its own monotonic
+//! clock, and begins anew whenever it could not look: so neither a wall clock that steps, nor NATS being away, nor a
+//! standstill of the one who looks makes anybody count as dead.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use landfall_event::subject::{self, LEASES_BUCKET};
+use landfall_event::{Incarnation, InstanceName, ReplicaId, UnixMs};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::desk::{Desk, Expect, Failure};
+
+/// Looks within one time to live: a lease is written so often, and looked at so often.
+const LOOKS: u32 = 4;
+
+/// What a lease says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Claim {
+    /// The incarnation that is alive.
+    pub(crate) incarnation: Incarnation,
+    /// When it started, by its own clock.
+    pub(crate) started_at: UnixMs,
+    /// How long it counts as alive after this.
+    pub(crate) ttl_ms: u64,
+}
+
+/// A lease as found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) replica: ReplicaId,
+    pub(crate) claim: Claim,
+    pub(crate) revision: u64,
+}
+
+/// The stream behind the bucket of the leases.
+pub(crate) fn stream() -> String {
+    format!("KV_{LEASES_BUCKET}")
+}
+
+/// How often a lease of this time to live is written and looked at.
+pub(crate) fn interval(ttl: Duration) -> Duration {
+    ttl / LOOKS
+}
+
+/// What became of a lease that was to be written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// It is held.
+    Held,
+    /// Somebody who took this replica for dead has removed it.
+    Gone,
+    /// Another process of the same name holds it now.
+    Replaced,
+    /// NATS did not answer.
+    Away,
+}
+
+/// A replica's own lease.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    desk: Desk,
+    subject: String,
+    claim: Claim,
+    revision: u64,
+}
+
+impl Lease {
+    /// Takes the replica's lease, whoever held it: a replica has one process, and it is the newest.
+    pub(crate) async fn take(
+        desk: &Desk,
+        instance: &InstanceName,
+        replica: &ReplicaId,
+        claim: Claim,
+    ) -> Result<Self, Failure> {
+        let subject = subject::lease_subject(instance, replica);
+        loop {
+            let last = desk.last(&stream(), &subject).await?.map_or(0, |last| last.sequence);
+            match desk.put(&subject, written(&claim), Expect::Last(last)).await {
+                Ok(revision) => return Ok(Self { desk: desk.clone(), subject, claim, revision }),
+                Err(Failure::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes it again.
+    pub(crate) async fn renew(&mut self) -> Renewal {
+        match self.desk.put(&self.subject, written(&self.claim), Expect::Last(self.revision)).await {
+            Ok(revision) => {
+                self.revision = revision;
+                Renewal::Held
+            }
+            Err(Failure::Conflict) => self.lost().await,
+            Err(error) => {
+                tracing::debug!(%error, "the lease was not written");
+                Renewal::Away
+            }
+        }
+    }
+
+    async fn lost(&mut self) -> Renewal {
+        match self.desk.last(&stream(), &self.subject).await {
+            Ok(None) => Renewal::Gone,
+            Ok(Some(last)) => match serde_json::from_slice::<Claim>(&last.body) {
+                Ok(claim) if claim.incarnation == self.claim.incarnation => {
+                    // Our own word, whose acknowledgement was lost.
+                    self.revision = last.sequence;
+                    Renewal::Held
+                }
+                Ok(_) => Renewal::Replaced,
+                Err(_) => Renewal::Gone,
+            },
+            Err(_) => Renewal::Away,
+        }
+    }
+}
+
+fn written(claim: &Claim) -> bytes::Bytes {
+    serde_json::to_vec(claim).unwrap_or_default().into()
+}
+
+/// Removes the lease if it still names the incarnation.
+pub(crate) async fn remove(desk: &Desk, subject: &str, incarnation: &Incarnation) -> Result<(), Failure> {
+    let Some(last) = desk.last(&stream(), subject).await? else { return Ok(()) };
+    let names_it =
+        serde_json::from_slice::<Claim>(&last.body).is_ok_and(|claim| claim.incarnation == *incarnation);
+    if names_it {
+        desk.purge_up_to(&stream(), subject, last.sequence).await?;
+    }
+    Ok(())
+}
+
+/// Every lease of the instance.
+pub(crate) async fn all(desk: &Desk, instance: &InstanceName) -> Result<Vec<Found>, Failure> {
+    let mut found = Vec::new();
+    for (name, revision, body) in desk.newest_of_each(&stream(), &subject::lease_wildcard(instance)).await? {
+        let Some((_, replica)) = subject::parse_lease_subject(&name) else { continue };
+        let Ok(claim) = serde_json::from_slice(&body) else { continue };
+        found.push(Found { replica, claim, revision });
+    }
+    Ok(found)
+}
+
+#[derive(Debug)]
+struct Seen {
+    revision: u64,
+    since: Instant,
+}
+
+/// Whose lease has ended, as one process sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Lookout {
+    seen: HashMap<ReplicaId, Seen>,
+    looked: Option<Instant>,
+}
+
+impl Lookout {
+    /// Takes one look; returns those whose lease has not changed for its whole time to live, each time it does not.
+    pub(crate) fn look(&mut self, leases: &[Found], ttl: Duration, now: Instant) -> Vec<Found> {
+        let blind = self.looked.is_none_or(|looked| now.duration_since(looked) > ttl / 2);
+        self.looked = Some(now);
+        let mut seen = HashMap::with_capacity(leases.len());
+        let mut lapsed = Vec::new();
+        for lease in leases {
+            let before = self.seen.remove(&lease.replica).filter(|before| before.revision == lease.revision);
+            let since = before.filter(|_| !blind).map_or(now, |before| before.since);
+            if now.duration_since(since) >= Duration::from_millis(lease.claim.ttl_ms) {
+                lapsed.push(lease.clone());
+            }
+            seen.insert(lease.replica.clone(), Seen { revision: lease.revision, since });
+        }
+        self.seen = seen;
+        lapsed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn lease(replica: &str, revision: u64) -> Found {
+        let claim = Claim { incarnation: Incarnation::new(1, [1; 10]), started_at: 1, ttl_ms: 10_000 };
+        Found { replica: replica.parse().unwrap(), claim, revision }
+    }
+
+    fn names(found: &[Found]) -> Vec<&str> {
+        found.iter().map(|found| found.replica.as_str()).collect()
+    }
+
+    #[test]
+    fn a_lease_ends_when_it_was_seen_unchanged_for_its_whole_time() {
+        let (mut lookout, start) = (Lookout::default(), Instant::now());
+        for look in 0..=5_u64 {
+            let now = start + interval(TTL) * u32::try_from(look).unwrap();
+            let lapsed = lookout.look(&[lease("a", look), lease("b", 7)], TTL, now);
+            assert_eq!(names(&lapsed), if look >= 4 { vec!["b"] } else { vec![] }, "look {look}");
+        }
+        let lapsed = lookout.look(&[lease("a", 5), lease("b", 8)], TTL, start + interval(TTL) * 6);
+        assert!(lapsed.is_empty(), "it has been written again");
+    }
+
+    #[test]
+    fn who_could_not_look_judges_nobody() {
+        let (mut lookout, start) = (Lookout::default(), Instant::now());
+        assert!(lookout.look(&[lease("a", 1)], TTL, start).is_empty());
+        // NATS was away, or this process stood still: the other one may not have been able to write either.
+        let back = start + TTL * 3;
+        assert!(lookout.look(&[lease("a", 1)], TTL, back).is_empty());
+        for look in 1..4 {
+            assert!(lookout.look(&[lease("a", 1)], TTL, back + interval(TTL) * look).is_empty());
+        }
+        assert_eq!(names(&lookout.look(&[lease("a", 1)], TTL, back + TTL)), ["a"]);
+    }
+
+    #[test]
+    fn a_lease_that_is_gone_is_forgotten() {
+        let (mut lookout, start) = (Lookout::default(), Instant::now());
+        lookout.look(&[lease("a", 1)], TTL, start);
+        lookout.look(&[], TTL, start + interval(TTL));
+        assert!(lookout.look(&[lease("a", 1)], TTL, start + interval(TTL) * 2).is_empty());
+        assert!(lookout.look(&[lease("a", 1)], TTL, start + interval(TTL) * 4).is_empty());
+    }
+}

@@ -1,0 +1,294 @@
+//! Closing the sessions of an incarnation that is gone, exactly once.
+//!
+//! Owns: the fence that makes one process the one that does it, the fold of what was open, the `disconnected` of each.
+//! Does not own: who is gone ([`crate::lease`]), when a repair is due ([`crate::guardian`]).
+//!
+//! The order is what makes it exact:
+//! 1. Write the newest fence in both streams. The dead incarnation's events are refused from then on, and so are those of
+//!    another process that was repairing it.
+//! 2. Fold what stands before that fence: which sessions are open is final.
+//! 3. Close them behind that fence. Who is fenced out on the way stops, and its successor finds closed what it closed.
+//! 4. Only when all are closed are fences, checkpoint and lease forgotten: until then somebody finds the incarnation again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use async_nats::{HeaderMap, HeaderValue, Message};
+use landfall_event::wire::{self, Body};
+use landfall_event::{
+    Disconnected, Encoded, Ended, Event, EventId, Format, Identity, Incarnation, InstanceName, Occasion,
+    Origin, Reason, SessionId, SessionInfo, Stream, Subjects, UnixMs, encode, subject,
+};
+use landfall_hub::unix_now;
+use tokio::time::sleep;
+
+use crate::checkpoint::{self, Checkpoint, Entry};
+use crate::desk::{Desk, Expect, Failure};
+use crate::fence::{self, Fence, STREAMS, Sign};
+use crate::lease;
+use crate::reading::{self, At, Selection};
+
+/// Ends in one event at most.
+const ENDS_IN_ONE: usize = 128;
+/// Between two events that close many: a hundred thousand sessions take five seconds, and nobody else waits for them.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The newest messages before the fence that are looked at for a device's last word.
+const MESSAGES_LOOKED_AT: u64 = 50_000;
+
+/// What a repair works for.
+#[derive(Clone, Debug)]
+pub(crate) struct Repairer {
+    pub(crate) desk: Desk,
+    /// Who repairs.
+    pub(crate) origin: Origin,
+    pub(crate) format: Format,
+}
+
+/// What became of a repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repaired {
+    /// All sessions are closed; so many were open.
+    Closed(usize),
+    /// Another process has written a newer fence.
+    Overtaken,
+}
+
+impl Repairer {
+    /// Closes what the incarnation left open and forgets it.
+    pub(crate) async fn repair(&self, dead: Incarnation) -> Result<Repaired, Failure> {
+        match self.close_all(dead).await {
+            Ok(closed) => {
+                self.forget(dead).await?;
+                Ok(Repaired::Closed(closed))
+            }
+            Err(Failure::Conflict) => Ok(Repaired::Overtaken),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn instance(&self) -> &InstanceName {
+        &self.origin.instance
+    }
+
+    fn sign(&self, dead: Incarnation) -> Sign {
+        let (instance, writer) = (self.instance().clone(), self.origin.incarnation);
+        Sign { instance, incarnation: dead, writer, at: unix_now() }
+    }
+
+    /// Makes sure that nothing more is stored in the name of the incarnation.
+    pub(crate) async fn fence(&self, dead: Incarnation) -> Result<[Fence; 2], Failure> {
+        let sign = self.sign(dead);
+        let [connectivity, messages] = STREAMS;
+        Ok([
+            fence::seize(&self.desk, connectivity, &sign).await?,
+            fence::seize(&self.desk, messages, &sign).await?,
+        ])
+    }
+
+    /// Closes what the incarnation left open.
+    ///
+    /// # Errors
+    /// [`Failure::Conflict`] when another process has written a newer fence.
+    pub(crate) async fn close_all(&self, dead: Incarnation) -> Result<usize, Failure> {
+        let [fence, messages] = self.fence(dead).await?;
+        let checkpoint = checkpoint::read(&self.desk, &dead).await?;
+        let mut open = self.fold(dead, checkpoint, fence.sequence()).await?;
+        if !open.is_empty() {
+            self.hear_last_words(&mut open, messages.sequence()).await?;
+        }
+        let mut open: Vec<Open> = open.into_values().collect();
+        open.sort_by_key(|open| open.session);
+        let (count, repair) = (open.len(), Incarnation::new(unix_now(), rand::random()));
+        let mut numbers = 1_u64..;
+        while !open.is_empty() {
+            let some: Vec<Open> = open.drain(..open.len().min(self.ends_in_one())).collect();
+            let number = numbers.next().unwrap_or(u64::MAX);
+            self.close(some, EventId::Gateway(repair, number), &fence).await?;
+            sleep(PAUSE).await;
+        }
+        tracing::info!(incarnation = %dead, sessions = count, "closed the sessions of a gateway that is gone");
+        Ok(count)
+    }
+
+    fn ends_in_one(&self) -> usize {
+        self.format.max_sessions().clamp(1, ENDS_IN_ONE)
+    }
+
+    /// The sessions of the incarnation that are open before the fence.
+    async fn fold(
+        &self,
+        dead: Incarnation,
+        checkpoint: Checkpoint,
+        fence: u64,
+    ) -> Result<HashMap<SessionId, Open>, Failure> {
+        let mut fold = Fold::new(dead, checkpoint.open);
+        let presence = vec![subject::presence_wildcard(self.instance())];
+        let selection = Selection::behind(checkpoint.behind).of(presence).before(fence);
+        self.read(Stream::Connectivity, selection, |_, message| fold.apply(&message)).await?;
+        Ok(fold.open)
+    }
+
+    /// When the devices were last heard, as far as the newest messages tell.
+    async fn hear_last_words(&self, open: &mut HashMap<SessionId, Open>, fence: u64) -> Result<(), Failure> {
+        let behind = fence.saturating_sub(MESSAGES_LOOKED_AT);
+        let selection = Selection::behind(behind).of(vec![subject::upstream_subject(self.instance())]);
+        let take = |at: At, message: Message| {
+            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
+            let Some(Ok(EventId::Session(session, ..))) = id.map(|id| id.as_str().parse()) else { return };
+            if let Some(open) = open.get_mut(&session) {
+                open.last_seen_at = open.last_seen_at.max(at.time);
+            }
+        };
+        self.read(Stream::Messages, selection.before(fence).headers_only(), take).await
+    }
+
+    async fn read(
+        &self,
+        stream: Stream,
+        selection: Selection,
+        each: impl FnMut(At, Message),
+    ) -> Result<(), Failure> {
+        let stream = self.desk.stream(subject::stream_name(stream)).await?;
+        reading::read(&stream, selection, each).await.map_err(Failure::away)
+    }
+
+    /// Publishes the end of some sessions, unless another process has overtaken this one.
+    async fn close(&self, some: Vec<Open>, id: EventId, fence: &Fence) -> Result<(), Failure> {
+        let at = unix_now();
+        let ended: Vec<Ended> = some.into_iter().map(|open| open.ended(at)).collect();
+        let id = match ended.as_slice() {
+            [one] => EventId::Session(one.session.session(), Stream::Connectivity, one.seq),
+            _ => id,
+        };
+        let event = Event::Disconnected(Disconnected { ended });
+        let occasion = Occasion { origin: &self.origin, id, at };
+        let Encoded { body, headers: more } = encode(self.format, &occasion, &event);
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, id.to_string());
+        headers.insert(NATS_EXPECTED_STREAM, subject::stream_name(Stream::Connectivity));
+        fence.guard(&mut headers);
+        for (name, value) in more {
+            let value: HeaderValue =
+                value.parse().map_err(|_| Failure::Refused(format!("a line break in {name}")))?;
+            headers.insert(name, value);
+        }
+        let subject = Subjects::new(self.instance()).of(&event);
+        self.desk.put(&subject, body, Expect::Headers(&headers)).await.map(drop)
+    }
+
+    /// Forgets the incarnation: everything that it left is closed.
+    pub(crate) async fn forget(&self, dead: Incarnation) -> Result<(), Failure> {
+        checkpoint::forget(&self.desk, &dead).await?;
+        for stream in STREAMS {
+            let subject = subject::fence(stream, self.instance(), &dead);
+            self.desk.purge(subject::stream_name(stream), &subject).await?;
+        }
+        for lease in lease::all(&self.desk, self.instance()).await? {
+            if lease.claim.incarnation == dead {
+                let subject = subject::lease_subject(self.instance(), &lease.replica);
+                lease::remove(&self.desk, &subject, &dead).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A session of the dead incarnation that is open.
+#[derive(Clone, Debug, PartialEq)]
+struct Open {
+    info: SessionInfo,
+    session: SessionId,
+    next: u64,
+    last_seen_at: UnixMs,
+}
+
+impl Open {
+    fn ended(self, at: UnixMs) -> Ended {
+        let connected_at = self.session.began_at();
+        Ended {
+            session: self.info.into(),
+            seq: self.next,
+            reason: Reason::GatewayLost,
+            initiator: Reason::GatewayLost.initiator(),
+            inferred: true,
+            connected_at,
+            last_seen_at: Some(self.last_seen_at.max(connected_at)),
+            // Two processes' clocks: no session ends before it was last heard.
+            at: at.max(self.last_seen_at),
+            counters: None,
+            evidence: None,
+        }
+    }
+}
+
+impl From<Entry> for Open {
+    fn from(entry: Entry) -> Self {
+        let Entry { tenant, device, app_version, session, epoch, next, transport, last_seen_at } = entry;
+        let identity = Identity::new(session, epoch);
+        let info = SessionInfo { tenant, device, app_version: app_version.into(), identity, transport };
+        Self { info, session, next, last_seen_at }
+    }
+}
+
+/// Who is present, as the ledger says of one incarnation.
+#[derive(Debug)]
+struct Fold {
+    incarnation: Incarnation,
+    open: HashMap<SessionId, Open>,
+}
+
+impl Fold {
+    fn new(incarnation: Incarnation, open: Vec<Entry>) -> Self {
+        let open = open.into_iter().map(|entry| (entry.session, Open::from(entry))).collect();
+        Self { incarnation, open }
+    }
+
+    fn apply(&mut self, message: &Message) {
+        let header = |name: &str| message.headers.as_ref()?.get(name).map(HeaderValue::as_str);
+        match wire::read(header, &message.payload) {
+            Ok(event) => self.take(event),
+            // Another program's, or a newer gateway's.
+            Err(error) => tracing::warn!(subject = ?message.subject, %error, "passed over in the ledger"),
+        }
+    }
+
+    fn take(&mut self, event: wire::Event) {
+        let at = event.head.timestamp;
+        let mut went_on = |session: SessionId, seq: u64| {
+            if let Some(open) = self.open.get_mut(&session) {
+                open.next = open.next.max(seq.saturating_add(1));
+                open.last_seen_at = open.last_seen_at.max(at);
+            }
+        };
+        match event.body {
+            Body::Connected(connected) if event.head.incarnation == self.incarnation => {
+                let wire::Session {
+                    tenant, endpoint_id, app_version_name, session_id, epoch, transport, ..
+                } = connected.session;
+                // It may be in the checkpoint already, with what happened since.
+                self.open.entry(session_id).or_insert_with(|| {
+                    Open::from(Entry {
+                        tenant,
+                        device: endpoint_id,
+                        app_version: app_version_name,
+                        session: session_id,
+                        epoch,
+                        next: 2,
+                        transport,
+                        last_seen_at: at,
+                    })
+                });
+            }
+            Body::Disconnected(ended) => {
+                for end in ended {
+                    self.open.remove(&end.session.session_id);
+                }
+            }
+            Body::Moved(moved) => went_on(moved.session.session_id, moved.session.seq),
+            Body::Dormant(dormant) => went_on(dormant.session.session_id, dormant.session.seq),
+            Body::Awake(awake) => went_on(awake.session.session_id, awake.session.seq),
+            _ => {}
+        }
+    }
+}
