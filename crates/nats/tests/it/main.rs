@@ -11,6 +11,7 @@
 mod connect;
 mod embedded;
 mod faults;
+mod guardian;
 mod publisher;
 mod requests;
 mod store;
