@@ -13,8 +13,10 @@ use crate::{NatsServer, PATIENCE};
 pub const CONNECTIVITY: &str = "LANDFALL_CONNECTIVITY";
 /// Upstream and downstream messages.
 pub const MESSAGES: &str = "LANDFALL_MESSAGES";
+/// What gateways keep one another out with: no events.
+const FENCES: &str = "landfall.fence.";
 
-/// Everything that a stream holds, in the stream's order. Empty when there is no such stream.
+/// Every event that a stream holds, in the stream's order. Empty when there is no such stream.
 ///
 /// # Panics
 /// When the server does not answer.
@@ -27,6 +29,15 @@ pub async fn stored(server: &NatsServer, stream: &str) -> Vec<Seen> {
 /// # Panics
 /// When the server does not answer.
 pub async fn stored_at(url: &str, stream: &str) -> Vec<Seen> {
+    let all = everything(url, stream).await;
+    all.into_iter().filter(|message| !message.subject.starts_with(FENCES)).collect()
+}
+
+/// The same with what the gateways keep there beside events.
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn everything(url: &str, stream: &str) -> Vec<Seen> {
     let context = jetstream::new(crate::nats::client(url).await);
     let Ok(stream) = context.get_stream(stream).await else { return Vec::new() };
     let count = stream.get_info().await.expect("the stream tells of itself").state.messages;

@@ -39,15 +39,17 @@ async fn after_a_kill_old_records_mean_nothing_and_a_new_handshake_works() {
     again.handshake().await.unwrap();
     posted(&mut CoapClient::secure(again, 5), "after").await;
     assert_eq!(metric(&world, "landfall_dtls_sessions ").await, 2.0);
-    // What was killed has told no ends; what came after it does.
+    // What was killed has told no ends: the next one told them, and then its own.
     world.gateway.terminate();
     assert!(world.gateway.exited(Duration::from_secs(20)).await.success());
     for (name, transport) in [("pump", "dtls"), ("valve", "coaps")] {
-        let ended = world.recorder.expect_end(name, transport).await;
+        let ended = world.recorder.expect_ends(name, transport, 2).await;
         let connected = world.recorder.of("connected", name);
-        assert_eq!(connected.len(), 2);
-        assert_eq!(ended.text("sessionId"), connected[1].text("sessionId"));
-        assert_eq!(ended.text("reason"), "gateway-draining");
+        assert_eq!((connected.len(), ended.len()), (2, 2));
+        for (began, end) in connected.iter().zip(&ended) {
+            assert_eq!(end.text("sessionId"), began.text("sessionId"));
+        }
+        assert_eq!([ended[0].text("reason"), ended[1].text("reason")], ["gateway-lost", "gateway-draining"]);
     }
     let found: Vec<_> = world.recorder.all().iter().flat_map(|event| contract::violations(event)).collect();
     assert!(found.is_empty(), "{found:?}");

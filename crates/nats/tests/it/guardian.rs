@@ -11,7 +11,7 @@ use landfall_nats::{Dismissed, Guardian, GuardianSettings, Publisher, PublisherS
 use landfall_net::Scope;
 use landfall_testkit::ledger::{self, Open};
 use landfall_testkit::recorder::Seen;
-use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, stored, stored_when};
+use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, everything, stored, stored_when};
 use landfall_testkit::wait::{PATIENCE, eventually, within};
 use landfall_testkit::{Mode, NatsServer, Proxy};
 use prometheus_client::registry::Registry;
@@ -355,7 +355,7 @@ async fn a_goodbye_in_order_leaves_nothing_to_repair() {
     assert!(node.bus.close(PATIENCE).await, "everything is stored");
     guardian.leave().await.expect("JetStream answers");
     for stream in [CONNECTIVITY, MESSAGES] {
-        let left = stored(&nats, stream).await;
+        let left = everything(&nats.url(), stream).await;
         assert!(left.iter().all(|event| !event.subject.starts_with("landfall.fence")), "no fences are left");
     }
     let leases = stored(&nats, "KV_LANDFALL_LEASES").await;
