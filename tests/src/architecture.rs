@@ -13,7 +13,7 @@ use crate::metadata::{Kind, Metadata};
 const LADDER: &[&[&str]] = &[
     &["landfall-event"],
     &["landfall-session", "landfall-mqtt-core", "landfall-coap-core"],
-    &["landfall-net", "landfall-dtls"],
+    &["landfall-net", "landfall-dtls", "landfall-spool"],
     &["landfall-hub"],
     &["landfall-channel"],
     &["landfall-mqtt", "landfall-coap", "landfall-udp", "landfall-nats"],
