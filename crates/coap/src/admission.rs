@@ -258,7 +258,7 @@ impl Door {
     ) -> Result<PeerHandle, Unbegun> {
         let Beginning { via, principal, remote_id, memo, inferred } = beginning;
         // Before anything gives way to it.
-        if !self.server.hub.is_ready() {
+        if !self.server.hub.takes_sessions() {
             return Err(Unbegun::Away);
         }
         self.take_over(principal, memo.is_bound);

@@ -118,7 +118,9 @@ impl Door {
             self.forbid(&asked, peer);
             return Ok(());
         }
-        if !self.server.hub.is_ready() {
+        // Who asks for no acknowledgement of the protocol has its message kept while NATS is away.
+        let hub = &self.server.hub;
+        if !hub.is_ready() && (asked.request.confirmable || !hub.takes_messages()) {
             self.unavailable(asked.exchange, Dropped::Away);
             return Ok(());
         }

@@ -113,6 +113,13 @@ fields! {
     TO = "to", "To", Number;
 }
 
+/// The header of an event that is written so, as a name that lives for ever.
+pub fn header_name(name: &str) -> Option<&'static str> {
+    let own = [crate::format::FORMAT_HEADER, crate::format::RECORD_HEADER];
+    let all = ALL.iter().map(|field| field.header).chain(own);
+    all.into_iter().find(|header| *header == name)
+}
+
 /// Takes an event's fields one by one, in order.
 pub(crate) trait Fields {
     /// A text; escaped as its place asks.

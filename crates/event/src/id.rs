@@ -167,6 +167,12 @@ impl SessionId {
         UnixMs::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5])
     }
 
+    /// An id of these bytes, as [`as_bytes`](Self::as_bytes) gave them; `None` when they are no UUIDv7.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        let [.., version, _, variant, _, _, _, _, _, _, _] = bytes;
+        (version >> 4 == 7 && variant >> 6 == 2).then_some(Self(bytes))
+    }
+
     /// The sixteen bytes as two numbers.
     pub(crate) fn halves(&self) -> (u64, u64) {
         let whole = u128::from_be_bytes(self.0);

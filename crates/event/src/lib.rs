@@ -20,6 +20,7 @@ pub use event::{
     Evidence, Gap, Identity, Moved, Occasion, Origin, Refused, Service, ServiceKind, SessionInfo, SessionRef,
     Stream, Upstream,
 };
+pub use field::header_name;
 pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};
 pub use format::{Encoded, Format, UnknownFormat, encode};
 pub use id::{

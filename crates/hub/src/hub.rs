@@ -383,7 +383,7 @@ impl Hub {
     }
 
     /// May a session begin now? While the bus is away, only if what it publishes is kept meanwhile.
-    pub(crate) fn takes_sessions(&self) -> bool {
+    pub fn takes_sessions(&self) -> bool {
         self.bus.is_ready() || (self.config.admit_while_away && self.bus.is_keeping())
     }
 
@@ -455,6 +455,11 @@ impl Hub {
     /// True while the bus stores what it is given.
     pub fn is_ready(&self) -> bool {
         self.bus.is_ready()
+    }
+
+    /// May a device send a message that nobody has to acknowledge? It is stored, or kept until it can be.
+    pub fn takes_messages(&self) -> bool {
+        self.bus.is_ready() || self.bus.is_keeping()
     }
 
     /// Bytes of the publish window in use, and all of them.

@@ -4,6 +4,7 @@
 //! reach across, asking the stream what it holds before anything is sent a second time. Does not own: the order of sending
 //! ([`crate::window`]).
 
+mod keeping;
 mod office;
 mod stock;
 
@@ -21,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use crate::ack;
 use crate::connect::{Target, reconnect_delay};
 use crate::fence::Fences;
+use crate::keep::Keep;
 use crate::link::{Link, SendError};
 use crate::publisher::{Order, Shared, Standing};
 use crate::window::{Bounds, Settled, Tick, Verdict, Window};
@@ -47,6 +49,8 @@ struct Item {
     publication: Publication,
     /// The newest place in its stream that was known before it was first sent: it can only lie behind.
     behind: u64,
+    /// Its record in the spool, if it came from there.
+    record: Option<u64>,
 }
 
 /// The newest place that is known of each stream.
@@ -78,8 +82,14 @@ pub(crate) struct Driver {
     fences: Option<Fences>,
     /// What it was asked to do and has not done.
     order: Option<Order>,
-    /// What goes before everything in the queue.
+    /// What goes before everything in the spool and the queue.
     ahead: VecDeque<Item>,
+    /// What is kept on disk: behind `ahead` and before the queue.
+    keep: Option<Keep>,
+    /// Since when nothing can be stored.
+    away_since: Option<Instant>,
+    /// What comes is put into the spool.
+    keeping: bool,
     /// Publications on their way from the queue into the window; empty between two steps.
     taken: Vec<Publication>,
     origin: Instant,
@@ -98,6 +108,7 @@ impl Driver {
         shared: Arc<Shared>,
         target: Target,
         (bounds, fenced): (Bounds, bool),
+        keep: Option<Keep>,
         end: watch::Sender<bool>,
     ) -> Self {
         if !fenced {
@@ -113,6 +124,9 @@ impl Driver {
             fences: None,
             order: None,
             ahead: VecDeque::new(),
+            keep,
+            away_since: None,
+            keeping: false,
             taken: Vec::with_capacity(BATCH),
             origin: Instant::now(),
             attempts: 0,
@@ -134,6 +148,7 @@ impl Driver {
             tracing::info!(to = %self.target, connections, "publishing");
             let end = self.serve(&mut link).await;
             self.shared.ready.store(false, Ordering::Relaxed);
+            self.goes_away();
             self.window.reset(self.now());
             self.count_in_flight();
             match end {
@@ -156,16 +171,28 @@ impl Driver {
                 return None;
             }
             let deadline = self.shared.deadline();
-            let attempt = async {
-                sleep(reconnect_delay(self.failures)).await;
-                let address = self.target.address(self.attempts)?;
-                Some(Link::open(&self.target, address, self.bounds.in_flight).await)
+            let (target, in_flight) = (self.target.clone(), self.bounds.in_flight);
+            let (attempts, delay) = (self.attempts, reconnect_delay(self.failures));
+            let attempt = async move {
+                sleep(delay).await;
+                let address = target.address(attempts)?;
+                Some(Link::open(&target, address, in_flight).await)
             };
-            let opened = tokio::select! {
-                opened = attempt => opened?,
-                () = self.shared.closing.notified() => continue,
-                () = until(deadline) => return None,
+            let shared = Arc::clone(&self.shared);
+            let opened = {
+                let mut attempt = std::pin::pin!(attempt);
+                loop {
+                    tokio::select! {
+                        opened = &mut attempt => break Some(opened),
+                        () = shared.closing.notified() => break None,
+                        () = until(deadline) => return None,
+                        () = sleep(WATCH_INTERVAL) => self.keep_what_waits(),
+                        () = shared.wake.notified() => self.keep_what_waits(),
+                    }
+                }
             };
+            let Some(opened) = opened else { continue };
+            let opened = opened?;
             self.attempts = self.attempts.wrapping_add(1);
             self.failures = self.failures.saturating_add(1);
             match opened {
@@ -179,7 +206,10 @@ impl Driver {
     async fn serve(&mut self, link: &mut Link) -> Result<(), End> {
         let shared = Arc::clone(&self.shared);
         let stock = tokio::select! {
-            stock = self.take_stock(link) => stock,
+            stock = async {
+                self.take_stock(link).await?;
+                self.recall_kept(link).await
+            } => stock,
             () = given_up(&shared) => return Err(End::Finished),
         };
         if let Err(error) = stock {
@@ -212,12 +242,15 @@ impl Driver {
                     self.settle(number, &ack::read(&message));
                 }
                 () = self.shared.ordered.notified() => {}
-                () = self.shared.wake.notified() => {}
+                () = self.shared.wake.notified() => self.keep_what_waits(),
                 () = until(pause) => {}
                 () = until(self.shared.deadline()) => return Err(End::Finished),
-                _ = watch.tick() => if self.window.is_stalled(self.now()) {
-                    return Err(End::Lost("no acknowledgement comes"));
-                },
+                _ = watch.tick() => {
+                    if self.window.is_stalled(self.now()) {
+                        return Err(End::Lost("no acknowledgement comes"));
+                    }
+                    self.keep_what_waits();
+                }
             }
         }
     }
@@ -243,6 +276,7 @@ impl Driver {
                 Err(SendError::Lost) => return Err(End::Lost("it broke")),
                 Err(SendError::Refused(error)) => {
                     if let Settled::Done(item) = self.window.settle(number, Verdict::Final, now) {
+                        self.settle_kept(item.record);
                         self.shared.refuse(item.publication, error);
                     }
                 }
@@ -255,7 +289,7 @@ impl Driver {
     fn admit(&mut self) {
         let mut room = self.window.room().min(BATCH);
         while room > 0
-            && let Some(item) = self.ahead.pop_front()
+            && let Some(item) = self.ahead.pop_front().or_else(|| self.next_kept())
         {
             room -= 1;
             self.window.admit(item);
@@ -264,7 +298,7 @@ impl Driver {
             self.shared.take(room, &mut self.taken);
             for publication in self.taken.drain(..) {
                 let behind = self.newest.as_mut().map_or(0, |newest| *newest.of(publication.stream));
-                self.window.admit(Item { publication, behind });
+                self.window.admit(Item { publication, behind, record: None });
             }
         }
     }
@@ -281,8 +315,10 @@ impl Driver {
 
     fn settle(&mut self, number: u64, answer: &ack::Answer) {
         match self.window.settle(number, answer.verdict, self.now()) {
-            Settled::Done(Item { publication, .. }) if answer.verdict == Verdict::Stored => {
+            Settled::Done(Item { publication, record, .. }) if answer.verdict == Verdict::Stored => {
                 self.failures = 0;
+                self.is_back();
+                self.settle_kept(record);
                 if let Some(newest) = &mut self.newest {
                     let newest = newest.of(publication.stream);
                     *newest = (*newest).max(answer.sequence);
@@ -290,12 +326,16 @@ impl Driver {
                 self.shared.counters.stored.fetch_add(1, Ordering::Relaxed);
                 publication.receipt.stored();
             }
-            Settled::Done(Item { publication, .. }) => {
+            Settled::Done(Item { publication, record, .. }) => {
+                self.settle_kept(record);
                 tracing::warn!(id = %publication.id, why = ?answer.why, "refused for good");
                 self.shared.refuse(publication, StoreError::Refused(answer.why.clone()));
             }
             Settled::Again if answer.verdict == Verdict::Fenced => self.fenced_out(),
-            Settled::Again => self.complain(answer.why.clone()),
+            Settled::Again => {
+                self.goes_away();
+                self.complain(answer.why.clone());
+            }
             Settled::Unknown => {}
         }
     }
@@ -304,13 +344,27 @@ impl Driver {
         match self.shared.deadline() {
             Some(deadline) => {
                 deadline <= Instant::now()
-                    || (self.window.is_empty() && self.ahead.is_empty() && self.shared.is_queue_empty())
+                    || (self.window.is_empty()
+                        && self.ahead.is_empty()
+                        && (self.keeping || self.is_keep_empty())
+                        && self.shared.is_queue_empty())
             }
             None => false,
         }
     }
 
+    fn settle_kept(&mut self, record: Option<u64>) {
+        if let (Some(number), Some(keep)) = (record, &mut self.keep) {
+            keep.settle(number);
+        }
+    }
+
     fn count_in_flight(&self) {
+        let counters = &self.shared.counters;
+        let (records, bytes, limit) = self.keep.as_ref().map_or((0, 0, 0), Keep::fill);
+        counters.kept.store(records, Ordering::Relaxed);
+        counters.kept_bytes.store(bytes, Ordering::Relaxed);
+        counters.kept_limit.store(limit, Ordering::Relaxed);
         self.shared.counters.in_flight.store(self.window.in_flight() as u64, Ordering::Relaxed);
     }
 
@@ -334,6 +388,9 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.ready.store(false, Ordering::Relaxed);
+        self.shared.keeping.store(false, Ordering::Relaxed);
+        let kept = self.leave_kept();
+        self.shared.counters.given_up.fetch_add(kept, Ordering::Relaxed);
         let window: Vec<Item> = self.window.drain().collect();
         let rest: Vec<Publication> =
             window.into_iter().chain(self.ahead.drain(..)).map(|item| item.publication).collect();

@@ -18,12 +18,13 @@ use landfall_net::Scope;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 
+use crate::adopt::{Adopter, SpoolPlace};
 use crate::desk::{Desk, Failure};
 use crate::fence::{self, Fences, STREAMS, Sign};
 use crate::lease::{self, Claim, Lease, Lookout, Renewal};
 use crate::publisher::Standing;
 use crate::repair::{Repaired, Repairer};
-use crate::{Publisher, checkpoint};
+use crate::{Publisher, Target, checkpoint};
 
 /// How a [`Guardian`] works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,10 @@ pub struct Guardian {
     under_repair: HashSet<Incarnation>,
     /// Incarnations that nobody speaks for, since when they were seen so, and the newest fence that was seen.
     orphans: HashMap<Incarnation, (Instant, u64)>,
+    looks: u32,
     checkpoint: Marks,
+    fences: Fences,
+    client: Client,
     closed: watch::Sender<u64>,
 }
 
@@ -91,7 +95,7 @@ impl Guardian {
         scope: &Scope,
         settings: GuardianSettings,
     ) -> Result<Self, Failure> {
-        let (desk, origin) = (Desk::new(client), hub.origin());
+        let (desk, origin) = (Desk::new(client.clone()), hub.origin());
         let (lease, fences) = loop {
             match begin(&desk, &origin, settings.lease_ttl).await {
                 Err(Failure::Away(why)) => tracing::warn!(why, "waiting for JetStream"),
@@ -99,7 +103,7 @@ impl Guardian {
             }
         };
         let behind = fences.connectivity.sequence();
-        bus.begin(fences);
+        bus.begin(fences.clone());
         Ok(Self {
             hub: Arc::clone(hub),
             bus: Arc::clone(bus),
@@ -111,7 +115,10 @@ impl Guardian {
             reports: mpsc::channel(REPORTS),
             under_repair: HashSet::new(),
             orphans: HashMap::new(),
+            looks: 0,
             checkpoint: Marks { round: 0, behind },
+            fences,
+            client,
             closed: watch::channel(0).0,
         })
     }
@@ -160,6 +167,20 @@ impl Guardian {
                 }
             }
         }
+    }
+
+    /// Publishes what earlier gateways kept on disk while NATS was away, before [`settle_the_past`](Self::settle_the_past)
+    /// closes what they left open.
+    pub async fn adopt(&self, place: &SpoolPlace, target: &Target) {
+        let adopter = Adopter {
+            hub: &self.hub,
+            repairer: self.repairer(),
+            fences: self.fences.clone(),
+            scope: &self.scope,
+            target,
+            client: self.client.clone(),
+        };
+        adopter.adopt_all(place).await;
     }
 
     fn count_closed(&self, sessions: usize) {

@@ -3,9 +3,9 @@
 //! Owns: writing a replica's own lease again and again, and the judgement that another one's has ended. Does not own: what
 //! follows from that ([`crate::guardian`]), the fences that make it safe to be wrong ([`crate::fence`]).
 //!
-//! A lease has no clock of the server in it. Who looks counts for how long it saw a lease unchanged, by its own monotonic
-//! clock, and begins anew whenever it could not look: so neither a wall clock that steps, nor NATS being away, nor a
-//! standstill of the one who looks makes anybody count as dead.
+//! A lease has no clock of the server in it. Who looks adds up for how long it saw a lease unchanged, by its own monotonic
+//! clock. A look after a long pause counts little, and one after a whole time to live begins the count anew: so neither a wall
+//! clock that steps, nor NATS being away, nor a standstill of the one who looks makes anybody count as dead.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::desk::{Desk, Expect, Failure};
 
 /// Looks within one time to live: a lease is written so often, and looked at so often.
-const LOOKS: u32 = 4;
+pub(crate) const LOOKS: u32 = 4;
 
 /// What a lease says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +152,8 @@ pub(crate) async fn all(desk: &Desk, instance: &InstanceName) -> Result<Vec<Foun
 #[derive(Debug)]
 struct Seen {
     revision: u64,
-    since: Instant,
+    /// For how long it was seen so.
+    unchanged: Duration,
 }
 
 /// Whose lease has ended, as one process sees it.
@@ -165,17 +166,21 @@ pub(crate) struct Lookout {
 impl Lookout {
     /// Takes one look; returns those whose lease has not changed for its whole time to live, each time it does not.
     pub(crate) fn look(&mut self, leases: &[Found], ttl: Duration, now: Instant) -> Vec<Found> {
-        let blind = self.looked.is_none_or(|looked| now.duration_since(looked) > ttl / 2);
+        let pause = self.looked.map_or(Duration::MAX, |looked| now.duration_since(looked));
         self.looked = Some(now);
+        // Whoever could not look for so long: the other one may not have been able to write either.
+        let blind = pause > ttl;
+        let counts = pause.min(interval(ttl) * 3 / 2);
         let mut seen = HashMap::with_capacity(leases.len());
         let mut lapsed = Vec::new();
         for lease in leases {
             let before = self.seen.remove(&lease.replica).filter(|before| before.revision == lease.revision);
-            let since = before.filter(|_| !blind).map_or(now, |before| before.since);
-            if now.duration_since(since) >= Duration::from_millis(lease.claim.ttl_ms) {
+            let unchanged =
+                before.filter(|_| !blind).map_or(Duration::ZERO, |before| before.unchanged + counts);
+            if unchanged >= Duration::from_millis(lease.claim.ttl_ms) {
                 lapsed.push(lease.clone());
             }
-            seen.insert(lease.replica.clone(), Seen { revision: lease.revision, since });
+            seen.insert(lease.replica.clone(), Seen { revision: lease.revision, unchanged });
         }
         self.seen = seen;
         lapsed

@@ -4,6 +4,7 @@
 //! (`landfall-event`), when one happens (`landfall-hub`).
 
 mod ack;
+mod adopt;
 mod checkpoint;
 mod commands;
 mod connect;
@@ -13,6 +14,7 @@ pub mod embedded;
 mod fence;
 mod guardian;
 mod health;
+mod keep;
 mod lease;
 mod link;
 mod publisher;
@@ -20,13 +22,17 @@ mod reading;
 mod repair;
 mod store;
 pub mod streams;
+mod translation;
 pub mod window;
 
+pub use adopt::SpoolPlace;
 pub use commands::{AdminAnswer, AdminRequest, RequestStats, Requests, Sink, SubscribeError};
 pub use connect::{ConnectError, ConnectSettings, Target};
 pub use desk::Failure;
 pub use fence::Fences;
 pub use guardian::{Dismissed, Guardian, GuardianSettings};
 pub use health::Health;
-pub use publisher::{LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing};
+pub use publisher::{
+    Kept, LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing,
+};
 pub use store::JetStreamStore;

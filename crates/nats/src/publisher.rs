@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::connect::Target;
 use crate::driver::Driver;
 use crate::fence::{Fences, Sign};
+use crate::keep::Keep;
 use crate::window::Bounds;
 
 /// nats-server keeps at most 10,000 messages (`max_buffered_msgs`) in front of a stream and refuses the rest; a window
@@ -34,12 +35,20 @@ const REPLIES_WAITING: usize = 4096;
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// How a [`Publisher`] works.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct PublisherSettings {
     /// The bounds of the window. `in_flight` is held to [`LARGEST_WINDOW`].
     pub bounds: Bounds,
     /// Nothing is published before there are fences to publish behind ([`Publisher::begin`]).
     pub fenced: bool,
+    /// Where events are kept while they cannot be stored; without it they wait in memory.
+    pub kept: Option<Kept>,
+}
+
+/// A place on disk for what cannot be stored.
+#[derive(Debug)]
+pub struct Kept {
+    pub(crate) keep: Keep,
 }
 
 /// How far the right to publish goes.
@@ -93,6 +102,14 @@ pub struct PublisherStats {
     pub reconnects: u64,
     /// Replies that were dropped because too many waited for the connection.
     pub replies_dropped: u64,
+    /// Dropped from the disk for want of room.
+    pub dropped: u64,
+    /// On disk, because they cannot be stored.
+    pub kept: u64,
+    /// The bytes that they take there.
+    pub kept_bytes: u64,
+    /// The most bytes; 0 without a disk.
+    pub kept_limit: u64,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +123,10 @@ pub(crate) struct Counters {
     pub(crate) replies_dropped: AtomicU64,
     /// Left over at the end.
     pub(crate) given_up: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) kept: AtomicU64,
+    pub(crate) kept_bytes: AtomicU64,
+    pub(crate) kept_limit: AtomicU64,
 }
 
 /// What the publisher's face and its task share.
@@ -156,6 +177,12 @@ impl Shared {
         let mut queue = self.queue.lock();
         let count = most.min(queue.waiting.len());
         into.extend(queue.waiting.drain(..count));
+    }
+
+    /// Puts what was taken back in front.
+    pub(crate) fn put_back(&self, publications: Vec<Publication>) {
+        let mut queue = self.queue.lock();
+        publications.into_iter().rev().for_each(|publication| queue.waiting.push_front(publication));
     }
 
     /// When to give up, once the end has been asked for.
@@ -239,9 +266,10 @@ impl Publisher {
     pub fn start(scope: &Scope, target: Target, client: Client, settings: PublisherSettings) -> Self {
         let shared = Arc::new(Shared::default());
         let (end, published) = watch::channel(false);
+        let keep = settings.kept.map(|kept| kept.keep);
         let bounds =
             Bounds { in_flight: settings.bounds.in_flight.clamp(1, LARGEST_WINDOW), ..settings.bounds };
-        scope.spawn(Driver::new(Arc::clone(&shared), target, (bounds, settings.fenced), end).run());
+        scope.spawn(Driver::new(Arc::clone(&shared), target, (bounds, settings.fenced), keep, end).run());
         let (replies, waiting) = mpsc::channel(REPLIES_WAITING);
         let (all, replied) = watch::channel(false);
         scope.spawn(send_replies(client, waiting, published.clone(), all));
@@ -313,15 +341,20 @@ impl Publisher {
         let (stored, refused) = (read(&counters.stored), read(&counters.refused));
         let in_flight = read(&counters.in_flight);
         let submitted = read(&counters.submitted);
+        let dropped = read(&counters.dropped);
         PublisherStats {
             submitted,
             stored,
             retried: read(&counters.retried),
             refused,
             in_flight,
-            queued: submitted.saturating_sub(stored + refused + in_flight),
+            queued: submitted.saturating_sub(stored + refused + in_flight + dropped + read(&counters.kept)),
             reconnects: read(&counters.reconnects),
             replies_dropped: read(&counters.replies_dropped),
+            dropped,
+            kept: read(&counters.kept),
+            kept_bytes: read(&counters.kept_bytes),
+            kept_limit: read(&counters.kept_limit),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! 3. Close them behind that fence. Who is fenced out on the way stops, and its successor finds closed what it closed.
 //! 4. Only when all are closed are fences, checkpoint and lease forgotten: until then somebody finds the incarnation again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
@@ -109,6 +109,12 @@ impl Repairer {
         }
         tracing::info!(incarnation = %dead, sessions = count, "closed the sessions of a gateway that is gone");
         Ok(count)
+    }
+
+    /// Which of its sessions are open before the fence.
+    pub(crate) async fn open(&self, dead: Incarnation, fence: u64) -> Result<HashSet<SessionId>, Failure> {
+        let checkpoint = checkpoint::read(&self.desk, &dead).await?;
+        Ok(self.fold(dead, checkpoint, fence).await?.into_keys().collect())
     }
 
     fn ends_in_one(&self) -> usize {

@@ -148,6 +148,11 @@ impl Spool {
         outcome
     }
 
+    /// The number that the next record gets.
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
     /// Whether every record is settled.
     pub fn is_empty(&self) -> bool {
         self.records == 0

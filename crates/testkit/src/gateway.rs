@@ -57,6 +57,7 @@ impl GatewayBuilder {
             .set("instance.name", "landfall")
             .set("instance.replica", "r1")
             .set("nats.store_dir", "nats")
+            .set("nats.spool_dir", "spool")
             .set("nats.server", paths::nats_server().to_str().expect("a path in UTF-8"))
             .listen(&["tcp://127.0.0.1:0"])
             .coap(&["udp://127.0.0.1:0"])

@@ -225,7 +225,7 @@ impl Door {
         let server = Arc::clone(&self.server);
         let channel = arrival.via.channel;
         // Before anything gives way to it.
-        if !server.hub.is_ready() {
+        if !server.hub.takes_sessions() {
             server.metrics.dropped(Dropped::Away);
             return None;
         }

@@ -67,6 +67,9 @@ impl Collector for Figures {
             ("landfall_publish_in_flight", "Events sent and not acknowledged", level_of(stats.in_flight)),
             ("landfall_publish_in_flight_limit", "The most of them", level(self.window)),
             ("landfall_publish_queued", "Events taken and not sent", level_of(stats.queued)),
+            ("landfall_spool_events", "Events kept on disk while NATS is away", level_of(stats.kept)),
+            ("landfall_spool_bytes", "Bytes of them", level_of(stats.kept_bytes)),
+            ("landfall_spool_limit_bytes", "The most of them", level_of(stats.kept_limit)),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
@@ -76,6 +79,7 @@ impl Collector for Figures {
             ("landfall_published", "Events acknowledged by JetStream", stats.stored),
             ("landfall_publish_retries", "Events sent again", stats.retried),
             ("landfall_publish_refused", "Events that will never be stored", stats.refused),
+            ("landfall_spool_dropped_events", "Events dropped from the disk for want of room", stats.dropped),
             ("landfall_nats_reconnects", "Publishing connections after the first", stats.reconnects),
             ("landfall_replies_dropped", "Replies to requesters that were dropped", stats.replies_dropped),
         ];

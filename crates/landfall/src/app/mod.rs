@@ -138,11 +138,13 @@ impl Gateway {
         scopes: Scopes,
     ) -> Result<Self, Failure> {
         let client = target.client().await.map_err(Failure::runtime)?;
-        let publisher = parts::publisher_settings(&settings);
+        let origin = parts::origin(&settings);
+        let publisher = parts::publisher_settings(&settings, &origin)?;
         let bus = Arc::new(Publisher::start(&scopes.parts, target.clone(), client.clone(), publisher));
         let mut registry = Registry::default();
         admin::register_process(&mut registry);
-        let standing = Arc::new(Standing::new(&settings, Arc::clone(&bus), client.clone(), &mut registry));
+        let standing =
+            Arc::new(Standing::new((&settings, origin), Arc::clone(&bus), client.clone(), &mut registry));
         let limits = Limits {
             connections: settings.mqtt.max_connections,
             per_address: settings.mqtt.max_connections_per_address,
@@ -188,6 +190,7 @@ impl Gateway {
         let hub = Arc::clone(self.standing.hub());
         let mut guardian = self.take_office().await?;
         hub.start(&self.scopes.inside);
+        guardian.adopt(&parts::spool_place(&self.settings), &self.target).await;
         guardian.settle_the_past().await.map_err(Failure::runtime)?;
         self.watch_over(guardian);
         let mqtt = self.mqtt_server().await?;

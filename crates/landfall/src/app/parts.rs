@@ -15,13 +15,16 @@ use landfall_mqtt::{MqttConfig, OfflineLimits, Sessions};
 use landfall_nats::embedded::{Embedded, EmbeddedSettings};
 use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::window::Bounds;
-use landfall_nats::{ConnectSettings, GuardianSettings, Health, Publisher, PublisherSettings, Target};
+use landfall_nats::{
+    ConnectSettings, GuardianSettings, Health, Publisher, PublisherSettings, SpoolPlace, Target,
+};
 use landfall_net::Tls;
 use landfall_udp::UdpConfig;
 use prometheus_client::registry::Registry;
 
 use crate::Failure;
 use crate::admin::{NotReady, Overview, SessionQuery};
+use crate::runfile::RunFile;
 use crate::settings::{NatsTarget, NatsUrl, Settings, WhenAway};
 
 fn whole_seconds<T: TryFrom<u64>>(duration: Duration, most: T) -> T {
@@ -83,13 +86,21 @@ pub(super) fn target(settings: &Settings, embedded: Option<&Embedded>) -> Result
     target.map_err(|error| Failure::Usage(format!("nats.url: {error}")))
 }
 
-pub(super) fn publisher_settings(settings: &Settings) -> PublisherSettings {
+pub(super) fn spool_place(settings: &Settings) -> SpoolPlace {
+    SpoolPlace { dir: settings.nats.spool_dir.clone(), limit_bytes: settings.nats.spool_limit }
+}
+
+pub(super) fn publisher_settings(settings: &Settings, origin: &Origin) -> Result<PublisherSettings, Failure> {
     let bounds = Bounds {
         in_flight: settings.nats.publish_window,
         ack_timeout_ms: milliseconds(settings.nats.ack_timeout),
         ..Bounds::default()
     };
-    PublisherSettings { bounds, fenced: true }
+    let place = spool_place(settings);
+    let kept = place.open(origin).map_err(|error| {
+        Failure::runtime(format!("nats.spool_dir = {:?}: it cannot be used: {error}", place.dir))
+    })?;
+    Ok(PublisherSettings { bounds, fenced: true, kept: Some(kept) })
 }
 
 pub(super) fn guardian_settings(settings: &Settings) -> GuardianSettings {
@@ -166,12 +177,25 @@ pub(super) fn udp_config(settings: &Settings) -> UdpConfig {
     }
 }
 
-fn hub_config(settings: &Settings) -> HubConfig {
-    let origin = Origin {
+/// Who this process is.
+pub(super) fn origin(settings: &Settings) -> Origin {
+    Origin {
         instance: settings.instance.name.clone(),
-        replica: settings.instance.replica(),
+        replica: replica(settings),
         incarnation: Incarnation::new(unix_now(), rand::random()),
-    };
+    }
+}
+
+/// The configured name. Without one, whoever starts on the store of an embedded server goes on under the name of the one
+/// before, which is gone: so its sessions are closed at once.
+fn replica(settings: &Settings) -> ReplicaId {
+    let is_embedded =
+        matches!(settings.nats.url, NatsTarget::Embedded) && settings.instance.replica.is_none();
+    let before = is_embedded.then(|| RunFile::read(&settings.nats.store_dir).ok()).flatten();
+    before.and_then(|run| run.replica.parse().ok()).unwrap_or_else(|| settings.instance.replica())
+}
+
+fn hub_config(settings: &Settings, origin: Origin) -> HubConfig {
     HubConfig {
         format: settings.events.format,
         upstream_body: settings.events.upstream_body,
@@ -206,12 +230,12 @@ pub(super) struct Standing {
 
 impl Standing {
     pub(super) fn new(
-        settings: &Settings,
+        (settings, origin): (&Settings, Origin),
         bus: Arc<Publisher>,
         client: Client,
         registry: &mut Registry,
     ) -> Self {
-        let config = hub_config(settings);
+        let config = hub_config(settings, origin);
         Self {
             replica: config.origin.replica.clone(),
             hub: Hub::new(config, Arc::clone(&bus) as _, registry),

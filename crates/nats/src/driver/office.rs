@@ -3,64 +3,15 @@
 //! Owns: the driver's answers to its orders, and writing anew what an incarnation could not publish. Does not own: when an
 //! order is given ([`crate::tenure`]), what a fence is ([`crate::fence`]).
 
-use std::collections::{HashMap, HashSet, VecDeque};
-
-use landfall_event::{Dropped, Encoded, Fate, Incarnation, Renewal, SessionId, Stream, reissue};
-use landfall_hub::{Publication, StoreError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::{Driver, End, Item};
 use crate::desk::Failure;
 use crate::fence::{self, STREAMS, Sign};
 use crate::link::Link;
-use crate::publisher::{Index, Order, Resumption, Shared, Standing, note};
-
-/// How what an incarnation left unstored is written anew.
-#[derive(Debug)]
-pub(super) struct Translation {
-    incarnation: Incarnation,
-    renewals: HashMap<SessionId, Renewal>,
-    /// Sessions that the ledger does not know, or knows as they are: they stay.
-    unchanged: HashSet<SessionId>,
-}
-
-impl Translation {
-    /// Of everything that `index` knows; the sessions that others go on as are among the unchanged ones.
-    pub(super) fn new(
-        incarnation: Incarnation,
-        renewals: HashMap<SessionId, Renewal>,
-        index: &Index,
-    ) -> Self {
-        let begun = index.iter().filter(|(_, unstored)| unstored.presence == Some(1)).map(|(id, _)| *id);
-        let unchanged = begun.chain(renewals.values().map(|renewal| renewal.session)).collect();
-        Self { incarnation, renewals, unchanged }
-    }
-
-    fn fate(&self, session: SessionId) -> Fate {
-        match self.renewals.get(&session) {
-            Some(renewal) => Fate::Renew(*renewal),
-            None if self.unchanged.contains(&session) => Fate::Keep,
-            None => Fate::Drop,
-        }
-    }
-
-    /// The publication anew. One of a session that was closed in the ledger is refused; a message of such a one is counted.
-    pub(super) fn rewrite(&self, mut publication: Publication, shared: &Shared) -> Option<Publication> {
-        let encoded = Encoded {
-            body: std::mem::take(&mut publication.body),
-            headers: std::mem::take(&mut publication.headers),
-        };
-        let anew = reissue(publication.id, &encoded, self.incarnation, |session| self.fate(session));
-        let Some((id, Encoded { body, headers })) = anew else {
-            if publication.stream == Stream::Messages {
-                shared.note_dropped(Dropped { sessions: 0, messages: 1, gaps: Vec::new() });
-            }
-            let why = "its session was closed while the gateway counted as lost".to_owned();
-            shared.refuse(publication, StoreError::Refused(why));
-            return None;
-        };
-        Some(Publication { id, body, headers, ..publication })
-    }
-}
+use crate::publisher::{Index, Order, Resumption, Standing, note};
+use crate::translation::Translation;
 
 impl Driver {
     pub(super) fn set_standing(&self, standing: Standing) {
@@ -120,6 +71,9 @@ impl Driver {
         self.ahead.extend(later);
         let mut index = Index::new();
         self.ahead.iter().for_each(|item| note(&mut index, item.publication.id));
+        if let Some(keep) = &mut self.keep {
+            keep.for_each(|id| note(&mut index, id));
+        }
         self.shared.index(index);
         self.count_in_flight();
         self.set_standing(Standing::Surrendered);
@@ -130,13 +84,18 @@ impl Driver {
     fn resume(&mut self, resumption: Resumption) {
         let Resumption { fences, anew } = resumption;
         let mut before = std::mem::take(&mut self.ahead);
-        self.ahead.extend(anew.announcements.into_iter().map(|publication| Item { publication, behind: 0 }));
-        let shared = std::sync::Arc::clone(&self.shared);
-        let (mut first, mut translation) = (VecDeque::new(), None);
+        let item = |publication| Item { publication, behind: 0, record: None };
+        self.ahead.extend(anew.announcements.into_iter().map(item));
+        let shared = Arc::clone(&self.shared);
+        let (mut first, mut translation, mut settled) = (VecDeque::new(), None, Vec::new());
         shared.rewrite(|index, waiting| {
             let made = Translation::new(anew.incarnation, anew.renewals, index);
-            first.extend(before.drain(..).filter_map(|Item { publication, behind }| {
-                Some(Item { publication: made.rewrite(publication, &self.shared)?, behind })
+            first.extend(before.drain(..).filter_map(|Item { publication, behind, record }| {
+                let rewritten = made.rewrite(publication, &self.shared);
+                if rewritten.is_none() {
+                    settled.extend(record);
+                }
+                Some(Item { publication: rewritten?, behind, record })
             }));
             let waiting = waiting
                 .into_iter()
@@ -146,6 +105,10 @@ impl Driver {
             waiting
         });
         self.ahead.append(&mut first);
+        settled.into_iter().for_each(|record| self.settle_kept(Some(record)));
+        if let (Some(keep), Some(translation)) = (&mut self.keep, translation) {
+            keep.translate_all(Arc::new(translation), anew.incarnation);
+        }
         tracing::info!(announced = self.ahead.len(), "publishing as another incarnation");
         self.fences = Some(fences);
         self.set_standing(Standing::Publishing);

@@ -14,7 +14,7 @@ use super::{Guardian, Marks};
 use crate::checkpoint::{self, Entry};
 use crate::desk::Failure;
 use crate::fence::{self, STREAMS, Sign};
-use crate::lease;
+use crate::lease::{self, LOOKS};
 use crate::publisher::Standing;
 
 /// Events behind the checkpoint that are not worth another one.
@@ -29,7 +29,13 @@ impl Guardian {
         if let Some(dropped) = self.bus.take_dropped() {
             self.hub.tell_dropped(dropped);
         }
-        self.look_at_others().await?;
+        self.look_at_leases().await?;
+        // The rest is for slower things, and takes its time.
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks % LOOKS != 0 {
+            return Ok(());
+        }
+        self.look_at_orphans().await?;
         if *self.bus.standing().borrow() == Standing::Publishing {
             self.look_at_fences().await?;
             self.look_at_checkpoint().await?;
@@ -37,8 +43,8 @@ impl Guardian {
         Ok(())
     }
 
-    /// Whose lease has ended, and who has none.
-    async fn look_at_others(&mut self) -> Result<(), Failure> {
+    /// Whose lease has ended.
+    async fn look_at_leases(&mut self) -> Result<(), Failure> {
         let origin = self.origin();
         let leases = lease::all(&self.desk, &origin.instance).await?;
         let now = Instant::now();
@@ -48,6 +54,12 @@ impl Guardian {
                 self.begin_repair(lapsed.claim.incarnation);
             }
         }
+        Ok(())
+    }
+
+    /// Who has none, and was not closed.
+    async fn look_at_orphans(&mut self) -> Result<(), Failure> {
+        let (origin, now) = (self.origin(), Instant::now());
         let orphans = self.orphans_now().await?;
         self.orphans.retain(|known, _| orphans.contains(known));
         for orphan in orphans {

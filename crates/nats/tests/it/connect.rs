@@ -19,7 +19,7 @@ async fn assert_serves(settings: ConnectSettings) {
     let defaults = streams::StreamSettings::default();
     within(PATIENCE, "the streams", streams::establish(&context, &defaults)).await.expect("streams");
     let scope = Scope::new();
-    let settings = PublisherSettings { bounds: Bounds::default(), fenced: false };
+    let settings = PublisherSettings { bounds: Bounds::default(), fenced: false, kept: None };
     let fleet = Fleet::of(Publisher::start(&scope, target, client, settings), scope);
     let news = fleet.submit(0, 1, Bytes::from_static(b"x"));
     assert_eq!(within(PATIENCE, "a receipt", news).await.expect("told"), Ok(()));

@@ -3,161 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use landfall_event::{Family, Format, IdentifiedBy, Incarnation, Origin, Reason, Transport};
-use landfall_hub::{Acl, Hello, Hub, HubConfig, Principal, Protocol, SessionHandle, Uplink, unix_now};
-use landfall_nats::window::Bounds;
-use landfall_nats::{Dismissed, Guardian, GuardianSettings, Publisher, PublisherSettings, Standing};
+use landfall_event::{Family, Reason};
+use landfall_nats::{Dismissed, Standing};
 use landfall_net::Scope;
 use landfall_testkit::ledger::{self, Open};
-use landfall_testkit::recorder::Seen;
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, everything, stored, stored_when};
 use landfall_testkit::wait::{PATIENCE, eventually, within};
 use landfall_testkit::{Mode, NatsServer, Proxy};
-use prometheus_client::registry::Registry;
 
-use crate::support::target;
-
-const TTL: Duration = Duration::from_secs(1);
-
-/// One gateway without devices: the hub, the bus, the guardian.
-struct Node {
-    hub: Arc<Hub>,
-    bus: Arc<Publisher>,
-    scope: Scope,
-    watch: Scope,
-}
-
-impl Node {
-    /// In office, the past not settled yet.
-    async fn appointed(url: &str, replica: &str) -> (Self, Guardian) {
-        let origin = Origin {
-            instance: "landfall".parse().expect("a name"),
-            replica: replica.parse().expect("a name"),
-            incarnation: Incarnation::new(unix_now(), rand::random()),
-        };
-        let scope = Scope::new();
-        let client = target(url).client().await.expect("a client");
-        let context = async_nats::jetstream::new(client.clone());
-        landfall_nats::streams::establish(&context, &Default::default()).await.expect("streams");
-        let bounds = Bounds { ack_timeout_ms: 500, longest_pause_ms: 100, ..Bounds::default() };
-        let settings = PublisherSettings { bounds, fenced: true };
-        let bus = Arc::new(Publisher::start(&scope, target(url), client.clone(), settings));
-        let config = HubConfig { service_interval: Duration::from_secs(3600), ..HubConfig::new(origin) };
-        let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
-        let settings = GuardianSettings { lease_ttl: TTL, format: Format::Json };
-        let guardian = Guardian::take_office(&hub, &bus, client, &scope, settings).await.expect("an office");
-        (Self { hub, bus, scope, watch: Scope::new() }, guardian)
-    }
-
-    /// Serving.
-    async fn start(url: &str, replica: &str) -> Self {
-        let (node, mut guardian) = Self::appointed(url, replica).await;
-        guardian.settle_the_past().await.expect("JetStream answers");
-        node.keep_watch(guardian);
-        node
-    }
-
-    fn keep_watch(&self, mut guardian: Guardian) -> tokio::sync::oneshot::Receiver<Dismissed> {
-        let (tell, dismissed) = tokio::sync::oneshot::channel();
-        let watch = self.watch.clone();
-        self.scope.spawn(async move {
-            let _ = tell.send(guardian.keep_watch(&watch).await);
-        });
-        dismissed
-    }
-
-    async fn open(&self, device: &str) -> SessionHandle {
-        within(PATIENCE, "a session", self.hub.open(hello(device))).await.expect("it begins")
-    }
-
-    async fn open_many(&self, count: usize) -> Vec<SessionHandle> {
-        let names: Vec<String> = (0..count).map(|n| format!("d{n}")).collect();
-        futures_util::future::join_all(names.iter().map(|name| self.open(name))).await
-    }
-
-    /// Gone from one moment to the next: nothing that it still has is published.
-    async fn die(self) {
-        self.watch.cancel();
-        self.scope.drain(Duration::ZERO).await;
-    }
-
-    /// Ends in order.
-    async fn leave(self) {
-        self.hub.drain().await.expect("everything is stored");
-        self.watch.cancel();
-        self.bus.close(PATIENCE).await;
-        self.scope.drain(Duration::from_secs(1)).await;
-    }
-}
-
-fn hello(device: &str) -> Hello {
-    Hello {
-        principal: Principal {
-            tenant: "default".parse().expect("a tenant"),
-            device: device.parse().expect("a device"),
-            identified_by: IdentifiedBy::Anonymous,
-            app_version: "".into(),
-            acl: Arc::new(Acl::default()),
-            keep_alive: None,
-        },
-        transport: Transport::Mqtt,
-        protocol: Protocol::Mqtt5,
-        remote_id: device.into(),
-        remote_address: ([127, 0, 0, 1], 4000).into(),
-        keep_alive_ms: None,
-        on_silence: Reason::KeepAliveTimeout,
-        inferred: false,
-        clean_start: Some(true),
-        will: None,
-    }
-}
-
-fn uplink(n: u64) -> Uplink {
-    Uplink {
-        topic: "t".into(),
-        qos: Some(1),
-        retain: false,
-        content_type: None,
-        properties: Vec::new(),
-        payload: Bytes::from(n.to_string()),
-    }
-}
-
-/// Submits a message that somebody waits for.
-fn send(session: &SessionHandle, n: u64) {
-    let permit = session.try_admit(8).expect("room");
-    session.upstream(uplink(n), Some(n), permit).expect("an open session");
-}
-
-/// Waits until the session's mailbox has told that these are stored.
-async fn hear(session: &SessionHandle, tokens: &[u64]) {
-    let mut heard = Vec::new();
-    while heard.len() < tokens.len() {
-        let news = std::future::poll_fn(|cx| session.poll_settled(cx));
-        for (token, result) in within(PATIENCE, "news of stored messages", news).await {
-            result.expect("it is stored");
-            heard.push(token);
-        }
-    }
-    heard.sort_unstable();
-    assert_eq!(heard, tokens);
-}
-
-/// What is said of presence in the stream, without the gateways' own life.
-async fn presence(nats: &NatsServer) -> Vec<Seen> {
-    let all = stored(nats, CONNECTIVITY).await;
-    all.into_iter().filter(|event| matches!(event.kind(), "connected" | "disconnected")).collect()
-}
-
-/// How often each device's end for this reason is stored.
-fn ends(events: &[Seen], reason: &str) -> usize {
-    let each = |event: &Seen| match event.json["sessions"].as_array() {
-        Some(many) => many.iter().filter(|one| one["reason"] == reason).count(),
-        None => usize::from(event.json["reason"] == reason),
-    };
-    events.iter().filter(|event| event.kind() == "disconnected").map(each).sum()
-}
+use crate::node::{Node, TTL, ends, hear, hello, presence, send};
 
 async fn until_closed(nats: &NatsServer, count: usize) {
     stored_when(nats, CONNECTIVITY, "lost sessions closed", |events| ends(events, "gateway-lost") >= count)
@@ -226,10 +80,11 @@ async fn a_repairer_that_dies_half_way_is_fenced_by_the_next() {
     dead.die().await;
     drop(sessions);
     let (half, mut guardian) = Node::appointed(&nats.url(), "a1").await;
-    let repairing = tokio::spawn(async move { guardian.settle_the_past().await });
+    let repairing = Scope::new();
+    repairing.spawn(async move { guardian.settle_the_past().await.unwrap_or_default() });
     stored_when(&nats, CONNECTIVITY, "some of them closed", |events| ends(events, "gateway-lost") >= 128)
         .await;
-    repairing.abort();
+    repairing.drain(Duration::ZERO).await;
     half.die().await;
     let before = ends(&presence(&nats).await, "gateway-lost");
     let next = Node::start(&nats.url(), "a1").await;
@@ -285,7 +140,10 @@ async fn what_began_and_ended_unstored_keeps_its_identity() {
     proxy.set(Mode::Stall);
     // Its `connected` is submitted and not stored.
     let hub = Arc::clone(&cut_off.hub);
-    let early = tokio::spawn(async move { hub.open(hello("early")).await });
+    let (tell, early) = tokio::sync::oneshot::channel();
+    cut_off.scope.spawn(async move {
+        let _ = tell.send(hub.open(hello("early")).await);
+    });
     eventually(PATIENCE, "three sessions", async || (cut_off.hub.session_count() == 3).then_some(())).await;
     gone.close(Reason::ClientClosed);
     until_closed(&nats, 2).await;

@@ -12,6 +12,8 @@ mod connect;
 mod embedded;
 mod faults;
 mod guardian;
+mod keeping;
+mod node;
 mod publisher;
 mod requests;
 mod store;

@@ -48,7 +48,12 @@ impl Fleet {
         let scope = Scope::new();
         let client = target(url).client().await.expect("a client");
         Self::of(
-            Publisher::start(&scope, target(url), client, PublisherSettings { bounds, fenced: false }),
+            Publisher::start(
+                &scope,
+                target(url),
+                client,
+                PublisherSettings { bounds, fenced: false, kept: None },
+            ),
             scope,
         )
     }

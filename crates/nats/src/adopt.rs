@@ -1,0 +1,191 @@
+//! Spools that an earlier process has left behind.
+//!
+//! Owns: finding them, and publishing what is in them before their sessions are closed. Does not own: the files
+//! (`landfall-spool`), how events leave the disk ([`crate::driver`]).
+//!
+//! What a gateway kept while NATS was away belongs before the ends that a repair would make up: a device that said goodbye
+//! has left by its own word. So whoever starts with such a spool at hand writes the fence of the incarnation that wrote it,
+//! folds which of its sessions are open, publishes what is kept of these and of those that began on disk, and only then closes
+//! the rest. If somebody without the spool has closed them already, what is kept of them is no longer said, and counted.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_event::{EventId, Incarnation, Origin, SessionId, Stream};
+use landfall_hub::Hub;
+use landfall_net::Scope;
+use landfall_spool::{Spool, SpoolError, SpoolSettings};
+
+use crate::desk::Failure;
+use crate::fence::{self, Fences};
+use crate::keep::{Keep, Owner};
+use crate::publisher::{Kept, Standing};
+use crate::repair::Repairer;
+use crate::translation::Translation;
+use crate::window::Bounds;
+use crate::{Publisher, PublisherSettings, Target};
+
+/// The largest segment of a spool.
+const SEGMENT: u64 = 4 << 20;
+/// A spool has so many segments at least.
+const SEGMENTS: u64 = 4;
+/// How long the events of one spool may take to be published before the gateway goes on without them; they stay on disk.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Where events are kept while NATS is away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolPlace {
+    /// The directory; each incarnation has one of its own below it.
+    pub dir: PathBuf,
+    /// The most bytes of one incarnation.
+    pub limit_bytes: u64,
+}
+
+impl SpoolPlace {
+    fn settings(&self, dir: PathBuf) -> SpoolSettings {
+        let segment_bytes = SEGMENT.min(self.limit_bytes / SEGMENTS);
+        SpoolSettings { dir, limit_bytes: self.limit_bytes, segment_bytes }
+    }
+
+    /// A place for the incarnation's own events.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(&self, origin: &Origin) -> Result<Kept, SpoolError> {
+        let dir = self.dir.join(origin.incarnation.to_string());
+        let (spool, _) = Spool::open(self.settings(dir))?;
+        let Origin { instance, replica, incarnation } = origin.clone();
+        let owner = Owner { instance, replica, incarnation, connectivity_behind: 0, messages_behind: 0 };
+        Ok(Kept { keep: Keep::new(spool, owner) })
+    }
+}
+
+/// Who publishes what is found.
+pub(crate) struct Adopter<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) repairer: Repairer,
+    /// This incarnation's own right to publish.
+    pub(crate) fences: Fences,
+    pub(crate) scope: &'a Scope,
+    pub(crate) target: &'a Target,
+    pub(crate) client: async_nats::Client,
+}
+
+impl Adopter<'_> {
+    /// Publishes whatever other incarnations of this instance have left below the directory and nobody holds.
+    pub(crate) async fn adopt_all(&self, place: &SpoolPlace) {
+        for dir in directories(&place.dir) {
+            match self.adopt(place, &dir).await {
+                Ok(()) => {}
+                Err(error) => tracing::error!(?dir, %error, "what is kept there was not published"),
+            }
+        }
+    }
+
+    async fn adopt(&self, place: &SpoolPlace, dir: &Path) -> Result<(), AdoptError> {
+        let (spool, recovery) = match Spool::open(place.settings(dir.to_owned())) {
+            Err(SpoolError::InUse { .. }) => return Ok(()),
+            opened => opened?,
+        };
+        let owner = spool.note().and_then(|note| serde_json::from_slice::<Owner>(&note).ok());
+        let Some(owner) = owner else {
+            return if spool.is_empty() {
+                spool.remove().map_err(Into::into)
+            } else {
+                Err(AdoptError::Nobody)
+            };
+        };
+        if spool.is_empty() {
+            return spool.remove().map_err(Into::into);
+        }
+        if owner.instance != self.repairer.origin.instance {
+            return Ok(());
+        }
+        tracing::info!(
+            ?dir, incarnation = %owner.incarnation, events = recovery.records, lost = recovery.lost_records,
+            "publishing what an earlier gateway kept while NATS was away"
+        );
+        let dead = owner.incarnation;
+        let mut keep = Keep::new(spool, owner);
+        let (incarnation, fences, open) = self.right_to(dead).await?;
+        let mut unchanged = begun(&mut keep);
+        unchanged.extend(open);
+        keep.translate_all(Arc::new(Translation::of(incarnation, HashMap::new(), unchanged)), incarnation);
+        self.publish(keep, fences).await
+    }
+
+    /// As whom the events are published, behind which fences, and which sessions are open in the ledger.
+    async fn right_to(
+        &self,
+        dead: Incarnation,
+    ) -> Result<(Incarnation, Fences, HashSet<SessionId>), Failure> {
+        let (desk, instance) = (&self.repairer.desk, &self.repairer.origin.instance);
+        if fence::newest(desk, Stream::Connectivity, instance, &dead).await?.is_none() {
+            // All of its sessions were closed by somebody else.
+            return Ok((self.repairer.origin.incarnation, self.fences.clone(), HashSet::new()));
+        }
+        let [connectivity, messages] = self.repairer.fence(dead).await?;
+        let open = self.repairer.open(dead, connectivity.sequence()).await?;
+        Ok((dead, Fences { connectivity, messages }, open))
+    }
+
+    async fn publish(&self, keep: Keep, fences: Fences) -> Result<(), AdoptError> {
+        let settings =
+            PublisherSettings { bounds: Bounds::default(), fenced: true, kept: Some(Kept { keep }) };
+        let publisher = Publisher::start(self.scope, self.target.clone(), self.client.clone(), settings);
+        publisher.begin(fences);
+        let mut standing = publisher.standing();
+        let overtaken = async {
+            let _ = standing.wait_for(|standing| *standing == Standing::Fenced).await;
+        };
+        let done = tokio::select! {
+            done = publisher.close(PATIENCE) => done,
+            () = overtaken => publisher.close(Duration::ZERO).await,
+        };
+        if let Some(dropped) = publisher.take_dropped() {
+            self.hub.tell_dropped(dropped);
+        }
+        if done { Ok(()) } else { Err(AdoptError::Unfinished) }
+    }
+}
+
+/// Why a spool was not published.
+#[derive(Debug, thiserror::Error)]
+enum AdoptError {
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Nats(#[from] Failure),
+    #[error("its owner is unknown; it is left as it is")]
+    Nobody,
+    #[error("not all of it was stored; the rest stays for the next start")]
+    Unfinished,
+}
+
+/// The sessions that begin on disk.
+fn begun(keep: &mut Keep) -> HashSet<SessionId> {
+    let mut begun = HashSet::new();
+    keep.for_each(|id| {
+        if let EventId::Session(session, Stream::Connectivity, 1) = id {
+            begun.insert(session);
+        }
+    });
+    begun
+}
+
+/// Directories that are named as an incarnation's.
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let named = |path: &PathBuf| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.parse::<Incarnation>().is_ok())
+    };
+    // In the order of their starts.
+    let mut found: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(named).collect();
+    found.sort();
+    found
+}

@@ -1,0 +1,161 @@
+//! While nothing can be stored: what waits goes to the disk, and comes back from there.
+//!
+//! Owns: when that begins and ends, and the order of it: what was sent, what goes ahead, what is on disk, what came since. Does
+//! not own: how it is written ([`crate::keep`]).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use landfall_hub::Publication;
+use tokio::time::Instant;
+
+use super::{BATCH, Driver, Item};
+use crate::fence::STREAMS;
+use crate::link::Link;
+use crate::publisher::Standing;
+
+/// How long nothing is stored before what waits goes to the disk: a server that restarts needs no disk.
+const KEEP_AFTER: Duration = Duration::from_secs(1);
+
+impl Driver {
+    /// Nothing can be stored from now on.
+    pub(super) fn goes_away(&mut self) {
+        self.away_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Something was stored.
+    pub(super) fn is_back(&mut self) {
+        self.away_since = None;
+        if self.keeping {
+            self.keeping = false;
+            self.shared.keeping.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts what waits on the disk, if nothing has been stored for long enough.
+    pub(super) fn keep_what_waits(&mut self) {
+        // While it is found out what is stored, everything stays where it is.
+        if self.standing() != Standing::Publishing {
+            return;
+        }
+        if !self.keeping && self.away_since.is_some_and(|since| since.elapsed() >= KEEP_AFTER) {
+            self.begin_keeping();
+        }
+        if self.keeping {
+            self.keep_queue();
+        }
+        self.count_in_flight();
+    }
+
+    fn begin_keeping(&mut self) {
+        let Some(mut keep) = self.keep.take() else { return };
+        tracing::warn!("NATS is away: what happens is kept on disk");
+        if keep.is_empty() {
+            let (connectivity, messages) =
+                self.newest.map_or((0, 0), |newest| (newest.connectivity, newest.messages));
+            keep.begin(connectivity, messages);
+        }
+        // What goes ahead of a spool that is not empty stays ahead of it.
+        let stays = !self.ahead.is_empty() && !keep.is_empty();
+        let mut later = Vec::new();
+        for item in self.window.drain() {
+            match item.record {
+                Some(number) => keep.take_back(number, item.publication.receipt),
+                None => later.push(item),
+            }
+        }
+        keep.rewind();
+        if stays {
+            later.into_iter().rev().for_each(|item| self.ahead.push_front(item));
+        } else {
+            later.extend(self.ahead.drain(..));
+            let mut left = later.into_iter();
+            for item in left.by_ref() {
+                if let Some(publication) = keep.put(item.publication) {
+                    self.ahead.push_back(Item { publication, behind: item.behind, record: None });
+                    break;
+                }
+            }
+            self.ahead.extend(left);
+        }
+        self.keep = Some(keep);
+        self.keeping = true;
+    }
+
+    /// Moves the queue to the disk, as far as there is room; what finds none waits in memory, as its bounds allow.
+    fn keep_queue(&mut self) {
+        let Some(mut keep) = self.keep.take() else { return };
+        let mut found = Vec::with_capacity(BATCH);
+        // What stays ahead for want of room must not be overtaken.
+        while self.ahead.is_empty() || !keep.is_full() {
+            self.shared.take(BATCH, &mut found);
+            if found.is_empty() {
+                break;
+            }
+            if let Some(left) = put_all(&mut keep, &mut found) {
+                self.shared.put_back(left);
+                break;
+            }
+        }
+        keep.flush();
+        keep.tell_dropped(&self.shared);
+        self.shared.keeping.store(!keep.is_full(), Ordering::Relaxed);
+        self.keep = Some(keep);
+    }
+
+    /// Before anything of the disk is sent: which of it is stored already.
+    pub(super) async fn recall_kept(&mut self, link: &Link) -> Result<(), async_nats::Error> {
+        let Some(keep) = self.keep.as_mut().filter(|keep| !keep.is_empty()) else { return Ok(()) };
+        let ids = keep.ids();
+        for stream in STREAMS {
+            let mut stored = Vec::new();
+            let known = |id| {
+                if ids.contains(&id) {
+                    stored.push(id);
+                }
+            };
+            if link.end_of(stream).await?.is_some() {
+                link.ids_behind(stream, keep.behind(stream), known).await?;
+            }
+            keep.are_stored(stored);
+        }
+        tracing::info!(events = ids.len(), "publishing what was kept on disk");
+        Ok(())
+    }
+
+    /// The next publication from the disk.
+    pub(super) fn next_kept(&mut self) -> Option<Item> {
+        let kept = self.keep.as_mut()?.next(&self.shared)?;
+        Some(Item { publication: kept.publication, behind: 0, record: Some(kept.number) })
+    }
+
+    pub(super) fn is_keep_empty(&self) -> bool {
+        self.keep.as_ref().is_none_or(crate::keep::Keep::is_empty)
+    }
+
+    /// At the end: what could not be stored stays on the disk for the next start. Returns how much that is.
+    pub(super) fn leave_kept(&mut self) -> u64 {
+        if self.standing() == Standing::Publishing
+            && !(self.window.is_empty() && self.shared.is_queue_empty())
+        {
+            self.begin_keeping();
+            self.keep_queue();
+        }
+        let Some(mut keep) = self.keep.take() else { return 0 };
+        keep.flush();
+        let (left, ..) = keep.fill();
+        keep.remove();
+        left
+    }
+}
+
+/// Puts all of them on the disk; gives back those that found no room.
+fn put_all(keep: &mut crate::keep::Keep, found: &mut Vec<Publication>) -> Option<Vec<Publication>> {
+    let mut rest = found.drain(..);
+    while let Some(publication) = rest.next() {
+        if let Some(publication) = keep.put(publication) {
+            return Some(std::iter::once(publication).chain(rest).collect());
+        }
+    }
+    None
+}

@@ -1,0 +1,326 @@
+//! What cannot be published now, on disk.
+//!
+//! Owns: how a publication is written into the spool and read from it, who is told when it is stored, writing it anew when the
+//! incarnation has changed meanwhile. Does not own: when something is kept ([`crate::driver`]), files and their limit
+//! (`landfall-spool`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use landfall_event::{
+    Dropped, EventId, Gap, Incarnation, InstanceName, ReplicaId, SessionId, Stream, header_name, subject,
+};
+use landfall_hub::{Publication, Receipt};
+use landfall_spool::{Class, Record, Role, Spool};
+use serde::{Deserialize, Serialize};
+
+use crate::publisher::Shared;
+use crate::translation::Translation;
+
+/// Whose events a spool holds, as its directory says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Owner {
+    pub(crate) instance: InstanceName,
+    pub(crate) replica: ReplicaId,
+    pub(crate) incarnation: Incarnation,
+    /// The newest places of the two streams when the first record was written: what is in it can only lie behind.
+    pub(crate) connectivity_behind: u64,
+    pub(crate) messages_behind: u64,
+}
+
+impl Owner {
+    pub(crate) fn behind(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Connectivity => self.connectivity_behind,
+            Stream::Messages => self.messages_behind,
+        }
+    }
+}
+
+/// What is written of a publication beside its body.
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    /// `c` or `m`.
+    stream: &'a str,
+    subject: &'a str,
+    id: EventId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<(String, String)>,
+}
+
+/// A publication that came from the spool.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) publication: Publication,
+    /// Its record.
+    pub(crate) number: u64,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    spool: Spool,
+    owner: Owner,
+    /// Who waits for a record to be stored.
+    promises: HashMap<u64, Receipt>,
+    /// How records below a number are written anew.
+    translations: Vec<(u64, Arc<Translation>)>,
+    /// Records that are stored already, though that was not heard.
+    stored: HashSet<EventId>,
+    subjects: Vec<Arc<str>>,
+    full: bool,
+}
+
+impl Keep {
+    /// Keeps in `spool` from now on.
+    pub(crate) fn new(spool: Spool, owner: Owner) -> Self {
+        Self {
+            spool,
+            owner,
+            promises: HashMap::new(),
+            translations: Vec::new(),
+            stored: HashSet::new(),
+            subjects: Vec::new(),
+            full: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spool.is_empty()
+    }
+
+    /// Records, bytes of them, and the most bytes.
+    pub(crate) fn fill(&self) -> (u64, u64, u64) {
+        (self.spool.len(), self.spool.bytes(), self.spool.limit())
+    }
+
+    /// No more can be kept for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Since which place of the stream records may be stored without our knowing.
+    pub(crate) fn behind(&self, stream: Stream) -> u64 {
+        self.owner.behind(stream)
+    }
+
+    /// The first record comes now, and the streams end there.
+    pub(crate) fn begin(&mut self, connectivity_behind: u64, messages_behind: u64) {
+        self.owner = Owner { connectivity_behind, messages_behind, ..self.owner.clone() };
+        self.sign();
+    }
+
+    fn sign(&mut self) {
+        let note = serde_json::to_vec(&self.owner).unwrap_or_default();
+        if let Err(error) = self.spool.set_note(&note) {
+            tracing::warn!(%error, "the spool could not be signed");
+        }
+    }
+
+    /// Writes a publication. Its share of the publish window comes back; who waits for it is told when it is stored.
+    ///
+    /// Gives it back when there is no room, or the disk does not take it.
+    pub(crate) fn put(&mut self, publication: Publication) -> Option<Publication> {
+        let envelope = Envelope {
+            stream: if publication.stream == Stream::Messages { "m" } else { "c" },
+            subject: &publication.subject,
+            id: publication.id,
+            headers: publication
+                .headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        };
+        let header = serde_json::to_vec(&envelope).unwrap_or_default();
+        match self.spool.append(&class(&publication), &header, &publication.body) {
+            Ok(number) => {
+                self.full = false;
+                if let Some(receipt) = publication.receipt.kept() {
+                    self.promises.insert(number, receipt);
+                }
+                None
+            }
+            Err(error) => {
+                if !self.full {
+                    tracing::warn!(%error, "the spool takes no more; devices wait");
+                }
+                self.full = true;
+                Some(publication)
+            }
+        }
+    }
+
+    /// Hands everything to the system, so that it outlives this process.
+    pub(crate) fn flush(&mut self) {
+        if let Err(error) = self.spool.flush() {
+            tracing::warn!(%error, "the spool could not be written");
+        }
+    }
+
+    /// The next publication to be sent. What is known to be stored, or is not said any more, is settled on the way.
+    pub(crate) fn next(&mut self, shared: &Shared) -> Option<Kept> {
+        loop {
+            let record = match self.spool.next() {
+                Ok(record) => record?,
+                Err(error) => {
+                    tracing::error!(%error, "the spool cannot be read");
+                    return None;
+                }
+            };
+            let number = record.number;
+            let Some(publication) = self.read(&record) else {
+                tracing::error!(number, "a record of the spool is none of ours");
+                self.settle(number);
+                continue;
+            };
+            if self.stored.remove(&publication.id) {
+                self.settle(number);
+                publication.receipt.stored();
+                continue;
+            }
+            match self.translate(number, publication, shared) {
+                Some(publication) => return Some(Kept { publication, number }),
+                None => self.settle(number),
+            }
+        }
+    }
+
+    fn read(&mut self, record: &Record) -> Option<Publication> {
+        let envelope: Envelope<'_> = serde_json::from_slice(&record.header).ok()?;
+        let headers = envelope.headers.into_iter().map(|(name, value)| Some((header_name(&name)?, value)));
+        Some(Publication {
+            stream: if envelope.stream == "m" { Stream::Messages } else { Stream::Connectivity },
+            headers: headers.collect::<Option<_>>()?,
+            id: envelope.id,
+            subject: self.subject(envelope.subject),
+            body: Bytes::copy_from_slice(&record.body),
+            receipt: self.promises.remove(&record.number).unwrap_or_else(|| Receipt::unheard(None)),
+        })
+    }
+
+    fn subject(&mut self, subject: &str) -> Arc<str> {
+        if let Some(known) = self.subjects.iter().find(|known| ***known == *subject) {
+            return Arc::clone(known);
+        }
+        let made: Arc<str> = subject.into();
+        self.subjects.push(Arc::clone(&made));
+        made
+    }
+
+    fn translate(&self, number: u64, mut publication: Publication, shared: &Shared) -> Option<Publication> {
+        for (below, translation) in &self.translations {
+            if number < *below {
+                publication = translation.rewrite(publication, shared)?;
+            }
+        }
+        Some(publication)
+    }
+
+    /// Everything that is kept so far is written anew when it is read.
+    pub(crate) fn translate_all(&mut self, translation: Arc<Translation>, incarnation: Incarnation) {
+        if self.is_empty() {
+            self.translations.clear();
+        } else {
+            self.translations.push((self.spool.next_number(), translation));
+        }
+        self.owner.incarnation = incarnation;
+        self.sign();
+    }
+
+    /// A record that was handed out is not sent after all: it will be handed out again.
+    pub(crate) fn take_back(&mut self, number: u64, receipt: Receipt) {
+        if let Some(receipt) = receipt.kept() {
+            self.promises.insert(number, receipt);
+        }
+    }
+
+    /// Everything that was handed out and not settled is handed out again, from the oldest on.
+    pub(crate) fn rewind(&mut self) {
+        self.spool.rewind();
+    }
+
+    /// A record that was handed out is done with.
+    pub(crate) fn settle(&mut self, number: u64) {
+        self.spool.settle(number);
+        if self.spool.is_empty() {
+            self.promises.clear();
+            self.stored.clear();
+            self.translations.clear();
+            self.full = false;
+        }
+    }
+
+    /// The ids of everything that is kept.
+    pub(crate) fn ids(&mut self) -> HashSet<EventId> {
+        let mut ids = HashSet::new();
+        self.for_each(|id| {
+            ids.insert(id);
+        });
+        ids
+    }
+
+    /// These are stored.
+    pub(crate) fn are_stored(&mut self, ids: impl IntoIterator<Item = EventId>) {
+        self.stored.extend(ids);
+    }
+
+    /// Shows the id of every record, in order.
+    pub(crate) fn for_each(&mut self, mut each: impl FnMut(EventId)) {
+        #[derive(Deserialize)]
+        struct Id {
+            id: EventId,
+        }
+        let shown = self.spool.for_each(|record| {
+            if let Ok(Id { id }) = serde_json::from_slice(&record.header) {
+                each(id);
+            }
+        });
+        if let Err(error) = shown {
+            tracing::error!(%error, "the spool cannot be read");
+        }
+    }
+
+    /// Tells what was dropped for want of room.
+    pub(crate) fn tell_dropped(&mut self, shared: &Shared) {
+        let dropped = self.spool.take_dropped();
+        if dropped.sessions == 0 && dropped.messages == 0 {
+            return;
+        }
+        let records = dropped.session_records + dropped.messages;
+        shared.counters.dropped.fetch_add(records, Ordering::Relaxed);
+        let gap = |range: &landfall_spool::DroppedRange| {
+            let session = SessionId::from_bytes(range.owner?)?;
+            Some(Gap { session, from: range.from_tag, to: range.to_tag })
+        };
+        let gaps = dropped.ranges.iter().filter_map(gap).collect();
+        shared.note_dropped(Dropped { sessions: dropped.sessions, messages: dropped.messages, gaps });
+    }
+
+    /// Removes the directory, if nothing is in it.
+    pub(crate) fn remove(self) {
+        if !self.spool.is_empty() {
+            return;
+        }
+        if let Err(error) = self.spool.remove() {
+            tracing::debug!(%error, "the empty spool was not removed");
+        }
+    }
+}
+
+/// What the spool has to know to drop the right things.
+fn class(publication: &Publication) -> Class {
+    let EventId::Session(session, stream, seq) = publication.id else {
+        return Class { owner: None, role: Role::Other, tag: 0, pinned: true };
+    };
+    let kind = subject::parse_event(&publication.subject).map_or("", |parsed| parsed.kind);
+    let role = match (stream, kind) {
+        (_, "connected") => Role::Begins,
+        (_, "disconnected") => Role::Ends,
+        (Stream::Messages, "upstream") => Role::Message,
+        _ => Role::Other,
+    };
+    Class { owner: Some(*session.as_bytes()), role, tag: seq, pinned: publication.receipt.is_heard() }
+}

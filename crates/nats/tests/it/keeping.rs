@@ -1,0 +1,232 @@
+//! NATS away: what happens is kept on disk, and told when it is back, also by the next process.
+
+
+use landfall_event::Reason;
+use landfall_hub::{Bus as _, SessionHandle};
+use landfall_testkit::ledger::{self, Open};
+use landfall_testkit::recorder::Seen;
+use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, stored, stored_when};
+use landfall_testkit::wait::{PATIENCE, eventually};
+use landfall_testkit::{Mode, NatsServer, Proxy};
+use tempfile::TempDir;
+
+use crate::node::{self, Node, ends, hear, presence, send};
+
+/// A message that nobody waits for.
+fn tell(session: &SessionHandle, n: u64) {
+    let permit = session.try_admit(8).expect("room");
+    session.upstream(node::uplink(n), None, permit).expect("an open session");
+}
+
+async fn until_keeping(node: &Node) {
+    eventually(PATIENCE, "keeping", async || node.bus.is_keeping().then_some(())).await;
+}
+
+/// Waits until so many events are on disk.
+async fn until_kept(node: &Node, count: u64) {
+    eventually(PATIENCE, "events on disk", async || (node.bus.stats().kept >= count).then_some(())).await;
+}
+
+/// The payloads of a device's stored messages, in order.
+fn payloads(events: &[Seen], device: &str) -> Vec<u64> {
+    let its = events.iter().filter(|event| event.kind() == "upstream" && event.is_about(device));
+    its.map(|event| event.number("payload")).collect()
+}
+
+#[tokio::test]
+async fn devices_come_speak_and_leave_while_nats_is_away() {
+    let (mut nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let node = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    let there = node.open("there").await;
+    tell(&there, 1);
+    send(&there, 2);
+    hear(&there, &[2]).await;
+    nats.kill();
+    until_keeping(&node).await;
+    let window = node.hub.window_fill().0;
+    for n in 3..=50 {
+        tell(&there, n);
+    }
+    // One that is waited for stands in its place among them.
+    send(&there, 51);
+    tell(&there, 52);
+    let came = node.open("came").await;
+    tell(&came, 1);
+    came.close(Reason::ClientClosed);
+    let stays = node.open("stays").await;
+    until_kept(&node, 50 + 3 + 1).await;
+    assert_eq!(node.hub.window_fill().0, window, "what is on disk takes no room in memory");
+    let told =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_millis();
+    nats.restart().await;
+    hear(&there, &[51]).await;
+    let messages = stored_when(&nats, MESSAGES, "all messages", |events| events.len() >= 53).await;
+    assert_eq!(payloads(&messages, "there"), (1..=52).collect::<Vec<_>>());
+    assert_eq!(payloads(&messages, "came"), [1]);
+    let late = messages.iter().filter(|event| event.is_about("came"));
+    late.for_each(|event| assert!(u128::from(event.number("timestamp")) <= told, "when it happened"));
+    there.close(Reason::ClientClosed);
+    stays.close(Reason::ClientClosed);
+    node.leave().await;
+    assert_eq!(ends(&presence(&nats).await, "client-closed"), 3);
+    ledger::assert_kept(&nats, Open::None).await;
+    assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
+}
+
+#[tokio::test]
+async fn what_is_on_disk_outlives_the_process() {
+    let (mut nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let node = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    let (left, stays) = (node.open("left").await, node.open("stays").await);
+    nats.kill();
+    until_keeping(&node).await;
+    tell(&left, 1);
+    left.close(Reason::ClientClosed);
+    let late = node.open("late").await;
+    for n in 1..=20 {
+        tell(&late, n);
+    }
+    until_kept(&node, 23).await;
+    node.die().await;
+    drop((stays, late));
+    nats.restart().await;
+    let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    let events = presence(&nats).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 2));
+    let messages = stored(&nats, MESSAGES).await;
+    assert_eq!(payloads(&messages, "left"), [1]);
+    assert_eq!(payloads(&messages, "late"), (1..=20).collect::<Vec<_>>());
+    next.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
+    assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
+}
+
+#[tokio::test]
+async fn a_spool_that_was_half_published_is_not_published_twice() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let proxy = Proxy::start(([127, 0, 0, 1], nats.port()).into(), 3).await;
+    let node = Node::keeping(&format!("nats://{}", proxy.address()), "a1", disk.path()).await;
+    let session = node.open("pump").await;
+    proxy.set(Mode::Cut);
+    until_keeping(&node).await;
+    for n in 1..=5_000 {
+        tell(&session, n);
+    }
+    until_kept(&node, 5_000).await;
+    proxy.set(Mode::Pass);
+    stored_when(&nats, MESSAGES, "some of them", |events| events.len() >= 200).await;
+    node.die().await;
+    drop(session);
+    let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    let messages = stored(&nats, MESSAGES).await;
+    assert_eq!(payloads(&messages, "pump"), (1..=5_000).collect::<Vec<_>>());
+    next.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
+}
+
+#[tokio::test]
+async fn a_spool_whose_sessions_a_survivor_has_closed() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let proxy = Proxy::start(([127, 0, 0, 1], nats.port()).into(), 4).await;
+    let survivor = Node::start(&nats.url(), "b1").await;
+    let node = Node::keeping(&format!("nats://{}", proxy.address()), "a1", disk.path()).await;
+    let known = node.open("known").await;
+    proxy.set(Mode::Cut);
+    until_keeping(&node).await;
+    tell(&known, 1);
+    known.close(Reason::ClientClosed);
+    let late = node.open("late").await;
+    tell(&late, 1);
+    late.close(Reason::ClientClosed);
+    until_kept(&node, 5).await;
+    stored_when(&nats, CONNECTIVITY, "its end", |events| ends(events, "gateway-lost") == 1).await;
+    node.die().await;
+    let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    // What a session that is closed in the ledger had still to say is counted; what began on disk is told.
+    let dropped = |events: &[Seen]| {
+        events.iter().any(|event| event.kind() == "events-dropped" && event.number("messages") == 1)
+    };
+    let events = stored_when(&nats, CONNECTIVITY, "the count", dropped).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 1));
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "late"), [1]);
+    next.leave().await;
+    survivor.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
+}
+
+#[tokio::test]
+async fn a_gateway_cut_off_for_longer_than_its_lease_tells_what_it_kept_under_new_sessions() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let proxy = Proxy::start(([127, 0, 0, 1], nats.port()).into(), 5).await;
+    let survivor = Node::start(&nats.url(), "b1").await;
+    let node = Node::keeping(&format!("nats://{}", proxy.address()), "a1", disk.path()).await;
+    let session = node.open("pump").await;
+    let before = session.id();
+    proxy.set(Mode::Cut);
+    until_keeping(&node).await;
+    for n in 1..=30 {
+        tell(&session, n);
+    }
+    send(&session, 31);
+    let (came, left) = (node.open("came").await, node.open("left").await);
+    tell(&came, 1);
+    left.close(Reason::ClientClosed);
+    until_kept(&node, 31 + 2 + 2).await;
+    stored_when(&nats, CONNECTIVITY, "its end", |events| ends(events, "gateway-lost") == 1).await;
+    proxy.set(Mode::Pass);
+    hear(&session, &[31]).await;
+    assert_ne!(session.id(), before);
+    tell(&session, 32);
+    session.close(Reason::ClientClosed);
+    came.close(Reason::ClientClosed);
+    node.leave().await;
+    survivor.leave().await;
+    let messages = stored(&nats, MESSAGES).await;
+    assert_eq!(payloads(&messages, "pump"), (1..=32).collect::<Vec<_>>());
+    assert_eq!(payloads(&messages, "came"), [1]);
+    let events = presence(&nats).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (3, 1));
+    ledger::assert_kept(&nats, Open::None).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_drops_whole_sessions_first_then_the_oldest_messages() {
+    let (mut nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let node = Node::keeping_at_most(&nats.url(), "a1", disk.path(), 1 << 20).await;
+    let there = node.open("there").await;
+    nats.kill();
+    until_keeping(&node).await;
+    // Half of the room for sessions that come and go, and more than all of it for messages.
+    for n in 0..400 {
+        let passing = node.open(&format!("passing-{n}")).await;
+        passing.close(Reason::ClientClosed);
+    }
+    for n in 1..=4_000 {
+        tell(&there, n);
+        if n % 100 == 0 {
+            until_kept(&node, 1).await;
+        }
+    }
+    eventually(PATIENCE, "an empty queue", async || (node.bus.stats().queued == 0).then_some(())).await;
+    assert!(node.bus.stats().kept_bytes <= 1 << 20);
+    nats.restart().await;
+    eventually(PATIENCE, "an empty disk", async || (node.bus.stats().kept == 0).then_some(())).await;
+    let events = stored_when(&nats, CONNECTIVITY, "the count", |events| {
+        events.iter().any(|event| event.kind() == "events-dropped")
+    })
+    .await;
+    there.close(Reason::ClientClosed);
+    node.leave().await;
+    let dropped: Vec<&Seen> = events.iter().filter(|event| event.kind() == "events-dropped").collect();
+    let sum = |field: &str| dropped.iter().map(|event| event.number(field)).sum::<u64>();
+    let messages = stored(&nats, MESSAGES).await;
+    let told = payloads(&messages, "there");
+    assert_eq!(sum("messages"), 4_000 - told.len() as u64, "each is stored or counted");
+    assert!(sum("messages") > 0);
+    let passing = presence(&nats).await.iter().filter(|event| event.text("type") == "connected").count() - 1;
+    assert_eq!(sum("sessions"), 400, "all of them, before any message: {passing} are told");
+    assert_eq!(told, (4_001 - told.len() as u64..=4_000).collect::<Vec<_>>(), "the oldest are gone");
+    let gaps = dropped.iter().flat_map(|event| event.json["gaps"].as_array().cloned().unwrap_or_default());
+    let named: u64 = gaps.map(|gap| gap["to"].as_u64().unwrap() - gap["from"].as_u64().unwrap() + 1).sum();
+    assert_eq!(named, sum("messages"), "and each is named");
+}
