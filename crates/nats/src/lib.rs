@@ -14,6 +14,7 @@ pub mod embedded;
 mod fence;
 mod guardian;
 mod health;
+mod history;
 mod keep;
 mod lease;
 mod link;
@@ -32,6 +33,7 @@ pub use desk::Failure;
 pub use fence::Fences;
 pub use guardian::{Dismissed, Guardian, GuardianSettings};
 pub use health::Health;
+pub use history::{History, Place, Since};
 pub use publisher::{
     Kept, LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing,
 };

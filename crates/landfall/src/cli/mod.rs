@@ -8,6 +8,7 @@ mod client;
 mod line;
 mod output;
 mod send;
+mod verify;
 mod watch;
 
 use std::ffi::OsString;
@@ -52,6 +53,8 @@ enum Command {
     Kick(admin::KickArgs),
     /// Sends a command to a device and prints what became of it.
     Send(send::SendArgs),
+    /// Reads the stored events as a ledger and says which promise is broken; exit status 1 if any is.
+    Verify(verify::VerifyArgs),
     /// Reads a password from standard input, up to the end of the line, and prints its hash for the file of devices.
     HashPassword,
     /// Keeps the embedded nats-server; the gateway starts this itself.
@@ -137,6 +140,7 @@ where
         Command::Watch(args) => client_runtime()?.block_on(watch::watch(&args, &settings()?, &mut out)),
         Command::Sessions(args) => client_runtime()?.block_on(admin::sessions(&args, &settings()?, &mut out)),
         Command::Kick(args) => client_runtime()?.block_on(admin::kick(&args, &settings()?, &mut out)),
+        Command::Verify(args) => client_runtime()?.block_on(verify::verify(&args, &settings()?, &mut out)),
         Command::Send(args) => client_runtime()?.block_on(send::send(args, &settings()?, &mut out)),
     }
 }

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::text::{shortened, visible, visible_json};
 
 /// The types of the contract.
-const TYPES: [&str; 14] = [
+const TYPES: [&str; 15] = [
     "connected",
     "disconnected",
     "dormant",
@@ -36,6 +36,7 @@ const TYPES: [&str; 14] = [
     "join",
     "keep-alive",
     "leave",
+    "events-dropped",
 ];
 
 #[derive(Debug, Default, Args)]

@@ -32,7 +32,7 @@ impl Guardian {
         self.look_at_leases().await?;
         // The rest is for slower things, and takes its time.
         self.looks = self.looks.wrapping_add(1);
-        if self.looks % LOOKS != 0 {
+        if !self.looks.is_multiple_of(LOOKS) {
             return Ok(());
         }
         self.look_at_orphans().await?;

@@ -1,6 +1,5 @@
 //! NATS away: what happens is kept on disk, and told when it is back, also by the next process.
 
-
 use landfall_event::Reason;
 use landfall_hub::{Bus as _, SessionHandle};
 use landfall_testkit::ledger::{self, Open};

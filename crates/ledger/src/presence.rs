@@ -1,0 +1,170 @@
+//! The connectivity stream: sessions that begin, go on and end.
+
+use std::sync::Arc;
+
+use landfall_event::wire::{Ended, Session};
+use landfall_event::{Reason, SessionId};
+
+use crate::{Kind, Known, Newest, Stored, Verifier};
+
+impl Verifier {
+    pub(crate) fn connected(&mut self, stored: &Stored<'_>, session: &Session) {
+        let (id, device) = (session.session_id, self.name(session));
+        let head = &stored.event.head;
+        if self.sessions.contains_key(&id) {
+            return self.report(
+                Kind::ConnectedTwice,
+                Some(id),
+                &device,
+                stored,
+                "it has begun before".to_owned(),
+            );
+        }
+        self.counts.connected += 1;
+        if session.seq != 1 {
+            let detail = format!("connected is number {}, not 1", session.seq);
+            self.report(Kind::SeqGap, Some(id), &device, stored, detail);
+        }
+        self.epoch_rises(stored, session, &device);
+        let family = session.transport.family();
+        if let Some(other) = self.present.insert((Arc::clone(&device), family), id) {
+            let on_same =
+                self.sessions.get(&other).is_some_and(|other| other.incarnation == head.incarnation);
+            if on_same {
+                self.report(Kind::Overlap, Some(id), &device, stored, format!("{other} is open"));
+            } else {
+                self.counts.overlaps += 1;
+            }
+        }
+        let known = Known {
+            device,
+            family,
+            incarnation: head.incarnation,
+            next: 2,
+            next_message: 1,
+            began_at: head.timestamp,
+            ended_at: None,
+            partial: false,
+        };
+        self.sessions.insert(id, known);
+    }
+
+    /// What is told late, of a time before the newest session began, has the epoch of its time.
+    fn epoch_rises(&mut self, stored: &Stored<'_>, session: &Session, device: &Arc<str>) {
+        let (epoch, at) = (session.epoch.0, stored.event.head.timestamp);
+        match self.newest.get_mut(device) {
+            Some(newest) if epoch > newest.epoch => *newest = Newest { epoch, at },
+            Some(newest) if at >= newest.at => {
+                let detail = format!("epoch {epoch} after {}", newest.epoch);
+                self.report(Kind::EpochNotRising, Some(session.session_id), device, stored, detail);
+            }
+            Some(_) => {}
+            None => {
+                self.newest.insert(Arc::clone(device), Newest { epoch, at });
+            }
+        }
+    }
+
+    pub(crate) fn disconnected(&mut self, stored: &Stored<'_>, end: &Ended) {
+        let (session, device) = (&end.session, self.name(&end.session));
+        let id = session.session_id;
+        if !self.is_known(stored, session, &device, Kind::DisconnectedWithoutConnected) {
+            return;
+        }
+        let Some(known) = self.sessions.get_mut(&id) else { return };
+        if known.ended_at.is_some() {
+            return self.report(
+                Kind::ClosedTwice,
+                Some(id),
+                &device,
+                stored,
+                format!("again: {}", end.details.reason),
+            );
+        }
+        known.ended_at = Some(end.details.timestamp);
+        let (key, expected) = ((device, known.family), known.next);
+        known.next = session.seq.saturating_add(1);
+        self.counts.disconnected += 1;
+        if end.details.reason == Reason::GatewayLost {
+            self.counts.gateway_lost += 1;
+        }
+        self.numbered(stored, (id, session.seq, expected), &key.0, "disconnected");
+        if self.present.get(&key) == Some(&id) {
+            self.present.remove(&key);
+        }
+    }
+
+    pub(crate) fn goes_on(&mut self, stored: &Stored<'_>, session: &Session, what: &str) {
+        let (id, device) = (session.session_id, self.name(session));
+        if !self.is_known(stored, session, &device, Kind::WithoutConnected) {
+            return;
+        }
+        let Some(known) = self.sessions.get_mut(&id) else { return };
+        let (expected, is_over) = (known.next, known.ended_at.is_some());
+        known.next = known.next.max(session.seq.saturating_add(1));
+        if is_over {
+            self.report(Kind::AfterEnd, Some(id), &device, stored, what.to_owned());
+        } else {
+            self.numbered(stored, (id, session.seq, expected), &device, what);
+        }
+    }
+
+    fn numbered(
+        &mut self,
+        stored: &Stored<'_>,
+        (id, seq, expected): (SessionId, u64, u64),
+        device: &str,
+        what: &str,
+    ) {
+        let kind = match seq {
+            _ if seq == expected => return,
+            _ if seq > expected => Kind::SeqGap,
+            _ if seq.saturating_add(1) == expected => Kind::Duplicate,
+            _ => Kind::SeqOrder,
+        };
+        self.report(
+            kind,
+            Some(id),
+            device,
+            stored,
+            format!("{what} is number {seq} where {expected} was next"),
+        );
+    }
+
+    /// True when the session has begun in what was read, or before it.
+    pub(crate) fn is_known(
+        &mut self,
+        stored: &Stored<'_>,
+        session: &Session,
+        device: &Arc<str>,
+        otherwise: Kind,
+    ) -> bool {
+        let id = session.session_id;
+        if self.sessions.contains_key(&id) {
+            return true;
+        }
+        if self.since == 0 || id.began_at() >= self.since {
+            let detail = format!("number {}", session.seq);
+            self.report(otherwise, Some(id), device, stored, detail);
+            return false;
+        }
+        self.counts.partial += 1;
+        let known = Known {
+            device: Arc::clone(device),
+            family: session.transport.family(),
+            incarnation: stored.event.head.incarnation,
+            next: session.seq,
+            next_message: 0,
+            began_at: id.began_at(),
+            ended_at: None,
+            partial: true,
+        };
+        if stored.stream == landfall_event::Stream::Messages {
+            // Its connectivity events were read before: it has none in what was read.
+            self.sessions.insert(id, Known { next: 0, ..known });
+        } else {
+            self.sessions.insert(id, known);
+        }
+        true
+    }
+}

@@ -1,0 +1,373 @@
+//! Good histories pass, and whatever is planted in one is found.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
+use std::collections::HashSet;
+
+use landfall_event::wire;
+use landfall_event::{
+    Connected, Disconnected, Dormant, Dropped, Ended, Epoch, Event, EventId, Gap, IdentifiedBy, Identity,
+    Incarnation, Occasion, Origin, Reason, SessionId, SessionInfo, SessionRef, Stream, Transport, Upstream,
+    json,
+};
+use landfall_ledger::{Counts, Journal, Kind, Stored, Verifier, Violation};
+use proptest::prelude::*;
+
+const T0: u64 = 1_760_000_000_000;
+
+/// One event of a history.
+#[derive(Clone, Debug)]
+struct Told {
+    stream: Stream,
+    id: EventId,
+    at: u64,
+    event: Event,
+    incarnation: u8,
+}
+
+fn incarnation(n: u8) -> Incarnation {
+    Incarnation::new(T0 + u64::from(n), [n; 10])
+}
+
+impl Told {
+    fn seen(&self) -> wire::Event {
+        let origin = Origin {
+            instance: "i".parse().unwrap(),
+            replica: "r".parse().unwrap(),
+            incarnation: incarnation(self.incarnation),
+        };
+        let occasion = Occasion { origin: &origin, id: self.id, at: self.at };
+        json::decode(&json::encode(&occasion, &self.event)).unwrap()
+    }
+
+    /// The session and the number that the event is of; of one that ends several, the first.
+    fn of(&self) -> Option<SessionId> {
+        match &self.event {
+            Event::Connected(connected) => Some(connected.session.session()),
+            Event::Disconnected(disconnected) => Some(disconnected.ended[0].session.session()),
+            Event::Dormant(dormant) => Some(dormant.session.session()),
+            Event::Upstream(upstream) => Some(upstream.session.session()),
+            _ => None,
+        }
+    }
+}
+
+fn session(device: u8, n: u64, at: u64, transport: Transport) -> SessionRef {
+    SessionRef::from(SessionInfo {
+        tenant: "default".parse().unwrap(),
+        device: format!("d{device}").parse().unwrap(),
+        app_version: "".into(),
+        identity: Identity::new(SessionId::new(at, [device + 1; 10]), Epoch(T0 + n)),
+        transport,
+    })
+}
+
+fn connected(session: &SessionRef, at: u64) -> Told {
+    let event = Event::Connected(Connected {
+        session: session.clone(),
+        protocol: "MQTT/5.0",
+        remote_id: "x".into(),
+        remote_address: ([127, 0, 0, 1], 7).into(),
+        identified_by: IdentifiedBy::Anonymous,
+        keep_alive_ms: None,
+        inferred: false,
+        clean_start: None,
+    });
+    told(EventId::Session(session.session(), Stream::Connectivity, 1), at, event)
+}
+
+fn told(id: EventId, at: u64, event: Event) -> Told {
+    Told { stream: event.stream(), id, at, event, incarnation: 1 }
+}
+
+fn ended(session: &SessionRef, seq: u64, at: u64) -> Ended {
+    let reason = Reason::ClientClosed;
+    Ended {
+        session: session.clone(),
+        seq,
+        reason,
+        initiator: reason.initiator(),
+        inferred: false,
+        connected_at: session.session().began_at(),
+        last_seen_at: None,
+        at,
+        counters: None,
+        evidence: None,
+    }
+}
+
+fn dormant(session: &SessionRef, seq: u64, at: u64) -> Told {
+    let event = Event::Dormant(Dormant { session: session.clone(), seq, sleep_ms: 1, wake_by: at + 1 });
+    told(EventId::Session(session.session(), Stream::Connectivity, seq), at, event)
+}
+
+fn upstream(session: &SessionRef, seq: u64, at: u64) -> Told {
+    let event = Event::Upstream(Upstream {
+        session: session.clone(),
+        seq,
+        topic: "t".into(),
+        qos: Some(1),
+        retain: false,
+        will: false,
+        content_type: None,
+        properties: Vec::new(),
+        payload: format!("{}:{seq}", session.session()).into_bytes().into(),
+    });
+    told(EventId::Session(session.session(), Stream::Messages, seq), at, event)
+}
+
+/// What devices do, in one byte each: who, and what.
+fn history(steps: &[(u8, u8)]) -> Vec<Told> {
+    struct Device {
+        open: Option<SessionRef>,
+        presence: u64,
+        messages: u64,
+    }
+    let mut devices: Vec<Device> = (0..4).map(|_| Device { open: None, presence: 0, messages: 0 }).collect();
+    let mut story = Vec::new();
+    let mut at = T0;
+    for (n, (who, what)) in (0..).zip(steps) {
+        at += 10;
+        let device = &mut devices[usize::from(who % 4)];
+        match (device.open.clone(), what % 5) {
+            (None, _) => {
+                let session = session(who % 4, n, at, Transport::Mqtt);
+                story.push(connected(&session, at));
+                *device = Device { open: Some(session), presence: 2, messages: 1 };
+            }
+            (Some(session), 0) => {
+                let end =
+                    Event::Disconnected(Disconnected { ended: vec![ended(&session, device.presence, at)] });
+                let id = EventId::Session(session.session(), Stream::Connectivity, device.presence);
+                story.push(told(id, at, end));
+                device.open = None;
+            }
+            (Some(session), 1) => {
+                story.push(dormant(&session, device.presence, at));
+                device.presence += 1;
+            }
+            (Some(session), _) => {
+                story.push(upstream(&session, device.messages, at));
+                device.messages += 1;
+            }
+        }
+    }
+    // Everybody leaves, in one event.
+    at += 10;
+    let left: Vec<Ended> =
+        devices.iter().filter_map(|device| Some(ended(device.open.as_ref()?, device.presence, at))).collect();
+    if !left.is_empty() {
+        let id = EventId::Gateway(incarnation(1), 1);
+        story.push(told(id, at, Event::Disconnected(Disconnected { ended: left })));
+    }
+    story
+}
+
+fn verify(story: &[Told]) -> (Counts, Vec<Violation>) {
+    verify_with(story, Journal::default(), true)
+}
+
+/// As the command does: the connectivity stream ahead of the messages.
+fn verify_with(story: &[Told], journal: Journal, alive: bool) -> (Counts, Vec<Violation>) {
+    let mut verifier = Verifier::new(0, journal);
+    for stream in [Stream::Connectivity, Stream::Messages] {
+        for (place, told) in (1..).zip(story.iter().filter(|told| told.stream == stream)) {
+            verifier.read(&Stored { stream, place, event: &told.seen() });
+        }
+    }
+    verifier.finish(|_| alive)
+}
+
+fn kinds(found: &[Violation]) -> HashSet<Kind> {
+    found.iter().map(|violation| violation.kind).collect()
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u8, u8)>> {
+    proptest::collection::vec((any::<u8>(), any::<u8>()), 20..120)
+}
+
+/// The next event of the same session in the same stream.
+fn successor(story: &[Told], at: usize) -> Option<usize> {
+    let (stream, session) = (story[at].stream, story[at].of()?);
+    (at + 1..story.len()).find(|later| {
+        story[*later].stream == stream
+            && match &story[*later].event {
+                Event::Disconnected(all) => all.ended.iter().any(|end| end.session.session() == session),
+                _ => story[*later].of() == Some(session),
+            }
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_good_history_passes(steps in steps()) {
+        let (counts, found) = verify(&history(&steps));
+        prop_assert_eq!(found, vec![]);
+        prop_assert_eq!(counts.open, 0);
+        prop_assert_eq!(counts.connected, counts.disconnected);
+    }
+
+    #[test]
+    fn a_dropped_event_is_found(steps in steps(), at in any::<prop::sample::Index>()) {
+        let mut story = history(&steps);
+        let at = at.index(story.len());
+        // Behind a session's last message there is none whose number would show it: that is the journals' part.
+        prop_assume!(story[at].stream == Stream::Connectivity || successor(&story, at).is_some());
+        story.remove(at);
+        let (_, found) = verify_with(&story, Journal::default(), false);
+        prop_assert!(!found.is_empty());
+    }
+
+    #[test]
+    fn a_doubled_event_is_found(steps in steps(), at in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+        let mut story = history(&steps);
+        let at = at.index(story.len());
+        let again = story[at].clone();
+        let to = at + 1 + to.index(story.len() - at);
+        story.insert(to, again);
+        prop_assert!(!verify(&story).1.is_empty());
+    }
+
+    #[test]
+    fn swapped_events_are_found(steps in steps(), at in any::<prop::sample::Index>()) {
+        let mut story = history(&steps);
+        let at = at.index(story.len());
+        if let Some(next) = successor(&story, at) {
+            story.swap(at, next);
+            prop_assert!(!verify(&story).1.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_late_event_is_found(steps in steps(), at in any::<prop::sample::Index>()) {
+        let mut story = history(&steps);
+        let at = at.index(story.len());
+        // An end that comes when the device's next session has begun, or any event behind its successor.
+        let device = |told: &Told| match &told.event {
+            Event::Connected(connected) => Some(connected.session.device.clone()),
+            Event::Disconnected(all) if all.ended.len() == 1 => Some(all.ended[0].session.device.clone()),
+            _ => None,
+        };
+        let begins_again = |later: &usize| {
+            matches!(story[*later].event, Event::Connected(_)) && device(&story[*later]) == device(&story[at])
+        };
+        let behind = match &story[at].event {
+            Event::Disconnected(_) if device(&story[at]).is_some() => (at + 1..story.len()).find(begins_again),
+            _ => successor(&story, at),
+        };
+        if let Some(behind) = behind {
+            let late = story.remove(at);
+            story.insert(behind, late);
+            prop_assert!(!verify(&story).1.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_lost_acknowledged_message_is_found(steps in steps(), at in any::<prop::sample::Index>()) {
+        let mut story = history(&steps);
+        let messages: Vec<usize> = (0..story.len()).filter(|at| story[*at].stream == Stream::Messages).collect();
+        prop_assume!(!messages.is_empty());
+        let mut journal = Journal::default();
+        for at in &messages {
+            let Event::Upstream(upstream) = &story[*at].event else { panic!("a message") };
+            let payload = std::str::from_utf8(&upstream.payload).unwrap();
+            journal.add(&format!("{{\"device\":\"{}\",\"payload\":\"{payload}\"}}\n", upstream.session.device)).unwrap();
+        }
+        prop_assert_eq!(verify_with(&story, journal.clone(), true).1, vec![]);
+        story.remove(messages[at.index(messages.len())]);
+        prop_assert!(kinds(&verify_with(&story, journal, true).1).contains(&Kind::LostAcknowledged));
+    }
+}
+
+#[test]
+fn each_kind_is_named() {
+    let (one, two) = (session(0, 1, T0, Transport::Mqtt), session(0, 2, T0 + 50, Transport::Mqtts));
+    let end = |session: &SessionRef, seq, at| {
+        let id = EventId::Session(session.session(), Stream::Connectivity, seq);
+        told(id, at, Event::Disconnected(Disconnected { ended: vec![ended(session, seq, at)] }))
+    };
+    let open = || vec![connected(&one, T0)];
+    let closed = || vec![connected(&one, T0), end(&one, 2, T0 + 10)];
+    let with = |mut story: Vec<Told>, more: Vec<Told>| {
+        story.extend(more);
+        story
+    };
+    let cases = [
+        (Kind::ClosedTwice, with(closed(), vec![end(&one, 3, T0 + 20)])),
+        (Kind::DisconnectedWithoutConnected, vec![end(&one, 2, T0)]),
+        (Kind::ConnectedTwice, with(open(), open())),
+        (Kind::AfterEnd, with(closed(), vec![dormant(&one, 3, T0 + 20)])),
+        (Kind::AfterEnd, with(closed(), vec![upstream(&one, 1, T0 + 60_000)])),
+        (Kind::WithoutConnected, vec![upstream(&one, 1, T0)]),
+        (Kind::SeqGap, with(open(), vec![end(&one, 3, T0)])),
+        (Kind::SeqGap, with(open(), vec![upstream(&one, 2, T0)])),
+        (Kind::SeqOrder, with(open(), vec![upstream(&one, 2, T0), upstream(&one, 1, T0)])),
+        (Kind::Duplicate, with(open(), vec![upstream(&one, 1, T0), upstream(&one, 1, T0)])),
+        (Kind::Overlap, with(open(), vec![connected(&two, T0 + 50)])),
+        (
+            Kind::EpochNotRising,
+            with(closed(), vec![connected(&session(0, 1, T0 + 60, Transport::Udp), T0 + 60)]),
+        ),
+    ];
+    for (kind, story) in cases {
+        let found = verify(&story).1;
+        assert_eq!(kinds(&found), HashSet::from([kind]), "{found:?}");
+    }
+    let (counts, found) = verify_with(&open(), Journal::default(), false);
+    assert_eq!((counts.open, kinds(&found)), (1, HashSet::from([Kind::NeverClosed])));
+}
+
+#[test]
+fn what_was_dropped_and_told_is_no_gap() {
+    let one = session(0, 1, T0, Transport::Mqtt);
+    let dropped = |from, to| {
+        let gaps = vec![Gap { session: one.session(), from, to }];
+        told(
+            EventId::Gateway(incarnation(1), 9),
+            T0,
+            Event::Dropped(Dropped { sessions: 2, messages: 3, gaps }),
+        )
+    };
+    let story =
+        |from, to| vec![connected(&one, T0), dropped(from, to), upstream(&one, 1, T0), upstream(&one, 5, T0)];
+    let (counts, found) = verify(&story(2, 4));
+    assert_eq!((counts.dropped_messages, counts.dropped_sessions, found), (3, 2, vec![]));
+    assert_eq!(kinds(&verify(&story(2, 3)).1), HashSet::from([Kind::SeqGap]));
+}
+
+#[test]
+fn late_news_of_an_older_session_keeps_its_epoch() {
+    let (older, newer) = (session(0, 1, T0, Transport::Udp), session(0, 2, T0 + 500, Transport::Udp));
+    let mut late = connected(&older, T0);
+    late.incarnation = 2;
+    let (counts, found) = verify(&[connected(&newer, T0 + 500), late]);
+    assert_eq!((counts.overlaps, found), (1, vec![]));
+}
+
+#[test]
+fn what_began_before_is_known_in_part() {
+    let (older, newer) = (session(0, 1, T0, Transport::Mqtt), session(1, 2, T0 + 500, Transport::Mqtt));
+    let mut verifier = Verifier::new(T0 + 100, Journal::default());
+    let end = Event::Disconnected(Disconnected { ended: vec![ended(&older, 4, T0 + 600)] });
+    let story = [
+        connected(&newer, T0 + 500),
+        told(EventId::Session(older.session(), Stream::Connectivity, 4), T0 + 600, end),
+        upstream(&older, 7, T0 + 550),
+        upstream(&older, 8, T0 + 551),
+    ];
+    for (place, told) in (1..).zip(&story) {
+        verifier.read(&Stored { stream: told.stream, place, event: &told.seen() });
+    }
+    let (counts, found) = verifier.finish(|_| true);
+    assert_eq!((counts.partial, counts.open, found), (1, 1, vec![]));
+}
+
+#[test]
+fn a_journal_that_is_none_says_where() {
+    let mut journal = Journal::default();
+    assert!(
+        journal.add("{\"device\":\"d\",\"payload\":\"x\"}\n{\"device\":\"d\",\"payl").is_ok(),
+        "its writer was cut off"
+    );
+    assert_eq!(journal.add("{\"device\":\"d\",\"payload\":\"x\"}\n{}\n").unwrap_err().line, 2);
+}

@@ -1,0 +1,101 @@
+//! What the streams hold, for whoever reads them as a ledger; and who says that it is alive.
+//!
+//! Owns: reading a range of a stream in order, without a gap. Does not own: what the events mean (`landfall-ledger`).
+
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::{Client, Message, datetime};
+use landfall_event::subject::{self, stream_name};
+use landfall_event::{Incarnation, InstanceName, Stream, UnixMs};
+
+use crate::desk::{Desk, Failure};
+use crate::lease::{self, Claim};
+use crate::reading::{self, At, Selection};
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Behind this place; 0 is the beginning.
+    Behind(u64),
+    /// With the first message that was stored at this time or later.
+    Time(UnixMs),
+}
+
+/// Where and when a message was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its place in the stream, from 1.
+    pub number: u64,
+    /// When, by the server's clock.
+    pub stored_at: UnixMs,
+}
+
+/// Reads the two streams.
+#[derive(Clone, Debug)]
+pub struct History {
+    desk: Desk,
+}
+
+impl History {
+    /// Reads over `client`.
+    pub fn new(client: Client) -> Self {
+        Self { desk: Desk::new(client) }
+    }
+
+    /// The place of the stream's newest message; 0 when there never was one.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn newest(&self, stream: Stream) -> Result<u64, Failure> {
+        self.desk.newest_place(stream_name(stream)).await
+    }
+
+    /// Shows every message from `since` up to the place `until`, in order.
+    ///
+    /// # Errors
+    /// When JetStream does not answer, or answers with a gap.
+    pub async fn read(
+        &self,
+        stream: Stream,
+        since: Since,
+        until: u64,
+        mut each: impl FnMut(Place, &Message),
+    ) -> Result<(), Failure> {
+        let selection = match since {
+            Since::Behind(place) if place >= until => return Ok(()),
+            Since::Behind(place) => Selection::behind(place),
+            Since::Time(at) => {
+                let start_time =
+                    datetime::from_nanos(i128::from(at).saturating_mul(1_000_000)).map_err(Failure::away)?;
+                Selection::from(DeliverPolicy::ByStartTime { start_time })
+            }
+        };
+        let selection = selection.before(until.saturating_add(1));
+        let show = |at: At, message: Message| each(Place { number: at.place, stored_at: at.time }, &message);
+        let stream = self.desk.stream(stream_name(stream)).await?;
+        reading::read(&stream, selection, show).await.map_err(Failure::away)
+    }
+
+    /// The incarnations whose lease was written within twice its time to live before `now`: of one instance, or of all.
+    ///
+    /// # Errors
+    /// When JetStream does not answer.
+    pub async fn alive(
+        &self,
+        instance: Option<&InstanceName>,
+        now: UnixMs,
+    ) -> Result<Vec<Incarnation>, Failure> {
+        let filter = instance.map_or_else(subject::all_leases, subject::lease_wildcard);
+        let mut alive = Vec::new();
+        let selection = Selection::from(DeliverPolicy::LastPerSubject).of(vec![filter]);
+        let take = |at: At, message: Message| {
+            if let Ok(claim) = serde_json::from_slice::<Claim>(&message.payload)
+                && now.saturating_sub(at.time) < claim.ttl_ms.saturating_mul(2)
+            {
+                alive.push(claim.incarnation);
+            }
+        };
+        let stream = self.desk.stream(&lease::stream()).await?;
+        reading::read(&stream, selection, take).await.map_err(Failure::away)?;
+        Ok(alive)
+    }
+}
