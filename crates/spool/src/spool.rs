@@ -23,6 +23,7 @@ use crate::owners::Owners;
 use crate::{AppendError, Class, Dropped, NOTE_BYTES, Record, Role, SpoolError, SpoolSettings};
 
 use read::{Handed, Position};
+use recover::Hint;
 use shed::Condemned;
 
 /// Appended bytes that are kept in memory at most, unless one record alone is larger.
@@ -81,6 +82,8 @@ pub struct Spool {
     condemned: Option<Condemned>,
     /// What could be dropped, when that was found to be too little and nothing was appended since.
     droppable: Option<u64>,
+    /// The disk was full, dropping did not help, and nothing was appended or removed since.
+    stuck: bool,
     tally: Tally,
     note: Option<Bytes>,
 }
@@ -109,9 +112,10 @@ impl Spool {
             }
         }
         if let Err(error) = self.prepare(length) {
-            if !is_no_room(&error) {
+            if self.stuck || !is_no_room(&error) {
                 return Err(error.into());
             }
+            self.stuck = true;
             // Whether or not that made room, the file system has the last word.
             let _ = self.relieve(length);
             self.prepare(length)?;
@@ -234,7 +238,10 @@ impl Spool {
             self.tidy(self.segments.len().saturating_sub(2));
             Ok(())
         } else if !self.pending.is_empty() && self.pending.len() as u64 + length > PENDING as u64 {
-            self.flush()
+            // It need not have got rid of everything.
+            self.flush().or_else(|error| {
+                if self.pending.len() as u64 + length > PENDING as u64 { Err(error) } else { Ok(()) }
+            })
         } else {
             Ok(())
         }
@@ -258,6 +265,7 @@ impl Spool {
         self.total += length as u64;
         self.records += 1;
         self.droppable = None;
+        self.stuck = false;
         self.owners.add(&entry);
         if let Some(active) = self.segments.back_mut() {
             active.bytes += length as u64;
@@ -291,6 +299,7 @@ impl Spool {
         }
         self.total -= segment.bytes;
         self.records -= segment.live;
+        self.stuck = false;
         self.reader.take_if(|(first, _)| *first == segment.first);
         self.segments.remove(index);
         Ok(())
@@ -299,18 +308,22 @@ impl Spool {
     /// Writes down what is settled and what was handed out. Only a hint, so an error has no consequence but that records are
     /// handed out again.
     fn hint(&self) -> io::Result<()> {
+        self.write_hint(false)
+    }
+
+    /// `closed`: everything that was appended is flushed, and nothing more comes.
+    fn write_hint(&self, closed: bool) -> io::Result<()> {
         let head = self.out.keys().next().copied().unwrap_or(self.read + 1);
-        let bytes: Vec<u8> =
-            [head, self.handed, self.next].iter().flat_map(|number| number.to_le_bytes()).collect();
-        self.directory.put_head(&bytes)
+        let hint = Hint { head, handed: self.handed, next: self.next, closed };
+        self.directory.put_head(&hint.encode())
     }
 }
 
 impl Drop for Spool {
     /// Flushes, and writes down what is settled, as far as the file system lets it.
     fn drop(&mut self) {
-        let _ = self.flush();
-        let _ = self.hint();
+        let closed = self.flush().is_ok();
+        let _ = self.write_hint(closed);
     }
 }
 
@@ -348,5 +361,15 @@ impl Spool {
     /// How many owners are known.
     pub(crate) fn owners_len(&self) -> usize {
         self.owners.len()
+    }
+
+    /// Nothing up to this number is dropped.
+    pub(crate) fn handed(&self) -> u64 {
+        self.handed
+    }
+
+    /// The number of the next record.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use super::read::Position;
 use super::shed::Condemned;
-use super::{Segment, Spool};
+use super::{PENDING, Segment, Spool};
 use crate::directory::{DROPPING, Directory, HEAD, NOTE};
 use crate::dropped::Tally;
 use crate::format::{
@@ -24,13 +24,15 @@ const SEGMENTS_LEAST: u64 = 4;
 
 /// What the hint says.
 #[derive(Clone, Copy)]
-struct Hint {
+pub(super) struct Hint {
     /// Every lower number is settled.
-    head: u64,
+    pub(super) head: u64,
     /// No higher number was handed out.
-    handed: u64,
+    pub(super) handed: u64,
     /// No such number, and no higher one, was given by then.
-    next: u64,
+    pub(super) next: u64,
+    /// Nor was one afterwards.
+    pub(super) closed: bool,
 }
 
 /// What is known of the segments while they are surveyed.
@@ -82,10 +84,10 @@ impl Spool {
             survey.segment(*first, firsts.get(place + 1).copied().unwrap_or(NUMBER_END))?;
         }
         let Survey { mut segments, spent, owners, mut recovery, next, .. } = survey;
-        let next = hint.map_or(next, |hint| next.max(hint.next).max(head).max(hint.handed + 1));
+        let next = next_number(next, hint, condemned.as_ref(), firsts.is_empty());
         // Without a hint nobody knows what was handed out.
         let handed = hint.map_or(next - 1, |hint| hint.handed.max(head - 1));
-        let writer = writer(&directory, &settings, &mut segments, next)?;
+        let writer = writer(&directory, &mut segments, next)?;
         for first in spent.into_iter().filter(|first| segments.back().is_none_or(|last| last.first != *first))
         {
             let path = directory.segment(first);
@@ -110,6 +112,7 @@ impl Spool {
             handed,
             condemned: None,
             droppable: None,
+            stuck: false,
             tally: Tally::default(),
         };
         if let Some(condemned) = condemned {
@@ -136,15 +139,22 @@ fn check(settings: &SpoolSettings) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// The file that is appended to: the last segment's if it has room and is whole, else that of a new one.
-fn writer(
-    directory: &Directory,
-    settings: &SpoolSettings,
-    segments: &mut VecDeque<Segment>,
-    next: u64,
-) -> Result<File, SpoolError> {
-    let last = segments.back().filter(|last| !last.damaged && last.bytes < settings.segment_bytes);
-    if let Some(last) = last {
+/// The number of the next record. `found`: above all that was found.
+fn next_number(found: u64, hint: Option<Hint>, condemned: Option<&Condemned>, new: bool) -> u64 {
+    let told = hint.map_or(1, |hint| hint.next.max(hint.handed + 1));
+    let planned = condemned.map_or(1, |condemned| condemned.end() + 1);
+    let next = found.max(told).max(planned);
+    if hint.is_some_and(|hint| hint.closed) || (hint.is_none() && new) {
+        return next;
+    }
+    // A process that was killed had given numbers to records that it did not flush: so many at most.
+    next + (PENDING / RECORD_HEAD) as u64 + 1
+}
+
+/// The file that is appended to: the last segment's if it is whole (should it be full, the next append begins a new one),
+/// else that of a new one.
+fn writer(directory: &Directory, segments: &mut VecDeque<Segment>, next: u64) -> Result<File, SpoolError> {
+    if let Some(last) = segments.back().filter(|last| !last.damaged) {
         let path = directory.segment(last.first);
         return OpenOptions::new().write(true).open(&path).map_err(SpoolError::io("open", path));
     }
@@ -155,10 +165,16 @@ fn writer(
 }
 
 impl Hint {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let numbers = [self.head, self.handed, self.next, u64::from(self.closed)];
+        numbers.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
+
     fn read(directory: &Directory) -> Option<Self> {
         let bytes = directory.get(HEAD)?;
         let mut fields = Fields(&bytes);
-        let hint = Self { head: fields.u64(), handed: fields.u64(), next: fields.u64() };
+        let (head, handed, next) = (fields.u64(), fields.u64(), fields.u64());
+        let hint = Self { head, handed, next, closed: fields.u64() == 1 };
         let plausible = hint.head >= 1 && hint.head <= hint.next && hint.handed < hint.next;
         (plausible && hint.next < NUMBER_END).then_some(hint)
     }

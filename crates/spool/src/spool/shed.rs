@@ -49,6 +49,11 @@ impl Condemned {
         &self.victims
     }
 
+    /// No higher number goes.
+    pub(super) fn end(&self) -> u64 {
+        self.through.max(self.cutoff)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let numbers = [self.after, self.through, self.cutoff].into_iter().flat_map(u64::to_le_bytes);
         numbers.chain(self.victims.iter().copied().flatten()).collect()
@@ -96,6 +101,8 @@ impl Spool {
             self.droppable = Some(bytes);
             return Err(AppendError::Full);
         }
+        // The highest numbers may be among those that go, and would be given again if nothing told of them.
+        self.hint()?;
         self.directory.put(DROPPING, &condemned.encode())?;
         self.tally.sessions(&condemned.victims);
         for victim in &condemned.victims {
@@ -165,9 +172,8 @@ impl Spool {
     fn sweep(&mut self, condemned: &Condemned) -> io::Result<()> {
         let (mut index, mut outcome) = (0, Ok(()));
         while let Some(segment) = self.segments.get(index) {
-            let end = condemned.through.max(condemned.cutoff);
             let count = self.segments.len();
-            if segment.live > 0 && segment.last > condemned.after && segment.first <= end {
+            if segment.live > 0 && segment.last > condemned.after && segment.first <= condemned.end() {
                 // The first error does not stop it: another segment may go as a whole, and leave room.
                 let swept = self.sweep_segment(index, condemned);
                 outcome = outcome.and(swept);
@@ -184,7 +190,10 @@ impl Spool {
     fn sweep_segment(&mut self, index: usize, condemned: &Condemned) -> io::Result<()> {
         let image = self.image(index)?;
         let Some(segment) = self.segments.get(index) else { return Ok(()) };
-        let mut kept = format::segment_head(segment.first);
+        let last = index + 1 == self.segments.len();
+        // What was pending stays pending, so that the new file is not longer than the old one.
+        let filed = image.len() - if last { self.pending.len().min(image.len()) } else { 0 };
+        let (mut kept, mut pending) = (format::segment_head(segment.first), Vec::new());
         let mut gone = Vec::new();
         let mut walk = self.walk(index, &image);
         loop {
@@ -195,7 +204,9 @@ impl Spool {
                 }
                 // Damage is kept too: the reader counts it, and it may lie before the cursor.
                 Step::Record(_) | Step::Damage { .. } => {
-                    kept.extend_from_slice(image.get(from..walk.at()).unwrap_or_default());
+                    let cut = filed.clamp(from, walk.at());
+                    kept.extend_from_slice(image.get(from..cut).unwrap_or_default());
+                    pending.extend_from_slice(image.get(cut..walk.at()).unwrap_or_default());
                 }
                 Step::More | Step::End => break,
             }
@@ -203,7 +214,6 @@ impl Spool {
         if gone.is_empty() {
             return Ok(());
         }
-        let last = index + 1 == self.segments.len();
         if !last && segment.live == gone.len() as u64 {
             self.discard(index)?;
             for entry in &gone {
@@ -213,13 +223,14 @@ impl Spool {
         }
         let file = self.directory.replace(&self.directory.segment(segment.first), &kept)?;
         self.reader.take_if(|(open, _)| *open == segment.first);
+        if let Some(segment) = self.segments.get_mut(index) {
+            let bytes = (kept.len() + pending.len()) as u64;
+            self.total -= segment.bytes.saturating_sub(bytes);
+            segment.bytes = bytes;
+        }
         if last {
             self.writer = file;
-            self.pending.clear();
-        }
-        if let Some(segment) = self.segments.get_mut(index) {
-            self.total -= segment.bytes.saturating_sub(kept.len() as u64);
-            segment.bytes = kept.len() as u64;
+            self.pending = pending;
         }
         for entry in &gone {
             self.drop_record(index, entry, condemned.is_victim(entry));
