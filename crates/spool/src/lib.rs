@@ -32,7 +32,8 @@
 //!
 //! 1. complete sessions, the oldest first: a begin and an end of the same owner, with everything of that owner;
 //! 2. if that is not enough: messages, the oldest first, that nobody waits for ([`Class::pinned`]);
-//! 3. if that is not enough either: nothing. The append fails with [`AppendError::Full`].
+//! 3. if that is not enough either: nothing. The append fails with [`AppendError::Full`]; that of a message already when less
+//!    than a quarter of a segment would come free, since that would be written anew for each message then.
 //!
 //! What was handed out is never dropped, and neither is the rest of a session of which something was handed out, but for its
 //! messages: whoever saw the begin sees the end. Records are handed out to the reader a piece of a segment at a time

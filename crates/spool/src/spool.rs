@@ -31,6 +31,9 @@ const PENDING: usize = 64 << 10;
 /// A spool that has become empty begins a new segment when this much stands in the old one.
 const WORN: u64 = 64 << 10;
 
+/// The part of a segment that has to be freed for a message to be let in.
+const WORTH: u64 = 4;
+
 /// A segment, as far as it is known without reading it.
 #[derive(Debug)]
 struct Segment {
@@ -106,7 +109,9 @@ impl Spool {
         }
         let over = self.over(length);
         if over > 0 {
-            self.relieve(over)?;
+            // For a message alone no segment is written anew to free next to nothing.
+            let least = if is_loose(class) { self.settings.segment_bytes / WORTH } else { 0 };
+            self.relieve(over.max(least))?;
             if self.over(length) > 0 {
                 return Err(AppendError::Full);
             }
@@ -162,7 +167,7 @@ impl Spool {
         self.records == 0
     }
 
-    /// Records that are not settled.
+    /// Records that are not settled. Where the file system hinders dropping, those that are being dropped still count.
     pub fn len(&self) -> u64 {
         self.records
     }

@@ -131,7 +131,6 @@ impl Spool {
         if bytes >= must {
             return Ok((condemned, bytes));
         }
-        condemned.after = handed;
         for index in 0..self.segments.len() {
             if self.segments.get(index).is_none_or(|segment| segment.loose == 0 || segment.last <= handed) {
                 continue;
@@ -143,6 +142,9 @@ impl Spool {
                     Step::Record(entry) if entry.number <= handed || condemned.is_victim(&entry) => {}
                     Step::Record(entry) if is_loose(&entry.class) => {
                         bytes += entry.length as u64;
+                        if condemned.end() == 0 || entry.number <= condemned.after {
+                            condemned.after = entry.number - 1;
+                        }
                         condemned.cutoff = entry.number;
                         if bytes >= want {
                             return Ok((condemned, bytes));

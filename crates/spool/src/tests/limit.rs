@@ -222,3 +222,86 @@ fn ranges_are_exact_and_bounded() {
     tally.message(None, 0);
     assert_eq!(tally.take().ranges.len(), 2);
 }
+
+/// Sessions, with something between them that stays, until a segment cannot be written anew; what blocks it.
+fn blocked(spool: &mut Spool, dir: &std::path::Path) -> std::path::PathBuf {
+    let blocker = dir.join(format!("{:020}.segment.unfinished", 1));
+    fs::create_dir(&blocker).unwrap();
+    for name in 1..100 {
+        spool.append(&class(200, Role::Other, 0), b"", &[200; 60]).unwrap();
+        for tag in 0..8 {
+            let role =
+                [Role::Begins, Role::Message, Role::Ends][usize::from(tag > 0) + usize::from(tag == 7)];
+            match spool.append(&class(name, role, tag), b"", &[name; 60]) {
+                Ok(_) => {}
+                Err(AppendError::Io(_)) => return blocker,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    panic!("nothing was dropped");
+}
+
+/// Nothing of a session is there, or all from its begin on.
+fn whole(left: &BTreeMap<u8, Vec<Role>>) {
+    for (name, roles) in left.iter().filter(|(name, _)| **name != 200) {
+        assert_eq!(roles[0], Role::Begins, "{name}: {roles:?}");
+        let last = left.keys().rev().nth(1) == Some(name);
+        assert!(last || (roles.len() == 8 && roles[7] == Role::Ends), "{name}: {roles:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_dropped_yet_is_not_handed_out() {
+    let dir = tempdir().unwrap();
+    let settings = settings(&dir, LIMIT, SEGMENT);
+    let mut spool = open(&settings);
+    let blocker = blocked(&mut spool, &settings.dir);
+    let left = left(&mut spool);
+    assert!(!left.contains_key(&1), "the first session is being dropped");
+    whole(&left);
+    let mut expected = Vec::new();
+    spool.for_each(|record| expected.push(record.number)).unwrap();
+    let numbers = rest(&mut spool);
+    assert_eq!(numbers, expected);
+    assert_eq!(spool.len(), numbers.len() as u64);
+    spool.rewind();
+    assert_eq!(rest(&mut spool), numbers);
+    let dropped = spool.take_dropped();
+    assert!(dropped.sessions > 0 && dropped.messages == 0);
+    assert_eq!(dropped.session_records, 8 * dropped.sessions);
+    fs::remove_dir(blocker).unwrap();
+    spool.rewind();
+    assert_eq!(rest(&mut spool), numbers);
+    for number in numbers {
+        assert!(spool.settle(number));
+    }
+    assert!(spool.is_empty());
+    assert_eq!(spool.owners_len(), 0);
+}
+
+#[test]
+fn what_could_not_be_dropped_is_dropped_later() {
+    for kill in [false, true] {
+        let dir = tempdir().unwrap();
+        let settings = settings(&dir, LIMIT, SEGMENT);
+        let mut spool = open(&settings);
+        let blocker = blocked(&mut spool, &settings.dir);
+        let before = left(&mut spool);
+        fs::remove_dir(blocker).unwrap();
+        if kill {
+            spool.flush().unwrap();
+            spool = spool.kill(&settings).0;
+        }
+        spool.append(&class(201, Role::Begins, 0), b"", b"").unwrap();
+        // The next piece that is read, the next lack of room, or the next opening completes it.
+        spool.next().unwrap().unwrap();
+        let mut after = left(&mut spool);
+        assert_eq!(after.remove(&201), Some(vec![Role::Begins]));
+        assert_eq!(after, before);
+        assert_eq!(spool.len() as usize, 1 + before.values().map(Vec::len).sum::<usize>());
+        assert!(!settings.dir.join("dropping").exists());
+        let dropped = spool.take_dropped();
+        assert!(dropped.sessions > 0 && dropped.messages == 0, "{dropped:?}");
+    }
+}
