@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ pub(crate) const HEAD: &str = "head";
 pub(crate) const NOTE: &str = "note";
 /// What is being dropped.
 pub(crate) const DROPPING: &str = "dropping";
+/// Room on the disk for one segment.
+const RESERVE: &str = "reserve";
 const LOCK: &str = "lock";
 const SEGMENT: &str = "segment";
 /// What is written is complete only when it has lost this.
@@ -138,13 +140,32 @@ impl Directory {
         self.head.write_all_at(&seal(bytes), 0)
     }
 
+    /// Takes `bytes` of the disk, so that there is room for a segment when the disk is full. On an error nothing is taken.
+    pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let path = self.path.join(RESERVE);
+        if fs::metadata(&path).is_ok_and(|data| data.len() == bytes) {
+            return Ok(());
+        }
+        let fill = || {
+            let mut file = options().truncate(true).open(&path)?;
+            // Zeros in full: a hole would take no room.
+            io::copy(&mut io::repeat(0).take(bytes), &mut file)
+        };
+        fill().map(drop).inspect_err(|_| drop(fs::remove_file(&path)))
+    }
+
+    /// Gives back what was reserved. Whether it was.
+    pub(crate) fn release(&self) -> bool {
+        fs::remove_file(self.path.join(RESERVE)).is_ok()
+    }
+
     /// Removes the files that a spool makes, and the directory if it holds nothing else.
     pub(crate) fn clear(&self) -> Result<(), SpoolError> {
         for first in self.segments()? {
             let path = self.segment(first);
             fs::remove_file(&path).map_err(SpoolError::io("remove", &path))?;
         }
-        for name in [HEAD, NOTE, DROPPING, LOCK] {
+        for name in [HEAD, NOTE, DROPPING, RESERVE, LOCK] {
             self.delete(name).map_err(SpoolError::io("remove", self.path.join(name)))?;
         }
         fs::remove_dir(&self.path).map_err(SpoolError::io("remove", &self.path))

@@ -41,7 +41,9 @@
 //! when the process is killed meanwhile: what is being dropped is written down first, and an opening completes it. What
 //! was dropped is counted and listed for [`Spool::take_dropped`]; that account is lost with the process.
 //!
-//! While segments are written anew there is one more of them on the disk than the limit says.
+//! Writing segments anew takes room itself, that of one segment, which the limit does not count. The file `reserve` holds it, so
+//! that dropping also works where the disk, and not the limit, is what is full. Where even that was not to be had, only segments
+//! go that hold nothing but what may be dropped.
 //!
 //! # The cost
 //!
@@ -76,7 +78,7 @@ pub const NOTE_BYTES: usize = 4096;
 pub struct SpoolSettings {
     /// The directory. It is made if it is missing, for this user alone, and holds nothing but the spool.
     pub dir: PathBuf,
-    /// Most bytes of all segments together; at least four segments.
+    /// Most bytes of all segments together; at least four segments. The disk has to have one segment more.
     pub limit_bytes: u64,
     /// Most bytes of one segment, the unit in which room is given back: 1 KiB to 1 GiB, for example 4 MiB. No record is
     /// larger. It is read into memory whole when something in it is dropped.

@@ -24,7 +24,7 @@ use crate::{AppendError, Class, Dropped, NOTE_BYTES, Record, Role, SpoolError, S
 
 use read::{Handed, Position};
 use recover::Hint;
-use shed::Condemned;
+use shed::{Condemned, SHARE};
 
 /// Appended bytes that are kept in memory at most, unless one record alone is larger.
 const PENDING: usize = 64 << 10;
@@ -121,8 +121,10 @@ impl Spool {
                 return Err(error.into());
             }
             self.stuck = true;
-            // Whether or not that made room, the file system has the last word.
-            let _ = self.relieve(length);
+            // What is dropped from memory leaves the disk as full, and files end in blocks: a little would not help. Whether
+            // or not this does, the file system has the last word.
+            let much = length + self.pending.len() as u64 + self.settings.segment_bytes;
+            let _ = self.relieve(much.min(self.total / SHARE).max(length));
             self.prepare(length)?;
         }
         Ok(self.write(class, header, body))

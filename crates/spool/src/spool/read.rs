@@ -252,6 +252,7 @@ impl Spool {
                 if self.roll().is_ok() {
                     self.pending.drain(..worn);
                     let _ = self.discard(self.segments.len().saturating_sub(2));
+                    let _ = self.directory.reserve(self.settings.segment_bytes);
                 }
             }
         }

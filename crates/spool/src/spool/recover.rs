@@ -115,10 +115,11 @@ impl Spool {
             stuck: false,
             tally: Tally::default(),
         };
+        // On a full disk it has to wait, and so may what follows.
+        let _ = spool.directory.reserve(spool.settings.segment_bytes);
         if let Some(condemned) = condemned {
             spool.tally.sessions(condemned.victims());
             spool.condemned = Some(condemned);
-            // On a full disk it may have to wait.
             let _ = spool.complete_dropping();
         }
         spool.hint().map_err(SpoolError::io("write", spool.directory.path().join(HEAD)))?;

@@ -15,7 +15,7 @@ use crate::format::{self, Entry, Fields, Step};
 use crate::{AppendError, Owner};
 
 /// The part of the limit that is freed at once.
-const SHARE: u64 = 8;
+pub(super) const SHARE: u64 = 8;
 
 /// What is dropped.
 #[derive(Debug, Default)]
@@ -76,26 +76,38 @@ impl Spool {
     /// Frees `must` bytes, and more if that is little. On an error other than a lack of room, and where too little may be
     /// dropped, nothing is.
     pub(super) fn relieve(&mut self, must: u64) -> Result<(), AppendError> {
-        match self.shed(must) {
-            // A disk that is full has no room for a plan or for a new segment; an old one can be removed all the same.
-            Err(AppendError::Io(error)) if is_no_room(&error) => {
-                if self.shed_segments(must) >= must {
-                    let _ = self.complete_dropping();
-                    Ok(())
-                } else {
-                    Err(AppendError::Io(error))
-                }
+        let full = match self.shed(must, 0) {
+            Err(AppendError::Io(error)) if is_no_room(&error) => error,
+            outcome => return outcome,
+        };
+        // A plan and a segment written anew take room themselves, which is reserved; it is taken back from what comes free.
+        let reserve = self.settings.segment_bytes;
+        if self.directory.release() {
+            let before = self.total;
+            let outcome = self.shed(must, reserve);
+            if before.saturating_sub(self.total) >= 2 * reserve {
+                let _ = self.directory.reserve(reserve);
             }
-            outcome => outcome,
+            if !matches!(&outcome, Err(AppendError::Io(error)) if is_no_room(error)) {
+                return outcome;
+            }
+        }
+        // Without: a whole segment can be removed all the same.
+        if self.shed_segments(must) >= must {
+            let _ = self.complete_dropping();
+            Ok(())
+        } else {
+            Err(AppendError::Io(full))
         }
     }
 
-    fn shed(&mut self, must: u64) -> Result<(), AppendError> {
+    /// Frees `must` bytes, or a share of everything and `spare` bytes if there is so much that may be dropped.
+    fn shed(&mut self, must: u64, spare: u64) -> Result<(), AppendError> {
         self.complete_dropping()?;
         if self.droppable.is_some_and(|droppable| droppable < must) {
             return Err(AppendError::Full);
         }
-        let want = must.max(self.settings.limit_bytes.min(self.total) / SHARE);
+        let want = must.max(self.settings.limit_bytes.min(self.total) / SHARE) + spare;
         let (condemned, bytes) = self.plan(must, want)?;
         if bytes < must {
             self.droppable = Some(bytes);
