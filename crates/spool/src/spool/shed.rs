@@ -103,7 +103,11 @@ impl Spool {
 
     /// Frees `must` bytes, or a share of everything and `spare` bytes if there is so much that may be dropped.
     fn shed(&mut self, must: u64, spare: u64) -> Result<(), AppendError> {
+        let before = self.total;
         self.complete_dropping()?;
+        if before.saturating_sub(self.total) >= must + spare {
+            return Ok(());
+        }
         if self.droppable.is_some_and(|droppable| droppable < must) {
             return Err(AppendError::Full);
         }

@@ -325,7 +325,7 @@ fn run(calls: &[Call], segment_bytes: u64, limit_bytes: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn it_does_what_a_list_does(calls in vec(call(), 0..250)) {
