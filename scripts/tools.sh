@@ -3,7 +3,7 @@
 #
 #   scripts/tools.sh nats      a nats-server that is new enough
 #   scripts/tools.sh interop   paho-mqtt, aiocoap, python-mbedtls and DTLSSocket (tinydtls) in a virtual environment; Debian's
-#                              mosquitto, mosquitto-clients, libcoap3-bin, openssl, gnutls-bin, and what builds tinydtls
+#                              mosquitto, mosquitto-clients, libcoap3-bin, openssl, gnutls-bin, libfaketime, and what builds tinydtls
 #   scripts/tools.sh all       both
 #
 # What is there already is left alone, so a second run costs nothing and needs no network.
@@ -107,6 +107,8 @@ debian_clients() {
   has_libcoap || packages+=(libcoap3-bin)
   command -v openssl >/dev/null || packages+=(openssl)
   command -v gnutls-cli >/dev/null || packages+=(gnutls-bin)
+  # A wall clock that a test can step.
+  compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
   mapfile -t -O "${#packages[@]}" packages < <(missing_for_tinydtls)
   [ ${#packages[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] ||

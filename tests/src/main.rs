@@ -23,6 +23,7 @@ mod dtls;
 mod embedded;
 mod endings;
 mod examples;
+mod faults;
 mod fields;
 mod formats;
 mod hostile;

@@ -9,7 +9,9 @@ use landfall_testkit::packet::{self, Connect, Publish, kind};
 use landfall_testkit::raw::Packet;
 use landfall_testkit::recorder::Seen;
 use landfall_testkit::streams::{MESSAGES, stored, stored_when};
-use landfall_testkit::{Gateway, Mode, NatsServer, PATIENCE, Proxy, RawClient, Recorder, Version, World};
+use landfall_testkit::{
+    Gateway, Mode, NatsServer, PATIENCE, Proxy, RawClient, Recorder, Version, World, eventually,
+};
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
 
@@ -111,7 +113,10 @@ async fn the_same_with_a_full_window() {
 #[tokio::test]
 async fn memory_is_bounded_while_nothing_can_be_stored() {
     let mut world = World::with(|settings| {
-        settings.set("nats.publish_window", 256).set("nats.publish_window_bytes", "2MiB")
+        settings
+            .set("nats.publish_window", 256)
+            .set("nats.publish_window_bytes", "2MiB")
+            .set("nats.spool_limit", "1MiB")
     })
     .await;
     let mut clients = Vec::new();
@@ -140,21 +145,55 @@ async fn memory_is_bounded_while_nothing_can_be_stored() {
 }
 
 #[tokio::test]
-async fn connack_waits_for_connected_to_be_stored() {
-    let mut world = World::start().await;
+async fn with_refuse_nobody_new_comes_in_while_nothing_is_stored() {
+    let mut world = World::with(|settings| settings.set("nats.when_away", "refuse")).await;
+    let mut there = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "there")).await;
     world.nats.kill();
-    for version in BOTH {
-        let mut client = RawClient::open(world.mqtt()).await;
-        client.send(&Connect::new(version, format!("early-{}", version.level())).encode()).await;
-        // Nothing is said before it is true; a refusal (server unavailable) would be, and a CONNACK with success not.
-        let answer = tokio::time::timeout(A_WHILE, client.next()).await;
-        let said_yes = matches!(&answer, Ok(Some(packet)) if packet.connack_code() == 0);
-        assert!(!said_yes, "accepted while nothing is stored");
+    eventually(PATIENCE, "the outage", async || {
+        (world.gateway.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    for (version, code) in [(Version::V4, 3), (Version::V5, 0x88)] {
+        let name = format!("early-{}", version.level());
+        let (_, connack) = RawClient::connect(world.mqtt(), &Connect::new(version, &name)).await;
+        assert_eq!(connack.connack_code(), code, "server unavailable");
     }
+    // Who is there stays.
+    there.ping().await;
     world.nats.restart().await;
+    eventually(PATIENCE, "readiness", async || {
+        (world.gateway.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
     let mut client = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "late")).await;
     client.ping().await;
-    drop(client);
+    there.ping().await;
+    drop((client, there));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn with_admit_a_connack_means_stored_or_on_disk() {
+    let mut world = World::start().await;
+    world.nats.kill();
+    let mut clients = Vec::new();
+    for version in BOTH {
+        let name = format!("early-{}", version.level());
+        let mut client = RawClient::accepted(world.mqtt(), &Connect::new(version, &name)).await;
+        assert_eq!(world.recorder.of("connected", &name).len(), 0, "nothing is stored");
+        let kept = world.gateway.metrics("landfall_spool_events").await;
+        assert!(kept.first().is_some_and(|(_, count)| *count > 0.0), "it is on disk: {kept:?}");
+        // A message with an acknowledgement waits for the store all the same.
+        client.send(&Publish::new(version, "t", "1", 1, 1).encode()).await;
+        client.ping().await;
+        clients.push((name, client));
+    }
+    world.nats.restart().await;
+    for (name, client) in &mut clients {
+        assert_eq!(client.expect(kind::PUBACK).await.id(), 1);
+        assert_eq!(payloads(&stored(&world.nats, MESSAGES).await, name), [1]);
+    }
+    drop(clients);
     world.close().await;
 }
 

@@ -28,6 +28,8 @@ pub struct Stored<'a> {
     pub stream: Stream,
     /// Its place there.
     pub place: u64,
+    /// When it was stored, by the server's clock.
+    pub stored_at: UnixMs,
     /// The event.
     pub event: &'a Event,
 }
@@ -64,7 +66,7 @@ struct Missing {
     session: SessionId,
     from: u64,
     to: u64,
-    /// Where that was found out, and when the event there happened.
+    /// Where that was found out, and when the event there was stored.
     place: u64,
     at: UnixMs,
 }
@@ -80,6 +82,7 @@ struct Known {
     /// The number of its next message; 0 while a partial one has sent none.
     next_message: u64,
     began_at: UnixMs,
+    /// When its end was stored.
     ended_at: Option<UnixMs>,
     /// It began before what was read.
     partial: bool,

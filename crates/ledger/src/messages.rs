@@ -5,7 +5,8 @@ use landfall_event::{SessionId, UnixMs};
 
 use crate::{Kind, Missing, Stored, Verifier};
 
-/// What is told of a session's end has its own moment: an outcome that the end brought about may be dated a little later.
+/// A session's messages are stored before its end, but in another stream: which of two is told first within so short a time is
+/// nobody's promise. Gateways' clocks may step, so it is the server's that counts.
 const SLACK_MS: u64 = 5_000;
 
 impl Verifier {
@@ -29,7 +30,7 @@ impl Verifier {
         if !self.is_known(stored, session, &device, Kind::WithoutConnected) {
             return;
         }
-        let at = stored.event.head.timestamp;
+        let at = stored.stored_at;
         let Some(known) = self.sessions.get_mut(&id) else { return };
         if known.next_message == 0 {
             known.next_message = session.seq;

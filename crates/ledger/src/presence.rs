@@ -81,7 +81,7 @@ impl Verifier {
                 format!("again: {}", end.details.reason),
             );
         }
-        known.ended_at = Some(end.details.timestamp);
+        known.ended_at = Some(stored.stored_at);
         let (key, expected) = ((device, known.family), known.next);
         known.next = session.seq.saturating_add(1);
         self.counts.disconnected += 1;

@@ -172,7 +172,7 @@ fn verify_with(story: &[Told], journal: Journal, alive: bool) -> (Counts, Vec<Vi
     let mut verifier = Verifier::new(0, journal);
     for stream in [Stream::Connectivity, Stream::Messages] {
         for (place, told) in (1..).zip(story.iter().filter(|told| told.stream == stream)) {
-            verifier.read(&Stored { stream, place, event: &told.seen() });
+            verifier.read(&Stored { stream, place, stored_at: told.at, event: &told.seen() });
         }
     }
     verifier.finish(|_| alive)
@@ -356,7 +356,7 @@ fn what_began_before_is_known_in_part() {
         upstream(&older, 8, T0 + 551),
     ];
     for (place, told) in (1..).zip(&story) {
-        verifier.read(&Stored { stream: told.stream, place, event: &told.seen() });
+        verifier.read(&Stored { stream: told.stream, place, stored_at: told.at, event: &told.seen() });
     }
     let (counts, found) = verifier.finish(|_| true);
     assert_eq!((counts.partial, counts.open, found), (1, 1, vec![]));

@@ -346,7 +346,7 @@ impl Driver {
                 deadline <= Instant::now()
                     || (self.window.is_empty()
                         && self.ahead.is_empty()
-                        && (self.keeping || self.is_keep_empty())
+                        && self.is_keep_empty()
                         && self.shared.is_queue_empty())
             }
             None => false,

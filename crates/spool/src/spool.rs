@@ -374,9 +374,4 @@ impl Spool {
     pub(crate) fn handed(&self) -> u64 {
         self.handed
     }
-
-    /// The number of the next record.
-    pub(crate) fn next_number(&self) -> u64 {
-        self.next
-    }
 }

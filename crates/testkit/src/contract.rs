@@ -65,11 +65,12 @@ enum Holds {
     Uuid7,
     Sessions,
     Evidence,
+    Gaps,
 }
 
 use Holds::{
-    Address, Anything, AtMost, Evidence, Exactly, Flag, Name, Names, Number, OneOf, Positive, Sessions, Text,
-    Time, Uuid7,
+    Address, Anything, AtMost, Evidence, Exactly, Flag, Gaps, Name, Names, Number, OneOf, Positive, Sessions,
+    Text, Time, Uuid7,
 };
 
 /// A field's name, what it holds, and whether it must be there.
@@ -169,6 +170,8 @@ const REFUSED: &[Field] = &[
     ("lastAt", Time, true),
 ];
 
+const DROPPED: &[Field] = &[("sessions", Number, true), ("messages", Number, true), ("gaps", Gaps, true)];
+
 const SERVICE: &[Field] =
     &[("version", Name, false), ("startedAt", Time, false), ("sessions", Number, false)];
 
@@ -198,6 +201,7 @@ pub fn violations(event: &Seen) -> Vec<String> {
         }
         "refused" => tables.extend([OF_SESSION_IF_KNOWN, REFUSED]),
         "join" | "keep-alive" | "leave" => tables.push(SERVICE),
+        "events-dropped" => tables.push(DROPPED),
         other => found.push(format!("an event of an unknown type {other:?}")),
     }
     check_fields(body, &tables, &mut found);
@@ -249,8 +253,15 @@ fn fits(value: &Value, holds: Holds) -> bool {
         Address => text.is_some_and(|text| text.parse::<std::net::SocketAddr>().is_ok()),
         Uuid7 => text.is_some_and(is_uuid7),
         Evidence => is_evidence(value),
+        Gaps => value.as_array().is_some_and(|all| all.iter().all(is_gap)),
         Sessions => value.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(is_ended_session)),
     }
+}
+
+/// Numbers that are missing, from the first to the last.
+fn is_gap(value: &Value) -> bool {
+    let numbers = (value["from"].as_u64(), value["to"].as_u64());
+    fits(&value["sessionId"], Uuid7) && matches!(numbers, (Some(from), Some(to)) if 0 < from && from <= to)
 }
 
 /// What a silence was measured against: these members and no other.

@@ -46,13 +46,15 @@ pub struct RunFile {
 pub struct GatewayBuilder {
     settings: Table,
     environment: Vec<(String, String)>,
+    /// A program and arguments that start it.
+    before: Vec<String>,
     folder: Arc<TempDir>,
 }
 
 impl GatewayBuilder {
     fn new() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        Self { settings: Table::new(), environment: Vec::new(), folder }
+        Self { settings: Table::new(), environment: Vec::new(), before: Vec::new(), folder }
             .set("admin.listen", "127.0.0.1:0")
             .set("instance.name", "landfall")
             .set("instance.replica", "r1")
@@ -196,8 +198,46 @@ impl GatewayBuilder {
         crate::within(PATIENCE, &what, command.output()).await.expect("landfall starts")
     }
 
+    /// With `dir`, below its folder, on a file system of so many bytes; `None` where that cannot be made.
+    ///
+    /// # Panics
+    /// When it cannot be made and must be.
+    pub fn on_small_disk(mut self, dir: &str, bytes: u64) -> Option<Self> {
+        let path = self.folder.path().join(dir);
+        std::fs::create_dir_all(&path).expect("the temporary folder can be written");
+        let tried = Command::new("unshare").args(["-m", "true"]).output();
+        let possible = tried.is_ok_and(|output| output.status.success());
+        paths::interop("a mount namespace", possible.then(|| path.clone()))?;
+        let mount = format!("mount -t tmpfs -o size={bytes} tmpfs {} && exec \"$@\"", path_text(&path));
+        self.before = ["unshare", "-m", "sh", "-c", &mount, "sh"].map(str::to_owned).to_vec();
+        Some(self)
+    }
+
+    /// With a wall clock that the test steps; `None` where libfaketime is missing.
+    pub fn with_a_clock_of_its_own(self) -> Option<(Self, Clock)> {
+        let library = paths::interop("libfaketime", paths::faketime())?;
+        let file = self.folder.path().join("clock");
+        let clock = Clock { file };
+        clock.set_offset(0);
+        let settings = self
+            .env("LD_PRELOAD", path_text(&library))
+            .env("FAKETIME_TIMESTAMP_FILE", path_text(&clock.file))
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
+        Some((settings, clock))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(paths::binary("landfall"));
+        let binary = paths::binary("landfall");
+        let mut command = match self.before.split_first() {
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("LANDFALL_") {
                 command.env_remove(key);
@@ -265,6 +305,24 @@ impl GatewayBuilder {
     /// The folder of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// The wall clock of one gateway.
+#[derive(Debug)]
+pub struct Clock {
+    file: PathBuf,
+}
+
+impl Clock {
+    /// Puts it so many seconds before or behind the true one.
+    ///
+    /// # Panics
+    /// When its file cannot be written.
+    pub fn set_offset(&self, seconds: i64) {
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, format!("{seconds:+}\n")).expect("the temporary folder can be written");
+        std::fs::rename(new, &self.file).expect("the same folder");
     }
 }
 

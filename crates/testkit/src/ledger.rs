@@ -54,6 +54,7 @@ pub fn violations(connectivity: &[Seen], messages: &[Seen], open: Open) -> Vec<S
                 None => fold.ended(event, &event.json),
             },
             "moved" | "dormant" | "awake" => fold.going_on(event),
+            "events-dropped" => fold.dropped(event),
             _ => {}
         }
     }
@@ -78,6 +79,8 @@ struct Fold {
     /// Who is present: device and family -> session.
     present: BTreeMap<(String, String), String>,
     epochs: BTreeMap<String, u64>,
+    /// Messages that the gateway has told to be dropped.
+    dropped: BTreeSet<(String, u64)>,
 }
 
 impl Fold {
@@ -85,6 +88,15 @@ impl Fold {
         let id = event.header("Nats-Msg-Id");
         if !id.is_empty() && !self.ids.insert(id.to_owned()) {
             self.found.push(format!("{id} is stored twice"));
+        }
+    }
+
+    /// Numbers that will not come, for want of room while NATS was away.
+    fn dropped(&mut self, event: &Seen) {
+        for gap in event.json["gaps"].as_array().into_iter().flatten() {
+            let session = gap["sessionId"].as_str().unwrap_or_default();
+            let (from, to) = (gap["from"].as_u64().unwrap_or(1), gap["to"].as_u64().unwrap_or(0));
+            self.dropped.extend((from..=to).map(|number| (session.to_owned(), number)));
         }
     }
 
@@ -171,6 +183,9 @@ impl Fold {
         match self.sessions.get_mut(id) {
             None => self.found.push(format!("{id}: a message of a session that never began: {}", event.json)),
             Some(session) => {
+                while self.dropped.contains(&(id.to_owned(), session.next_message)) {
+                    session.next_message += 1;
+                }
                 if seq != Some(session.next_message) {
                     self.found.push(format!("{id}: message {seq:?} where {} was next", session.next_message));
                 }

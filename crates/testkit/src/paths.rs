@@ -65,6 +65,13 @@ pub fn libcoap(name: &str) -> Option<PathBuf> {
     program(&format!("{name}-notls")).or_else(|| program(name))
 }
 
+/// libfaketime, which gives a program a wall clock of its own (Debian: `libfaketime`).
+pub fn faketime() -> Option<PathBuf> {
+    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu", "."];
+    let at = |place: &str| Path::new("/usr/lib").join(place).join("faketime/libfaketime.so.1");
+    places.into_iter().map(at).find(|path| path.is_file())
+}
+
 /// An interop client, or `None` with a word on stderr that the test is skipped.
 ///
 /// # Panics

@@ -293,6 +293,11 @@ impl RawClient {
         self.wire.flush().await
     }
 
+    /// The next packet, however long it takes; `None` when the connection is at its end.
+    pub async fn try_next(&mut self) -> Option<Packet> {
+        self.read().await
+    }
+
     /// The next packet; `None` when the server has closed the connection.
     pub async fn next(&mut self) -> Option<Packet> {
         self.next_within(PATIENCE).await

@@ -340,6 +340,9 @@ impl Gateway {
             let _ = tokio::time::timeout(left(LAST_EVENTS), sessions.flushed()).await;
         }
         self.scopes.inside.drain(left(LAST_EVENTS)).await;
+        if let Some(dropped) = self.bus.take_dropped() {
+            self.standing.hub().tell_dropped(dropped);
+        }
         let all_is_stored = self.bus.close(left(Duration::ZERO).max(LAST_EVENTS / 2)).await;
         self.leave(all_is_told && all_is_stored).await;
         self.scopes.parts.drain(LAST_EVENTS / 2).await;

@@ -196,7 +196,12 @@ impl Reading {
             let header =
                 |name: &str| message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str);
             match wire::read(header, &message.payload) {
-                Ok(event) => verifier.read(&Stored { stream, place: at.number, event: &event }),
+                Ok(event) => verifier.read(&Stored {
+                    stream,
+                    place: at.number,
+                    stored_at: at.stored_at,
+                    event: &event,
+                }),
                 Err(_) => *foreign += 1,
             }
         };

@@ -1,0 +1,67 @@
+//! `landfall verify`, the user's own proof, at the end of a test.
+//!
+//! Owns: running the program. Does not own: what it finds.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::paths;
+
+/// What `landfall verify --json` says.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its exit status was 0.
+    pub is_well: bool,
+    /// Its JSON.
+    pub json: Value,
+}
+
+impl Report {
+    /// A count by its name.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn count(&self, name: &str) -> u64 {
+        self.json[name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", self.json))
+    }
+}
+
+/// Runs it over the streams at this URL, with the journals of clients.
+///
+/// # Panics
+/// When it cannot run or prints no JSON.
+pub async fn verify(nats: &str, journals: &[&Path]) -> Report {
+    let mut command = Command::new(paths::binary("landfall"));
+    command.args(["verify", "--json", "--all-instances", "--nats", nats]);
+    for journal in journals {
+        command.arg("--journal").arg(journal);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output.await.expect("no panic").expect("landfall runs");
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "{error}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    });
+    Report { is_well: output.status.success(), json }
+}
+
+/// Finds nothing wrong.
+///
+/// # Panics
+/// When it finds something; shows the first violations.
+pub async fn assert_verified(nats: &str, journals: &[&Path]) -> Report {
+    let report = verify(nats, journals).await;
+    if !report.is_well {
+        let first: Vec<String> = report.json["violations"]
+            .as_array()
+            .map(|all| all.iter().take(20).map(ToString::to_string).collect())
+            .unwrap_or_default();
+        panic!("landfall verify: {} violations:\n  {}", report.json["violationCount"], first.join("\n  "));
+    }
+    report
+}
