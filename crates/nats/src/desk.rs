@@ -3,6 +3,8 @@
 //! Owns: what the answers mean, and trying again for a while. Does not own: what is written ([`crate::fence`],
 //! [`crate::lease`], [`crate::repair`]); events, which go through [`crate::driver`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
@@ -68,12 +70,19 @@ pub(crate) type Newest = (String, u64, Bytes);
 pub(crate) struct Desk {
     client: Client,
     context: Context,
+    /// Tries that came to nothing, of all clones.
+    failed: Arc<AtomicU64>,
 }
 
 impl Desk {
     /// Asks over `client`, which connects again by itself.
     pub(crate) fn new(client: Client) -> Self {
-        Self { context: jetstream::new(client.clone()), client }
+        Self { context: jetstream::new(client.clone()), client, failed: Arc::default() }
+    }
+
+    /// Tries that came to nothing so far: did NATS answer all the while?
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Writes and returns the place. It is tried again under one id, so it is stored once.
@@ -88,7 +97,7 @@ impl Desk {
         if headers.get(NATS_MESSAGE_ID).is_none() {
             headers.insert(NATS_MESSAGE_ID, self.client.new_inbox().as_str());
         }
-        persist(|| self.put_once(subject, &body, &headers)).await
+        persist(&self.failed, || self.put_once(subject, &body, &headers)).await
     }
 
     async fn put_once(&self, subject: &str, body: &Bytes, headers: &HeaderMap) -> Result<u64, Failure> {
@@ -105,7 +114,7 @@ impl Desk {
 
     /// The newest message of the subject.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Last>, Failure> {
-        persist(|| self.last_once(stream, subject)).await
+        persist(&self.failed, || self.last_once(stream, subject)).await
     }
 
     async fn last_once(&self, stream: &str, subject: &str) -> Result<Option<Last>, Failure> {
@@ -118,7 +127,7 @@ impl Desk {
 
     /// The subjects below `filter` that the stream has messages of.
     pub(crate) async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>, Failure> {
-        persist(|| self.subjects_once(stream, filter)).await
+        persist(&self.failed, || self.subjects_once(stream, filter)).await
     }
 
     async fn subjects_once(&self, stream: &str, filter: &str) -> Result<Vec<String>, Failure> {
@@ -129,7 +138,7 @@ impl Desk {
 
     /// Forgets every message of the subjects below `filter`.
     pub(crate) async fn purge(&self, stream: &str, filter: &str) -> Result<(), Failure> {
-        persist(|| self.purge_once(stream, filter)).await
+        persist(&self.failed, || self.purge_once(stream, filter)).await
     }
 
     async fn purge_once(&self, stream: &str, filter: &str) -> Result<(), Failure> {
@@ -138,7 +147,7 @@ impl Desk {
 
     /// The place of the stream's newest message; 0 when there never was one.
     pub(crate) async fn newest_place(&self, stream: &str) -> Result<u64, Failure> {
-        persist(|| self.newest_place_once(stream)).await
+        persist(&self.failed, || self.newest_place_once(stream)).await
     }
 
     async fn newest_place_once(&self, stream: &str) -> Result<u64, Failure> {
@@ -148,7 +157,7 @@ impl Desk {
 
     /// Forgets the messages of the subject up to this place.
     pub(crate) async fn purge_up_to(&self, stream: &str, subject: &str, place: u64) -> Result<(), Failure> {
-        persist(|| self.purge_up_to_once(stream, subject, place)).await
+        persist(&self.failed, || self.purge_up_to_once(stream, subject, place)).await
     }
 
     async fn purge_up_to_once(&self, stream: &str, subject: &str, place: u64) -> Result<(), Failure> {
@@ -158,7 +167,7 @@ impl Desk {
 
     /// The newest message of each subject below `filter`: subject, place, body.
     pub(crate) async fn newest_of_each(&self, stream: &str, filter: &str) -> Result<Vec<Newest>, Failure> {
-        persist(|| self.newest_of_each_once(stream, filter)).await
+        persist(&self.failed, || self.newest_of_each_once(stream, filter)).await
     }
 
     async fn newest_of_each_once(&self, stream: &str, filter: &str) -> Result<Vec<Newest>, Failure> {
@@ -176,7 +185,7 @@ impl Desk {
 }
 
 /// Tries until there is an answer, or patience is at an end.
-async fn persist<T, F, Fut>(attempt: F) -> Result<T, Failure>
+async fn persist<T, F, Fut>(failed: &AtomicU64, attempt: F) -> Result<T, Failure>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<T, Failure>>,
@@ -189,9 +198,11 @@ where
             Ok(answer) => return answer,
             Err(_) => break,
         }
+        failed.fetch_add(1, Ordering::Relaxed);
         if timeout_at(deadline, sleep(reconnect_delay(failures))).await.is_err() {
             break;
         }
     }
+    failed.fetch_add(1, Ordering::Relaxed);
     Err(Failure::Away(format!("{why}, for {} s", PATIENCE.as_secs())))
 }

@@ -33,6 +33,17 @@ pub struct GuardianSettings {
     pub lease_ttl: Duration,
     /// How the ends of others' sessions are told.
     pub format: Format,
+    /// Events behind a checkpoint that make another one worth its while. There are at least twice as many as open sessions.
+    pub checkpoint_after: u64,
+    /// A fence that is younger is not written again, whatever the limits of its stream.
+    pub fence_rests: Duration,
+}
+
+impl GuardianSettings {
+    /// What holds for every gateway but how long it counts as alive and what it writes.
+    pub fn new(lease_ttl: Duration, format: Format) -> Self {
+        Self { lease_ttl, format, checkpoint_after: 50_000, fence_rests: Duration::from_secs(10) }
+    }
 }
 
 /// Why a guardian has ended.
@@ -64,6 +75,8 @@ pub struct Guardian {
     /// Incarnations that nobody speaks for, since when they were seen so, and the newest fence that was seen.
     orphans: HashMap<Incarnation, (Instant, u64)>,
     looks: u32,
+    /// Requests that had come to nothing by the last look.
+    failed: u64,
     checkpoint: Marks,
     fences: Fences,
     client: Client,
@@ -116,6 +129,7 @@ impl Guardian {
             under_repair: HashSet::new(),
             orphans: HashMap::new(),
             looks: 0,
+            failed: 0,
             checkpoint: Marks { round: 0, behind },
             fences,
             client,

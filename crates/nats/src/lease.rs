@@ -4,7 +4,7 @@
 //! follows from that ([`crate::guardian`]), the fences that make it safe to be wrong ([`crate::fence`]).
 //!
 //! A lease has no clock of the server in it. Who looks adds up for how long it saw a lease unchanged, by its own monotonic
-//! clock. A look after a long pause counts little, and one after a whole time to live begins the count anew: so neither a wall
+//! clock. A look after a long pause counts little, and when NATS did not answer the count begins anew: so neither a wall
 //! clock that steps, nor NATS being away, nor a standstill of the one who looks makes anybody count as dead.
 
 use std::collections::HashMap;
@@ -165,11 +165,10 @@ pub(crate) struct Lookout {
 
 impl Lookout {
     /// Takes one look; returns those whose lease has not changed for its whole time to live, each time it does not.
-    pub(crate) fn look(&mut self, leases: &[Found], ttl: Duration, now: Instant) -> Vec<Found> {
-        let pause = self.looked.map_or(Duration::MAX, |looked| now.duration_since(looked));
+    /// `blind`: NATS did not answer since the last look, so that nobody may have been able to write.
+    pub(crate) fn look(&mut self, leases: &[Found], ttl: Duration, now: Instant, blind: bool) -> Vec<Found> {
+        let pause = self.looked.map_or(Duration::ZERO, |looked| now.duration_since(looked));
         self.looked = Some(now);
-        // Whoever could not look for so long: the other one may not have been able to write either.
-        let blind = pause > ttl;
         let counts = pause.min(interval(ttl) * 3 / 2);
         let mut seen = HashMap::with_capacity(leases.len());
         let mut lapsed = Vec::new();
@@ -207,32 +206,46 @@ mod tests {
         let (mut lookout, start) = (Lookout::default(), Instant::now());
         for look in 0..=5_u64 {
             let now = start + interval(TTL) * u32::try_from(look).unwrap();
-            let lapsed = lookout.look(&[lease("a", look), lease("b", 7)], TTL, now);
+            let lapsed = lookout.look(&[lease("a", look), lease("b", 7)], TTL, now, false);
             assert_eq!(names(&lapsed), if look >= 4 { vec!["b"] } else { vec![] }, "look {look}");
         }
-        let lapsed = lookout.look(&[lease("a", 5), lease("b", 8)], TTL, start + interval(TTL) * 6);
+        let lapsed = lookout.look(&[lease("a", 5), lease("b", 8)], TTL, start + interval(TTL) * 6, false);
         assert!(lapsed.is_empty(), "it has been written again");
     }
 
     #[test]
     fn who_could_not_look_judges_nobody() {
         let (mut lookout, start) = (Lookout::default(), Instant::now());
-        assert!(lookout.look(&[lease("a", 1)], TTL, start).is_empty());
-        // NATS was away, or this process stood still: the other one may not have been able to write either.
+        assert!(lookout.look(&[lease("a", 1)], TTL, start, false).is_empty());
+        // NATS was away: the other one may not have been able to write either, and has its whole time from here on.
         let back = start + TTL * 3;
-        assert!(lookout.look(&[lease("a", 1)], TTL, back).is_empty());
+        assert!(lookout.look(&[lease("a", 1)], TTL, back, true).is_empty());
         for look in 1..4 {
-            assert!(lookout.look(&[lease("a", 1)], TTL, back + interval(TTL) * look).is_empty());
+            assert!(lookout.look(&[lease("a", 1)], TTL, back + interval(TTL) * look, false).is_empty());
         }
-        assert_eq!(names(&lookout.look(&[lease("a", 1)], TTL, back + TTL)), ["a"]);
+        assert_eq!(names(&lookout.look(&[lease("a", 1)], TTL, back + TTL, false)), ["a"]);
+    }
+
+    #[test]
+    fn a_standstill_of_who_looks_counts_little() {
+        let (mut lookout, start) = (Lookout::default(), Instant::now());
+        assert!(lookout.look(&[lease("a", 1)], TTL, start, false).is_empty());
+        let back = start + TTL * 30;
+        for look in 0..2 {
+            assert!(lookout.look(&[lease("a", 1)], TTL, back + interval(TTL) * look, false).is_empty());
+        }
+        assert!(lookout.look(&[lease("a", 2)], TTL, back + interval(TTL) * 2, false).is_empty(), "it writes");
+        // Slow looks see a dead one all the same.
+        let mut looks = (1..9).map(|look| back + TTL * (look + 1));
+        assert!(looks.any(|at| !lookout.look(&[lease("a", 2)], TTL, at, false).is_empty()));
     }
 
     #[test]
     fn a_lease_that_is_gone_is_forgotten() {
         let (mut lookout, start) = (Lookout::default(), Instant::now());
-        lookout.look(&[lease("a", 1)], TTL, start);
-        lookout.look(&[], TTL, start + interval(TTL));
-        assert!(lookout.look(&[lease("a", 1)], TTL, start + interval(TTL) * 2).is_empty());
-        assert!(lookout.look(&[lease("a", 1)], TTL, start + interval(TTL) * 4).is_empty());
+        lookout.look(&[lease("a", 1)], TTL, start, false);
+        lookout.look(&[], TTL, start + interval(TTL), false);
+        assert!(lookout.look(&[lease("a", 1)], TTL, start + interval(TTL) * 2, false).is_empty());
+        assert!(lookout.look(&[lease("a", 1)], TTL, start + interval(TTL) * 4, false).is_empty());
     }
 }

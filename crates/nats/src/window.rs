@@ -303,6 +303,10 @@ impl<T> Window<T> {
         self.cursor = self.first;
         self.in_flight = 0;
         self.doubt = None;
+        // What it waited for is not here any more.
+        if self.phase == Phase::Settling {
+            self.phase = Phase::Probing;
+        }
         std::mem::take(&mut self.entries).into_iter().filter_map(|entry| match entry {
             Entry::Waiting(item) | Entry::Sent(item, _) => Some(item),
             Entry::Done => None,

@@ -170,6 +170,22 @@ fn idle_time_before_a_message_is_not_held_against_it() {
 }
 
 #[test]
+fn a_drained_window_waits_for_nothing_that_was_in_it() {
+    let mut window = Window::new(Bounds::default());
+    for n in 0..3 {
+        window.admit(n);
+    }
+    window.next(0);
+    window.settle(0, Verdict::Stored, 1);
+    assert!(window.next(1).is_some() && window.next(1).is_some());
+    // One of two is refused: nothing is sent until the other has settled, which it never does.
+    window.settle(1, Verdict::Fenced, 2);
+    assert_eq!(window.drain().collect::<Vec<_>>(), [1, 2]);
+    window.admit(7);
+    assert_eq!(window.next(3).map(|(_, item)| *item), Some(7));
+}
+
+#[test]
 fn draining_returns_what_is_left_in_order() {
     let mut window = opened(8, 3);
     window.admit(4);

@@ -104,7 +104,7 @@ pub(super) fn publisher_settings(settings: &Settings, origin: &Origin) -> Result
 }
 
 pub(super) fn guardian_settings(settings: &Settings) -> GuardianSettings {
-    GuardianSettings { lease_ttl: settings.nats.lease_ttl, format: settings.events.format }
+    GuardianSettings::new(settings.nats.lease_ttl, settings.events.format)
 }
 
 pub(super) fn stream_settings(settings: &Settings) -> StreamSettings {

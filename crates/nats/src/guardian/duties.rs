@@ -17,10 +17,6 @@ use crate::fence::{self, STREAMS, Sign};
 use crate::lease::{self, LOOKS};
 use crate::publisher::Standing;
 
-/// Events behind the checkpoint that are not worth another one.
-const CHECKPOINT_AFTER: u64 = 50_000;
-/// A fence younger than this is not written again.
-const FENCE_RESTS: Duration = Duration::from_secs(10);
 /// How long what was submitted may take to be stored, before a checkpoint is given up.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
@@ -47,8 +43,9 @@ impl Guardian {
     async fn look_at_leases(&mut self) -> Result<(), Failure> {
         let origin = self.origin();
         let leases = lease::all(&self.desk, &origin.instance).await?;
-        let now = Instant::now();
-        for lapsed in self.lookout.look(&leases, self.settings.lease_ttl, now) {
+        let failed = self.desk.failed();
+        let blind = std::mem::replace(&mut self.failed, failed) != failed;
+        for lapsed in self.lookout.look(&leases, self.settings.lease_ttl, Instant::now(), blind) {
             if lapsed.replica != origin.replica {
                 tracing::warn!(replica = %lapsed.replica, "its lease has ended");
                 self.begin_repair(lapsed.claim.incarnation);
@@ -93,7 +90,6 @@ impl Guardian {
             let found = self.desk.stream(stream_name(stream)).await?;
             let info = found.get_info().await.map_err(Failure::away)?;
             let (config, state) = (&info.config, &info.state);
-            let has_limits = !config.max_age.is_zero() || config.max_bytes > 0 || config.max_messages > 0;
             let Some((place, sign)) =
                 fence::newest(&self.desk, stream, &origin.instance, &origin.incarnation).await?
             else {
@@ -101,9 +97,12 @@ impl Guardian {
             };
             let age = Duration::from_millis(unix_now().saturating_sub(sign.at));
             let by_age = !config.max_age.is_zero() && age > config.max_age / 3;
+            // The oldest go first, so what matters is how far from the oldest it stands once the stream is half full.
+            let held = |now: u64, most: i64| u64::try_from(most).is_ok_and(|most| most > 0 && now > most / 2);
+            let fills = held(state.bytes, config.max_bytes) || held(state.messages, config.max_messages);
             let older = place.saturating_sub(state.first_sequence);
-            let by_place = older < (state.last_sequence.saturating_sub(state.first_sequence)) / 4;
-            if has_limits && age > FENCE_RESTS && (by_age || (by_place && state.first_sequence > 1)) {
+            let is_old = older < state.last_sequence.saturating_sub(state.first_sequence) / 4;
+            if age >= self.settings.fence_rests && (by_age || (fills && is_old)) {
                 let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
                 self.bus.renew_fences(Sign { instance, incarnation, writer: incarnation, at: unix_now() });
             }
@@ -116,7 +115,8 @@ impl Guardian {
         let origin = self.origin();
         let behind = self.desk.newest_place(stream_name(Stream::Connectivity)).await?;
         let open = self.hub.session_count();
-        if behind.saturating_sub(self.checkpoint.behind) < CHECKPOINT_AFTER.max(open.saturating_mul(2))
+        if behind.saturating_sub(self.checkpoint.behind)
+            < self.settings.checkpoint_after.max(open.saturating_mul(2))
             || !self.hub.is_ready()
         {
             return Ok(());

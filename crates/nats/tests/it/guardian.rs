@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_event::{Family, Reason};
+use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::{Dismissed, Standing};
 use landfall_net::Scope;
 use landfall_testkit::ledger::{self, Open};
@@ -220,4 +221,69 @@ async fn a_goodbye_in_order_leaves_nothing_to_repair() {
     assert!(leases.is_empty(), "no lease is left");
     assert!(stored(&nats, "KV_LANDFALL_CHECKPOINTS").await.is_empty(), "no checkpoint is left");
     node.scope.drain(Duration::ZERO).await;
+}
+
+/// Sessions that come and go.
+async fn churn(node: &Node, count: usize) {
+    for n in 0..count {
+        node.open(&format!("passing-{n}")).await.close(Reason::ClientClosed);
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_enough_for_a_repair() {
+    let nats = NatsServer::start().await;
+    let node = Node::start(&nats.url(), "a1").await;
+    let early = node.open_many(40).await;
+    churn(&node, 200).await;
+    // The first is written when the incarnation begins; this one lists what is open.
+    let place = eventually(PATIENCE, "a checkpoint", async || {
+        churn(&node, 10).await;
+        let all = everything(&nats.url(), "KV_LANDFALL_CHECKPOINTS").await;
+        let head = all.iter().find(|entry| entry.subject.ends_with(".head"))?;
+        (head.number("round") > 0).then(|| head.number("behind"))
+    })
+    .await;
+    let late = node.open("late").await;
+    early[0].close(Reason::ClientClosed);
+    let (receipt, gone) = (node.open("marker").await, Arc::clone(&node.hub));
+    drop(receipt);
+    gone.caught_up().await.expect("everything is stored");
+    node.die().await;
+    drop((early, late));
+    // Whatever was before it is not there any more.
+    let context = async_nats::jetstream::new(nats.client().await);
+    let stream = context.get_stream(CONNECTIVITY).await.expect("a stream");
+    let events = "kaa.v1.events.landfall.endpoint.connectivity.*";
+    stream.purge().filter(events).sequence(place).await.expect("a purge");
+    let next = Node::start(&nats.url(), "a1").await;
+    let events = presence(&nats).await;
+    assert_eq!(ends(&events, "gateway-lost"), 39 + 1, "those of the checkpoint, and the later one");
+    next.leave().await;
+}
+
+#[tokio::test]
+async fn a_fence_outlives_the_limits_of_its_stream() {
+    let nats = NatsServer::start().await;
+    let context = async_nats::jetstream::new(nats.client().await);
+    // Two megabytes are a few thousand events; the first fence is gone long before this ends.
+    let short = Keep { max_bytes: 2 << 20, ..Keep::default() };
+    let settings = StreamSettings { connectivity: short, ..StreamSettings::default() };
+    landfall_nats::streams::establish(&context, &settings).await.expect("streams");
+    let node = Node::start(&nats.url(), "a1").await;
+    let incarnation = node.hub.origin().incarnation;
+    let stays = node.open("stays").await;
+    let mut stream = context.get_stream(CONNECTIVITY).await.expect("a stream");
+    let begun = stream.info().await.expect("its state").state.last_sequence;
+    while stream.info().await.expect("its state").state.first_sequence < begun + 2_000 {
+        churn(&node, 10).await;
+        // The whole stream in some five seconds: a limit that is met faster than fences are looked at is another test's.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    send(&stays, 1);
+    hear(&stays, &[1]).await;
+    assert_eq!(node.hub.origin().incarnation, incarnation, "nobody took it for dead");
+    let (left, events) = (everything(&nats.url(), CONNECTIVITY).await, stored(&nats, CONNECTIVITY).await);
+    assert_eq!(left.len() - events.len(), 1, "one fence");
+    node.leave().await;
 }

@@ -52,7 +52,11 @@ impl Node {
         let bus = Arc::new(Publisher::start(&scope, target(url), client.clone(), settings));
         let config = HubConfig { service_interval: Duration::from_secs(3600), ..HubConfig::new(origin) };
         let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
-        let settings = GuardianSettings { lease_ttl: TTL, format: Format::Json };
+        let settings = GuardianSettings {
+            checkpoint_after: 150,
+            fence_rests: Duration::ZERO,
+            ..GuardianSettings::new(TTL, Format::Json)
+        };
         let guardian = Guardian::take_office(&hub, &bus, client, &scope, settings).await.expect("an office");
         (Self { hub, bus, scope, watch: Scope::new() }, guardian)
     }
