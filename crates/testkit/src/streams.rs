@@ -40,15 +40,31 @@ pub async fn stored_at(url: &str, stream: &str) -> Vec<Seen> {
 pub async fn everything(url: &str, stream: &str) -> Vec<Seen> {
     let context = jetstream::new(crate::nats::client(url).await);
     let Ok(stream) = context.get_stream(stream).await else { return Vec::new() };
-    let count = stream.get_info().await.expect("the stream tells of itself").state.messages;
-    let config = consumer::pull::OrderedConfig::default();
+    let config = consumer::pull::Config {
+        ack_policy: consumer::AckPolicy::None,
+        deliver_policy: consumer::DeliverPolicy::All,
+        ..consumer::pull::Config::default()
+    };
     let consumer = stream.create_consumer(config).await.expect("a consumer of the stream");
-    let messages = consumer.messages().await.expect("messages of the stream");
-    let read = messages.take(usize::try_from(count).expect("a small stream")).map(|message| {
-        let message = message.expect("a message of the stream").message;
-        Seen::new(message.subject.to_string(), message.headers, message.payload)
-    });
-    crate::within(PATIENCE * 2, "the stored messages", read.collect()).await
+    // Page by page until there is none: a count taken before would be wrong when something is purged meanwhile.
+    let read = async {
+        let mut all = Vec::new();
+        loop {
+            let page = consumer.fetch().max_messages(1_000).messages().await.expect("messages of the stream");
+            let before = all.len();
+            let mut page = std::pin::pin!(page);
+            while let Some(message) = page.next().await {
+                let message = message.expect("a message of the stream").message;
+                all.push(Seen::new(message.subject.to_string(), message.headers, message.payload));
+            }
+            if all.len() == before {
+                return all;
+            }
+        }
+    };
+    let all = crate::within(PATIENCE * 2, "the stored messages", read).await;
+    let _ = stream.delete_consumer(&consumer.cached_info().name).await;
+    all
 }
 
 /// Waits until a stream holds what `enough` asks for, and returns everything that it holds then.
