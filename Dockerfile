@@ -26,7 +26,7 @@ LABEL org.opencontainers.image.title="Landfall" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
 RUN addgroup -S -g 10001 landfall \
     && adduser -S -D -H -u 10001 -G landfall -h /var/lib/landfall -s /sbin/nologin landfall \
-    && install -d -o landfall -g landfall -m 0750 /var/lib/landfall \
+    && install -d -o landfall -g landfall -m 0750 /var/lib/landfall /var/spool/landfall \
     && install -d -m 0755 /etc/landfall
 COPY --from=build /out/landfall /usr/local/bin/landfall
 COPY LICENSE LICENSE-APACHE LICENSE-MIT /usr/share/licenses/landfall/
@@ -36,6 +36,7 @@ ENV LANDFALL_MQTT__LISTEN=tcp://0.0.0.0:1883 \
     LANDFALL_UDP__LISTEN=udp://0.0.0.0:7683 \
     LANDFALL_ADMIN__LISTEN=0.0.0.0:8080 \
     LANDFALL_NATS__STORE_DIR=/var/lib/landfall \
+    LANDFALL_NATS__SPOOL_DIR=/var/spool/landfall \
     LANDFALL_AUTH__MODE=devices \
     LANDFALL_AUTH__DEVICES=/etc/landfall/devices.toml \
     LANDFALL_LOG__FORMAT=json

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use landfall_event::{Family, Reason};
+use landfall_event::{Family, Reason, subject};
 use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::{Dismissed, Standing};
 use landfall_net::Scope;
@@ -254,7 +254,7 @@ async fn a_checkpoint_is_enough_for_a_repair() {
     // Whatever was before it is not there any more.
     let context = async_nats::jetstream::new(nats.client().await);
     let stream = context.get_stream(CONNECTIVITY).await.expect("a stream");
-    let events = "kaa.v1.events.landfall.endpoint.connectivity.*";
+    let events = subject::presence_wildcard(&"landfall".parse().expect("a name"));
     stream.purge().filter(events).sequence(place).await.expect("a purge");
     let next = Node::start(&nats.url(), "a1").await;
     let events = presence(&nats).await;
