@@ -17,7 +17,7 @@ use landfall_hub::{Anew, Bus, Publication, StoreError, Unstored};
 use landfall_net::Scope;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::connect::Target;
 use crate::driver::Driver;
@@ -30,6 +30,9 @@ use crate::window::Bounds;
 pub const LARGEST_WINDOW: usize = 8192;
 /// Replies that may wait for the connection; further ones are dropped, as a reply is sent at most once anyway.
 const REPLIES_WAITING: usize = 4096;
+
+/// How often it is looked at whether everything is stored, at the end.
+const SETTLED_POLL: Duration = Duration::from_millis(10);
 
 /// How long the last replies may take.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
@@ -290,6 +293,19 @@ impl Publisher {
         ended(&self.published).await;
         ended(&self.replied).await;
         self.shared.counters.given_up.load(Ordering::Relaxed) == 0
+    }
+
+    /// Waits until everything that was submitted is stored, refused or dropped, for so long at most. True when it is.
+    pub async fn settled(&self, within: Duration) -> bool {
+        let all = async {
+            while {
+                let stats = self.stats();
+                stats.queued + stats.in_flight + stats.kept > 0
+            } {
+                sleep(SETTLED_POLL).await;
+            }
+        };
+        timeout(within, all).await.is_ok()
     }
 
     /// Publishes from now on, behind these fences.

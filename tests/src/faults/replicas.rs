@@ -88,7 +88,7 @@ async fn a_second_process_of_one_name_ends_the_first() {
     let second = on(&nats).set("instance.replica", "a1").start().await;
     let status = first.exited(super::END).await;
     assert!(!status.success());
-    assert!(first.log().contains("another gateway of this name"), "{}", first.log());
+    first.process().logged("another gateway of this name", landfall_testkit::PATIENCE).await;
     device.until_closed().await;
     close(&second).await;
     judge(&nats, &[]).await;

@@ -340,6 +340,8 @@ impl Gateway {
             let _ = tokio::time::timeout(left(LAST_EVENTS), sessions.flushed()).await;
         }
         self.scopes.inside.drain(left(LAST_EVENTS)).await;
+        // What is dropped on the way there is told with the rest.
+        self.bus.settled(left(LAST_EVENTS)).await;
         if let Some(dropped) = self.bus.take_dropped() {
             self.standing.hub().tell_dropped(dropped);
         }
