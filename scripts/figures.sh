@@ -4,9 +4,10 @@
 #         machine; about two minutes
 #   udp   a million devices that never connect: bytes of each, heartbeats per second, and how late the gateway tells that
 #         all fell silent at once; about four minutes
+#   truth ten thousand sessions that end at once, a killed gateway, an outage of a minute; about three minutes
 #   dtls  handshakes, idle sessions and records beside OpenSSL, in alternating rounds; about three minutes. Needs a C
 #         compiler and OpenSSL's headers, which are installed where root can (Debian's gcc and libssl-dev)
-# PART (mqtt, udp or dtls; default all) chooses. ROUNDS (default 5), SECONDS_EACH (default 5), CONNECTIONS (default 10000),
+# PART (mqtt, udp, dtls or truth; default all) chooses. ROUNDS (default 5), SECONDS_EACH (default 5), CONNECTIONS (default 10000),
 # DEVICES (default 1000000), BURSTS (default 100) and HANDSHAKES (default 20000, each round) make it longer or shorter.
 # Fails when a mark is missed.
 set -euo pipefail
@@ -14,15 +15,15 @@ cd "$(dirname "$0")/.."
 part=${PART:-all} rounds=${ROUNDS:-5} each=${SECONDS_EACH:-5} connections=${CONNECTIONS:-10000}
 devices=${DEVICES:-1000000} bursts=${BURSTS:-100} handshakes=${HANDSHAKES:-20000}
 case $part in
-    mqtt | udp | dtls) ;;
+    mqtt | udp | dtls | truth) ;;
     all)
         # What one part misses does not keep the other from being measured.
         status=0
-        for one in mqtt udp dtls; do PART=$one scripts/figures.sh || status=1; done
+        for one in mqtt udp dtls truth; do PART=$one scripts/figures.sh || status=1; done
         exit "$status"
         ;;
     *)
-        echo "PART is mqtt, udp or dtls, not $part" >&2
+        echo "PART is mqtt, udp, dtls or truth, not $part" >&2
         exit 2
         ;;
 esac
@@ -270,6 +271,15 @@ if lost := sum(run["lost"] for run in every):
 if missed:
     sys.exit("\nmissed: " + "; ".join(missed))
 PY
+}
+
+# The tests' own crowds and fleets, against the release build; one after the other.
+truth() {
+    cargo test --quiet --package landfall-tests --no-run
+    printf '\n%s, %s\n\n| | | mark |\n|---|---|---|\n' "$(uname -m)" "$(.tools/nats-server --version 2>/dev/null || nats-server --version)"
+    LANDFALL_BIN=$(dirname "$gateway_bin") cargo test --quiet --package landfall-tests faults::figures -- \
+        --ignored --nocapture --test-threads 1 2>&1 | grep -E '^\||panicked|FAILED|^test result: F' | tee "$scratch/truth"
+    ! grep -qE 'panicked|FAILED' "$scratch/truth"
 }
 
 "$part"

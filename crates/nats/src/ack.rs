@@ -14,6 +14,8 @@ pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
     /// Its place in the stream; 0 when it is not stored.
     pub(crate) sequence: u64,
+    /// The stream is kept on several servers and takes one message of a fence at a time; this one came beside another.
+    pub(crate) is_beside_another: bool,
     /// Why it is not stored; empty when it is.
     pub(crate) why: String,
 }
@@ -47,11 +49,11 @@ const NOT_NOW: u32 = 10164;
 
 impl Answer {
     pub(crate) fn stored(sequence: u64) -> Self {
-        Self { verdict: Verdict::Stored, sequence, why: String::new() }
+        Self { verdict: Verdict::Stored, sequence, is_beside_another: false, why: String::new() }
     }
 
     fn passing(why: &str) -> Self {
-        Self { verdict: Verdict::Passing, sequence: 0, why: why.to_owned() }
+        Self { verdict: Verdict::Passing, sequence: 0, is_beside_another: false, why: why.to_owned() }
     }
 }
 
@@ -97,7 +99,13 @@ fn judge(error: &ServerError) -> Answer {
         _ if passing => Verdict::Passing,
         _ => Verdict::Final,
     };
-    Answer { verdict, sequence: 0, why: format!("{} ({})", error.description, error.err_code) }
+    let is_beside_another = error.err_code == NOT_NOW;
+    Answer {
+        verdict,
+        sequence: 0,
+        is_beside_another,
+        why: format!("{} ({})", error.description, error.err_code),
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +156,8 @@ mod tests {
         assert_eq!(verdict(&error(400, 10054)), Verdict::Final, "message size exceeds maximum allowed");
         assert_eq!(verdict(&error(400, 10097)), Verdict::Final, "header size exceeds maximum allowed");
         assert_eq!(verdict(&error(400, 10071)), Verdict::Fenced, "wrong last sequence: 7");
+        let beside = |code| read_body(error(400, code).as_bytes()).is_beside_another;
+        assert!(beside(10164) && !beside(10071) && !beside(10002));
         let passing = [
             (503, 10077),
             (503, 10023),

@@ -76,8 +76,6 @@ pub(crate) struct Driver {
     bounds: Bounds,
     window: Window<Item>,
     newest: Option<Newest>,
-    /// It publishes behind fences only.
-    fenced: bool,
     /// Behind which it publishes.
     fences: Option<Fences>,
     /// What it was asked to do and has not done.
@@ -120,7 +118,6 @@ impl Driver {
             bounds,
             window: Window::new(bounds),
             newest: None,
-            fenced,
             fences: None,
             order: None,
             ahead: VecDeque::new(),
@@ -208,6 +205,7 @@ impl Driver {
         let stock = tokio::select! {
             stock = async {
                 self.take_stock(link).await?;
+                self.look_at_copies(link).await?;
                 self.recall_kept(link).await
             } => stock,
             () = given_up(&shared) => return Err(End::Finished),
@@ -333,6 +331,9 @@ impl Driver {
             }
             Settled::Again if answer.verdict == Verdict::Fenced => self.fenced_out(),
             Settled::Again => {
+                if answer.is_beside_another {
+                    self.window.one_by_one(true);
+                }
                 self.goes_away();
                 self.complain(answer.why.clone());
             }

@@ -186,6 +186,25 @@ fn a_drained_window_waits_for_nothing_that_was_in_it() {
 }
 
 #[test]
+fn one_by_one_means_one_in_flight() {
+    let mut window = Window::new(Bounds::default());
+    (0..3).for_each(|n| {
+        window.admit(n);
+    });
+    window.one_by_one(true);
+    for n in 0..3_u64 {
+        assert!(window.next(n).is_some());
+        assert!(window.next(n).is_none(), "until it has settled");
+        window.settle(n, Verdict::Stored, n);
+    }
+    (0..3).for_each(|n| {
+        window.admit(n);
+    });
+    window.one_by_one(false);
+    assert!((0..3).all(|_| window.next(9).is_some()));
+}
+
+#[test]
 fn draining_returns_what_is_left_in_order() {
     let mut window = opened(8, 3);
     window.admit(4);

@@ -11,11 +11,15 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/testkit lies two levels down")
 }
 
-/// A binary of this workspace, built in the same profile as the running test.
+/// A binary of this workspace: in the folder that the variable `LANDFALL_BIN` names, which is how a release build is measured,
+/// else built in the same profile as the running test.
 ///
 /// # Panics
 /// When it has not been built, saying how to.
 pub fn binary(name: &str) -> PathBuf {
+    if let Some(folder) = env::var_os("LANDFALL_BIN") {
+        return repository().join(folder).join(name);
+    }
     let mut folder = env::current_exe().expect("the running test has a path");
     folder.pop();
     // Tests lie in target/{profile}/deps, binaries one level up.

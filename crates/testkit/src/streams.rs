@@ -33,11 +33,33 @@ pub async fn stored_at(url: &str, stream: &str) -> Vec<Seen> {
     all.into_iter().filter(|message| !message.subject.starts_with(FENCES)).collect()
 }
 
+/// An event and when the server stored it.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    /// The event.
+    pub event: Seen,
+    /// When, Unix ms, by the server's clock.
+    pub stored_at: u64,
+}
+
+/// Every event with its time.
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn timed(server: &NatsServer, stream: &str) -> Vec<Timed> {
+    let all = read(&server.url(), stream).await;
+    all.into_iter().filter(|timed| !timed.event.subject.starts_with(FENCES)).collect()
+}
+
 /// The same with what the gateways keep there beside events.
 ///
 /// # Panics
 /// When the server does not answer.
 pub async fn everything(url: &str, stream: &str) -> Vec<Seen> {
+    read(url, stream).await.into_iter().map(|timed| timed.event).collect()
+}
+
+async fn read(url: &str, stream: &str) -> Vec<Timed> {
     let context = jetstream::new(crate::nats::client(url).await);
     let Ok(stream) = context.get_stream(stream).await else { return Vec::new() };
     let config = consumer::pull::Config {
@@ -54,8 +76,13 @@ pub async fn everything(url: &str, stream: &str) -> Vec<Seen> {
             let before = all.len();
             let mut page = std::pin::pin!(page);
             while let Some(message) = page.next().await {
-                let message = message.expect("a message of the stream").message;
-                all.push(Seen::new(message.subject.to_string(), message.headers, message.payload));
+                let message = message.expect("a message of the stream");
+                let published = message.info().expect("a message of a stream").published;
+                let stored_at =
+                    u64::try_from(published.unix_timestamp_nanos() / 1_000_000).expect("after 1970");
+                let message = message.message;
+                let event = Seen::new(message.subject.to_string(), message.headers, message.payload);
+                all.push(Timed { event, stored_at });
             }
             if all.len() == before {
                 return all;

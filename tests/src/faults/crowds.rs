@@ -10,18 +10,18 @@ use landfall_testkit::{Gateway, GatewayBuilder, NatsServer, RawClient, Version};
 use super::replicas::ends;
 use super::{close, judge, on};
 
-const CROWD: usize = 10_000;
+pub(super) const CROWD: usize = 10_000;
 /// In a debug build, beside other tests; a release build is measured by `scripts/figures.sh`.
 const DROPPED_WITHIN: Duration = Duration::from_secs(15);
 
-fn roomy(nats: &NatsServer) -> GatewayBuilder {
+pub(super) fn roomy(nats: &NatsServer) -> GatewayBuilder {
     on(nats)
         .set("mqtt.max_connections", 20_000)
         .set("mqtt.max_connections_per_address", 20_000)
         .set("drain_timeout", "20s")
 }
 
-async fn crowd(gateway: &Gateway) -> Vec<RawClient> {
+pub(super) async fn crowd(gateway: &Gateway) -> Vec<RawClient> {
     let address = gateway.mqtt("tcp");
     let connect = |n: usize| async move {
         RawClient::accepted(address, &Connect::new(Version::V4, format!("c{n}")).keep_alive(600)).await

@@ -4,6 +4,7 @@
 mod clock;
 mod crowds;
 mod disk;
+mod figures;
 mod gateway;
 mod nats;
 mod replicas;

@@ -39,7 +39,12 @@ impl Driver {
         }
         match self.order.take() {
             Some(Order::Begin(fences)) => {
-                self.fences = Some(fences);
+                self.fences = Some(fences.clone());
+                if let Err(error) = self.look_at_copies(link).await {
+                    self.order = Some(Order::Begin(fences));
+                    self.complain(error.to_string());
+                    return Err(End::Lost("JetStream does not answer"));
+                }
                 self.set_standing(Standing::Publishing);
             }
             Some(Order::Resume(resumption)) => self.resume(*resumption),

@@ -8,6 +8,7 @@ use landfall_event::{Stream, subject};
 
 use super::{Driver, Newest};
 use crate::ack;
+use crate::fence::STREAMS;
 use crate::link::Link;
 use crate::window::Tick;
 
@@ -20,11 +21,10 @@ impl Driver {
             return Ok(());
         }
         let mut newest = Newest { connectivity: 0, messages: 0 };
-        let (mut all_asked, mut replicated) = (true, false);
+        let mut all_asked = true;
         for stream in [Stream::Connectivity, Stream::Messages] {
             let Some(end) = link.end_of(stream).await? else { continue };
             *newest.of(stream) = end.newest;
-            replicated |= end.is_replicated;
             let reach = Tick::try_from(end.remembers.as_millis() / 2).unwrap_or(Tick::MAX);
             match since {
                 Some(since) if self.now().saturating_sub(since) >= reach => {
@@ -34,11 +34,22 @@ impl Driver {
             }
         }
         self.newest.get_or_insert(newest);
-        // A replicated stream takes one message at a time that names a fence, and refuses others meanwhile.
-        self.window.one_by_one(replicated && self.fenced);
         if all_asked {
             self.window.no_doubt();
         }
+        Ok(())
+    }
+
+    /// A stream that is kept on several servers takes one message at a time that names a fence, and refuses others meanwhile.
+    pub(super) async fn look_at_copies(&mut self, link: &Link) -> Result<(), async_nats::Error> {
+        if self.fences.is_none() {
+            return Ok(());
+        }
+        let mut replicated = false;
+        for stream in STREAMS {
+            replicated |= link.end_of(stream).await?.is_some_and(|end| end.is_replicated);
+        }
+        self.window.one_by_one(replicated);
         Ok(())
     }
 
