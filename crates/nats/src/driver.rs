@@ -82,8 +82,10 @@ pub(crate) struct Driver {
     order: Option<Order>,
     /// What goes before everything in the spool and the queue.
     ahead: VecDeque<Item>,
-    /// What is kept on disk: behind `ahead` and before the queue.
+    /// What is kept on disk: behind `ahead`, before `later` and the queue.
     keep: Option<Keep>,
+    /// What was sent before the disk was written to and found no room there.
+    later: VecDeque<Item>,
     /// Since when nothing can be stored.
     away_since: Option<Instant>,
     /// What comes is put into the spool.
@@ -122,6 +124,7 @@ impl Driver {
             order: None,
             ahead: VecDeque::new(),
             keep,
+            later: VecDeque::new(),
             away_since: None,
             keeping: false,
             taken: Vec::with_capacity(BATCH),
@@ -287,7 +290,8 @@ impl Driver {
     fn admit(&mut self) {
         let mut room = self.window.room().min(BATCH);
         while room > 0
-            && let Some(item) = self.ahead.pop_front().or_else(|| self.next_kept())
+            && let Some(item) =
+                self.ahead.pop_front().or_else(|| self.next_kept()).or_else(|| self.later.pop_front())
         {
             room -= 1;
             self.window.admit(item);
@@ -347,6 +351,7 @@ impl Driver {
                 deadline <= Instant::now()
                     || (self.window.is_empty()
                         && self.ahead.is_empty()
+                        && self.later.is_empty()
                         && self.is_keep_empty()
                         && self.shared.is_queue_empty())
             }
@@ -393,8 +398,12 @@ impl Drop for Driver {
         let kept = self.leave_kept();
         self.shared.counters.given_up.fetch_add(kept, Ordering::Relaxed);
         let window: Vec<Item> = self.window.drain().collect();
-        let rest: Vec<Publication> =
-            window.into_iter().chain(self.ahead.drain(..)).map(|item| item.publication).collect();
+        let rest: Vec<Publication> = window
+            .into_iter()
+            .chain(self.ahead.drain(..))
+            .chain(self.later.drain(..))
+            .map(|item| item.publication)
+            .collect();
         self.count_in_flight();
         let taken = std::mem::take(&mut self.taken);
         let rest = rest.into_iter().chain(taken);

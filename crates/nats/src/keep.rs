@@ -66,6 +66,8 @@ pub(crate) struct Keep {
     owner: Owner,
     /// Who waits for a record to be stored.
     promises: HashMap<u64, Receipt>,
+    /// The same of records that may not be in the system's hands yet.
+    unflushed: Vec<(u64, Receipt)>,
     /// How records below a number are written anew.
     translations: Vec<(u64, Arc<Translation>)>,
     /// Records that are stored already, though that was not heard.
@@ -81,6 +83,7 @@ impl Keep {
             spool,
             owner,
             promises: HashMap::new(),
+            unflushed: Vec::new(),
             translations: Vec::new(),
             stored: HashSet::new(),
             subjects: Vec::new(),
@@ -120,7 +123,8 @@ impl Keep {
         }
     }
 
-    /// Writes a publication. Its share of the publish window comes back; who waits for it is told when it is stored.
+    /// Writes a publication. With the next [`flush`](Self::flush) its share of the publish window comes back, and who waits for it is
+    /// told when it is stored, or now if being on disk is enough.
     ///
     /// Gives it back when there is no room, or the disk does not take it.
     pub(crate) fn put(&mut self, publication: Publication) -> Option<Publication> {
@@ -138,9 +142,7 @@ impl Keep {
         match self.spool.append(&class(&publication), &header, &publication.body) {
             Ok(number) => {
                 self.full = false;
-                if let Some(receipt) = publication.receipt.kept() {
-                    self.promises.insert(number, receipt);
-                }
+                self.unflushed.push((number, publication.receipt));
                 None
             }
             Err(error) => {
@@ -157,11 +159,20 @@ impl Keep {
     pub(crate) fn flush(&mut self) {
         if let Err(error) = self.spool.flush() {
             tracing::warn!(%error, "the spool could not be written");
+            return;
+        }
+        for (number, receipt) in self.unflushed.drain(..) {
+            if let Some(receipt) = receipt.kept() {
+                self.promises.insert(number, receipt);
+            }
         }
     }
 
     /// The next publication to be sent. What is known to be stored, or is not said any more, is settled on the way.
     pub(crate) fn next(&mut self, shared: &Shared) -> Option<Kept> {
+        if !self.unflushed.is_empty() {
+            self.flush();
+        }
         loop {
             let record = match self.spool.next() {
                 Ok(record) => record?,
@@ -197,8 +208,18 @@ impl Keep {
             id: envelope.id,
             subject: self.subject(envelope.subject),
             body: Bytes::copy_from_slice(&record.body),
-            receipt: self.promises.remove(&record.number).unwrap_or_else(|| Receipt::unheard(None)),
+            receipt: self.promise(record.number),
         })
+    }
+
+    /// Who waits for the record; also one that could not be flushed.
+    fn promise(&mut self, number: u64) -> Receipt {
+        let unflushed = self.unflushed.iter().position(|(other, _)| *other == number);
+        let promise = match unflushed {
+            Some(at) => Some(self.unflushed.swap_remove(at).1),
+            None => self.promises.remove(&number),
+        };
+        promise.unwrap_or_else(|| Receipt::unheard(None))
     }
 
     fn subject(&mut self, subject: &str) -> Arc<str> {
@@ -289,6 +310,7 @@ impl Keep {
         if dropped.sessions == 0 && dropped.messages == 0 {
             return;
         }
+        self.forget_dropped();
         let records = dropped.session_records + dropped.messages;
         shared.counters.dropped.fetch_add(records, Ordering::Relaxed);
         let gap = |range: &landfall_spool::DroppedRange| {
@@ -297,6 +319,20 @@ impl Keep {
         };
         let gaps = dropped.ranges.iter().filter_map(gap).collect();
         shared.note_dropped(Dropped { sessions: dropped.sessions, messages: dropped.messages, gaps });
+    }
+
+    /// Who waits for a record that was dropped with its session waits no longer.
+    fn forget_dropped(&mut self) {
+        if self.promises.len() as u64 <= self.spool.len() {
+            return;
+        }
+        let mut left = HashSet::new();
+        let shown = self.spool.for_each(|record| {
+            left.insert(record.number);
+        });
+        if shown.is_ok() {
+            self.promises.retain(|number, _| left.contains(number));
+        }
     }
 
     /// Removes the directory, if nothing is in it.

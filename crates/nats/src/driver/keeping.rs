@@ -3,6 +3,7 @@
 //! Owns: when that begins and ends, and the order of it: what was sent, what goes ahead, what is on disk, what came since. Does
 //! not own: how it is written ([`crate::keep`]).
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -55,39 +56,39 @@ impl Driver {
                 self.newest.map_or((0, 0), |newest| (newest.connectivity, newest.messages));
             keep.begin(connectivity, messages);
         }
-        // What goes ahead of a spool that is not empty stays ahead of it.
-        let stays = !self.ahead.is_empty() && !keep.is_empty();
-        let mut later = Vec::new();
-        for item in self.window.drain() {
-            match item.record {
-                Some(number) => keep.take_back(number, item.publication.receipt),
-                None => later.push(item),
-            }
-        }
-        keep.rewind();
-        if stays {
-            later.into_iter().rev().for_each(|item| self.ahead.push_front(item));
+        let sent: Vec<Item> = self.window.drain().collect();
+        if !self.ahead.is_empty() && !keep.is_empty() {
+            // What goes ahead of a spool that is not empty stays ahead of it.
+            sent.into_iter().rev().for_each(|item| self.ahead.push_front(item));
         } else {
-            later.extend(self.ahead.drain(..));
-            let mut left = later.into_iter();
-            for item in left.by_ref() {
-                if let Some(publication) = keep.put(item.publication) {
-                    self.ahead.push_back(Item { publication, behind: item.behind, record: None });
-                    break;
+            let mut behind = VecDeque::new();
+            for item in sent {
+                match item.record {
+                    Some(number) => keep.take_back(number, item.publication.receipt),
+                    None => behind.push_back(item),
                 }
             }
-            self.ahead.extend(left);
+            keep.rewind();
+            behind.append(&mut self.ahead);
+            behind.append(&mut self.later);
+            self.later = behind;
         }
         self.keep = Some(keep);
         self.keeping = true;
     }
 
-    /// Moves the queue to the disk, as far as there is room; what finds none waits in memory, as its bounds allow.
+    /// Moves what is behind the spool to the disk, as far as there is room; what finds none waits in memory, as its bounds allow.
     fn keep_queue(&mut self) {
         let Some(mut keep) = self.keep.take() else { return };
+        while let Some(Item { publication, behind, record }) = self.later.pop_front() {
+            if let Some(publication) = keep.put(publication) {
+                self.later.push_front(Item { publication, behind, record });
+                break;
+            }
+        }
         let mut found = Vec::with_capacity(BATCH);
-        // What stays ahead for want of room must not be overtaken.
-        while self.ahead.is_empty() || !keep.is_full() {
+        // What was submitted before it found no room.
+        while self.later.is_empty() {
             self.shared.take(BATCH, &mut found);
             if found.is_empty() {
                 break;
@@ -125,8 +126,10 @@ impl Driver {
 
     /// The next publication from the disk.
     pub(super) fn next_kept(&mut self) -> Option<Item> {
-        let kept = self.keep.as_mut()?.next(&self.shared)?;
-        Some(Item { publication: kept.publication, behind: 0, record: Some(kept.number) })
+        let keep = self.keep.as_mut()?;
+        let kept = keep.next(&self.shared)?;
+        let behind = keep.behind(kept.publication.stream);
+        Some(Item { publication: kept.publication, behind, record: Some(kept.number) })
     }
 
     pub(super) fn is_keep_empty(&self) -> bool {

@@ -79,6 +79,7 @@ impl Driver {
         if let Some(keep) = &mut self.keep {
             keep.for_each(|id| note(&mut index, id));
         }
+        self.later.iter().for_each(|item| note(&mut index, item.publication.id));
         self.shared.index(index);
         self.count_in_flight();
         self.set_standing(Standing::Surrendered);
@@ -88,35 +89,40 @@ impl Driver {
     /// Goes on as another incarnation: its announcements, then what was not stored.
     fn resume(&mut self, resumption: Resumption) {
         let Resumption { fences, anew } = resumption;
-        let mut before = std::mem::take(&mut self.ahead);
-        let item = |publication| Item { publication, behind: 0, record: None };
+        let (ahead, later) = (std::mem::take(&mut self.ahead), std::mem::take(&mut self.later));
+        let behind = self.newest.map_or(0, |newest| newest.connectivity);
+        let item = |publication| Item { publication, behind, record: None };
         self.ahead.extend(anew.announcements.into_iter().map(item));
         let shared = Arc::clone(&self.shared);
-        let (mut first, mut translation, mut settled) = (VecDeque::new(), None, Vec::new());
+        let mut translation = None;
         shared.rewrite(|index, waiting| {
             let made = Translation::new(anew.incarnation, anew.renewals, index);
-            first.extend(before.drain(..).filter_map(|Item { publication, behind, record }| {
-                let rewritten = made.rewrite(publication, &self.shared);
-                if rewritten.is_none() {
-                    settled.extend(record);
-                }
-                Some(Item { publication: rewritten?, behind, record })
-            }));
-            let waiting = waiting
-                .into_iter()
-                .filter_map(|publication| made.rewrite(publication, &self.shared))
-                .collect();
+            let waiting = waiting.into_iter().filter_map(|one| made.rewrite(one, &shared)).collect();
             translation = Some(made);
             waiting
         });
-        self.ahead.append(&mut first);
-        settled.into_iter().for_each(|record| self.settle_kept(Some(record)));
-        if let (Some(keep), Some(translation)) = (&mut self.keep, translation) {
+        let Some(translation) = translation else { return };
+        let mut renewed = self.rewrite_items(&translation, ahead);
+        self.ahead.append(&mut renewed);
+        self.later = self.rewrite_items(&translation, later);
+        if let Some(keep) = &mut self.keep {
             keep.translate_all(Arc::new(translation), anew.incarnation);
         }
         tracing::info!(announced = self.ahead.len(), "publishing as another incarnation");
         self.fences = Some(fences);
         self.set_standing(Standing::Publishing);
+    }
+
+    /// What is left to say of these; a record of one that is not said any more is settled.
+    fn rewrite_items(&mut self, translation: &Translation, items: VecDeque<Item>) -> VecDeque<Item> {
+        let mut left = VecDeque::with_capacity(items.len());
+        for Item { publication, behind, record } in items {
+            match translation.rewrite(publication, &self.shared) {
+                Some(publication) => left.push_back(Item { publication, behind, record }),
+                None => self.settle_kept(record),
+            }
+        }
+        left
     }
 
     /// Writes each stream's fence again once nothing is in flight; what is sent later stands behind the new one.
