@@ -52,7 +52,8 @@ impl Renewal {
         })
     }
 
-    fn id(&self, stream: Stream, seq: u64) -> EventId {
+    /// The id of what was the session's event of this number.
+    pub fn id(&self, stream: Stream, seq: u64) -> EventId {
         EventId::Session(self.session, stream, self.number(stream, seq))
     }
 }

@@ -6,13 +6,15 @@
 //! What a gateway kept while NATS was away belongs before the ends that a repair would make up: a device that said goodbye
 //! has left by its own word. So whoever starts with such a spool at hand writes the fence of the incarnation that wrote it,
 //! folds which of its sessions are open, publishes what is kept of these and of those that began on disk, and only then closes
-//! the rest. If somebody without the spool has closed them already, what is kept of them is no longer said, and counted.
+//! the rest. If somebody without the spool has closed them already, what is kept of them is no longer said, and counted; the
+//! sessions that began on disk are told and closed all the same, as those of the incarnation that wrote them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use landfall_event::subject::stream_name;
 use landfall_event::{EventId, Incarnation, Origin, SessionId, Stream};
 use landfall_hub::Hub;
 use landfall_net::Scope;
@@ -25,7 +27,7 @@ use crate::publisher::{Kept, Standing};
 use crate::repair::Repairer;
 use crate::translation::Translation;
 use crate::window::Bounds;
-use crate::{Publisher, PublisherSettings, Target};
+use crate::{Publisher, PublisherSettings, Target, checkpoint};
 
 /// The largest segment of a spool.
 const SEGMENT: u64 = 4 << 20;
@@ -66,8 +68,6 @@ impl SpoolPlace {
 pub(crate) struct Adopter<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) repairer: Repairer,
-    /// This incarnation's own right to publish.
-    pub(crate) fences: Fences,
     pub(crate) scope: &'a Scope,
     pub(crate) target: &'a Target,
     pub(crate) client: async_nats::Client,
@@ -109,26 +109,30 @@ impl Adopter<'_> {
         );
         let dead = owner.incarnation;
         let mut keep = Keep::new(spool, owner);
-        let (incarnation, fences, open) = self.right_to(dead).await?;
+        let (fences, open) = self.right_to(dead).await?;
         let mut unchanged = begun(&mut keep);
         unchanged.extend(open);
-        keep.translate_all(Arc::new(Translation::of(incarnation, HashMap::new(), unchanged)), incarnation);
+        keep.translate_all(Arc::new(Translation::of(dead, HashMap::new(), unchanged)), dead);
         self.publish(keep, fences).await
     }
 
-    /// As whom the events are published, behind which fences, and which sessions are open in the ledger.
-    async fn right_to(
-        &self,
-        dead: Incarnation,
-    ) -> Result<(Incarnation, Fences, HashSet<SessionId>), Failure> {
+    /// Behind which fences the events are published, and which sessions are open in the ledger.
+    async fn right_to(&self, dead: Incarnation) -> Result<(Fences, HashSet<SessionId>), Failure> {
         let (desk, instance) = (&self.repairer.desk, &self.repairer.origin.instance);
-        if fence::newest(desk, Stream::Connectivity, instance, &dead).await?.is_none() {
-            // All of its sessions were closed by somebody else.
-            return Ok((self.repairer.origin.incarnation, self.fences.clone(), HashSet::new()));
+        let is_forgotten = fence::newest(desk, Stream::Connectivity, instance, &dead).await?.is_none();
+        if is_forgotten {
+            // All of its sessions were closed by somebody else. Those that began on disk are open again in a moment, so there
+            // must be fences to find it by, and nothing that was before is read for it.
+            let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
+            checkpoint::commit(desk, &dead, (0, 0), behind).await?;
         }
         let [connectivity, messages] = self.repairer.fence(dead).await?;
-        let open = self.repairer.open(dead, connectivity.sequence()).await?;
-        Ok((dead, Fences { connectivity, messages }, open))
+        let open = if is_forgotten {
+            HashSet::new()
+        } else {
+            self.repairer.open(dead, connectivity.sequence()).await?
+        };
+        Ok((Fences { connectivity, messages }, open))
     }
 
     async fn publish(&self, keep: Keep, fences: Fences) -> Result<(), AdoptError> {

@@ -78,7 +78,6 @@ pub struct Guardian {
     /// Requests that had come to nothing by the last look.
     failed: u64,
     checkpoint: Marks,
-    fences: Fences,
     client: Client,
     closed: watch::Sender<u64>,
 }
@@ -116,7 +115,7 @@ impl Guardian {
             }
         };
         let behind = fences.connectivity.sequence();
-        bus.begin(fences.clone());
+        bus.begin(fences);
         Ok(Self {
             hub: Arc::clone(hub),
             bus: Arc::clone(bus),
@@ -131,7 +130,6 @@ impl Guardian {
             looks: 0,
             failed: 0,
             checkpoint: Marks { round: 0, behind },
-            fences,
             client,
             closed: watch::channel(0).0,
         })
@@ -189,7 +187,6 @@ impl Guardian {
         let adopter = Adopter {
             hub: &self.hub,
             repairer: self.repairer(),
-            fences: self.fences.clone(),
             scope: &self.scope,
             target,
             client: self.client.clone(),

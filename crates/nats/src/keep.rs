@@ -16,7 +16,7 @@ use landfall_hub::{Publication, Receipt};
 use landfall_spool::{Class, Record, Role, Spool};
 use serde::{Deserialize, Serialize};
 
-use crate::publisher::Shared;
+use crate::publisher::{Index, Shared, note};
 use crate::translation::Translation;
 
 /// Whose events a spool holds, as its directory says.
@@ -68,9 +68,8 @@ pub(crate) struct Keep {
     promises: HashMap<u64, Receipt>,
     /// The same of records that may not be in the system's hands yet.
     unflushed: Vec<(u64, Receipt)>,
-    /// How records below a number are written anew.
-    translations: Vec<(u64, Arc<Translation>)>,
-    /// Records that are stored already, though that was not heard.
+    translations: Translations,
+    /// Records that are stored already, though that was not heard, by the ids that they were kept under.
     stored: HashSet<EventId>,
     subjects: Vec<Arc<str>>,
     full: bool,
@@ -274,29 +273,47 @@ impl Keep {
         }
     }
 
-    /// The ids of everything that is kept.
-    pub(crate) fn ids(&mut self) -> HashSet<EventId> {
-        let mut ids = HashSet::new();
-        self.for_each(|id| {
-            ids.insert(id);
+    /// The ids that everything which is kept will be published under, and those it was kept under.
+    pub(crate) fn ids(&mut self) -> HashMap<EventId, EventId> {
+        let (translations, mut ids) = (self.translations.clone(), HashMap::new());
+        self.for_each_record(|number, id| {
+            if let Some(now) = translated(&translations, number, id) {
+                ids.insert(now, id);
+            }
         });
         ids
     }
 
-    /// These are stored.
+    /// Those that were kept under these ids are stored.
     pub(crate) fn are_stored(&mut self, ids: impl IntoIterator<Item = EventId>) {
         self.stored.extend(ids);
     }
 
-    /// Shows the id of every record, in order.
+    /// Notes what is kept and not known to be stored, under the ids that it will be published under.
+    pub(crate) fn note_unstored(&mut self, index: &mut Index) {
+        let (translations, stored) = (self.translations.clone(), self.stored.clone());
+        self.for_each_record(|number, id| {
+            if !stored.contains(&id)
+                && let Some(now) = translated(&translations, number, id)
+            {
+                note(index, now);
+            }
+        });
+    }
+
+    /// Shows the id that every record was kept under, in order.
     pub(crate) fn for_each(&mut self, mut each: impl FnMut(EventId)) {
+        self.for_each_record(|_, id| each(id));
+    }
+
+    fn for_each_record(&mut self, mut each: impl FnMut(u64, EventId)) {
         #[derive(Deserialize)]
         struct Id {
             id: EventId,
         }
         let shown = self.spool.for_each(|record| {
             if let Ok(Id { id }) = serde_json::from_slice(&record.header) {
-                each(id);
+                each(record.number, id);
             }
         });
         if let Err(error) = shown {
@@ -344,6 +361,15 @@ impl Keep {
             tracing::debug!(%error, "the empty spool was not removed");
         }
     }
+}
+
+/// How records below a number are written anew, the first one first.
+type Translations = Vec<(u64, Arc<Translation>)>;
+
+/// The id that a record is published under; `None` when it is no longer said.
+fn translated(translations: &Translations, number: u64, id: EventId) -> Option<EventId> {
+    let mut later = translations.iter().filter(|(below, _)| number < *below);
+    later.try_fold(id, |id, (_, translation)| translation.id(id))
 }
 
 /// What the spool has to know to drop the right things.

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use landfall_event::{Dropped, Encoded, Fate, Incarnation, Renewal, SessionId, Stream, reissue};
+use landfall_event::{Dropped, Encoded, EventId, Fate, Incarnation, Renewal, SessionId, Stream, reissue};
 use landfall_hub::{Publication, StoreError};
 
 use crate::publisher::{Index, Shared};
@@ -45,6 +45,18 @@ impl Translation {
             Some(renewal) => Fate::Renew(*renewal),
             None if self.unchanged.contains(&session) => Fate::Keep,
             None => Fate::Drop,
+        }
+    }
+
+    /// The id that an event has anew; `None` when it is no longer said.
+    pub(crate) fn id(&self, id: EventId) -> Option<EventId> {
+        match id {
+            EventId::Session(session, stream, seq) => match self.fate(session) {
+                Fate::Keep => Some(id),
+                Fate::Renew(renewal) => Some(renewal.id(stream, seq)),
+                Fate::Drop => None,
+            },
+            EventId::Gateway(..) => Some(id),
         }
     }
 

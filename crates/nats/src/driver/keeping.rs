@@ -106,22 +106,26 @@ impl Driver {
 
     /// Before anything of the disk is sent: which of it is stored already.
     pub(super) async fn recall_kept(&mut self, link: &Link) -> Result<(), async_nats::Error> {
-        let Some(keep) = self.keep.as_mut().filter(|keep| !keep.is_empty()) else { return Ok(()) };
+        let events = self.ask_of_kept(link).await?;
+        if events > 0 {
+            tracing::info!(events, "publishing what was kept on disk");
+        }
+        Ok(())
+    }
+
+    /// Finds out what of the disk is stored already; returns how much there is on it.
+    pub(super) async fn ask_of_kept(&mut self, link: &Link) -> Result<usize, async_nats::Error> {
+        let Some(keep) = self.keep.as_mut().filter(|keep| !keep.is_empty()) else { return Ok(0) };
         let ids = keep.ids();
         for stream in STREAMS {
             let mut stored = Vec::new();
-            let known = |id| {
-                if ids.contains(&id) {
-                    stored.push(id);
-                }
-            };
+            let known = |id| stored.extend(ids.get(&id));
             if link.end_of(stream).await?.is_some() {
                 link.ids_behind(stream, keep.behind(stream), known).await?;
             }
             keep.are_stored(stored);
         }
-        tracing::info!(events = ids.len(), "publishing what was kept on disk");
-        Ok(())
+        Ok(ids.len())
     }
 
     /// The next publication from the disk.

@@ -63,7 +63,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Finds out of everything in the window whether it is stored, and notes what is not.
+    /// Finds out of everything in the window and on the disk whether it is stored, and notes what is not. What was found out
+    /// before does not count: the server may have stored since what an older connection had left with it.
     async fn surrender(&mut self, link: &Link) -> Result<(), async_nats::Error> {
         for stream in STREAMS {
             if let Some(end) = link.end_of(stream).await? {
@@ -71,13 +72,14 @@ impl Driver {
             }
         }
         self.window.no_doubt();
+        self.ask_of_kept(link).await?;
         let unsettled: VecDeque<Item> = self.window.drain().collect();
         let later = std::mem::replace(&mut self.ahead, unsettled);
         self.ahead.extend(later);
         let mut index = Index::new();
         self.ahead.iter().for_each(|item| note(&mut index, item.publication.id));
         if let Some(keep) = &mut self.keep {
-            keep.for_each(|id| note(&mut index, id));
+            keep.note_unstored(&mut index);
         }
         self.later.iter().for_each(|item| note(&mut index, item.publication.id));
         self.shared.index(index);

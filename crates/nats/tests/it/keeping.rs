@@ -1,10 +1,10 @@
 //! NATS away: what happens is kept on disk, and told when it is back, also by the next process.
 
-use landfall_event::Reason;
+use landfall_event::{Incarnation, Reason, Stream, subject};
 use landfall_hub::{Bus as _, SessionHandle};
 use landfall_testkit::ledger::{self, Open};
 use landfall_testkit::recorder::Seen;
-use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, stored, stored_when};
+use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, everything, stored, stored_when};
 use landfall_testkit::wait::{PATIENCE, eventually};
 use landfall_testkit::{Mode, NatsServer, Proxy};
 use tempfile::TempDir;
@@ -137,17 +137,21 @@ async fn a_spool_whose_sessions_a_survivor_has_closed() {
     let late = node.open("late").await;
     tell(&late, 1);
     late.close(Reason::ClientClosed);
-    until_kept(&node, 5).await;
+    let stays = node.open("stays").await;
+    tell(&stays, 1);
+    until_kept(&node, 7).await;
     stored_when(&nats, CONNECTIVITY, "its end", |events| ends(events, "gateway-lost") == 1).await;
     node.die().await;
+    drop(stays);
     let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
     // What a session that is closed in the ledger had still to say is counted; what began on disk is told.
     let dropped = |events: &[Seen]| {
         events.iter().any(|event| event.kind() == "events-dropped" && event.number("messages") == 1)
     };
     let events = stored_when(&nats, CONNECTIVITY, "the count", dropped).await;
-    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 1));
-    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "late"), [1]);
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 2));
+    let messages = stored(&nats, MESSAGES).await;
+    assert_eq!((payloads(&messages, "late"), payloads(&messages, "stays")), (vec![1], vec![1]));
     next.leave().await;
     survivor.leave().await;
     ledger::assert_kept(&nats, Open::None).await;
@@ -186,6 +190,58 @@ async fn a_gateway_cut_off_for_longer_than_its_lease_tells_what_it_kept_under_ne
     let events = presence(&nats).await;
     assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (3, 1));
     ledger::assert_kept(&nats, Open::None).await;
+}
+
+/// Waits until the incarnation has a fence in the messages' stream, or none.
+async fn until_fenced(nats: &NatsServer, incarnation: Incarnation, is: bool) {
+    let subject = subject::fence(Stream::Messages, &"landfall".parse().expect("a name"), &incarnation);
+    eventually(PATIENCE, "the fence", async || {
+        let all = everything(&nats.url(), MESSAGES).await;
+        (all.iter().any(|message| message.subject == subject) == is).then_some(())
+    })
+    .await;
+}
+
+/// What is on the disk may be stored all the same: the server had it, and only its word was lost. A gateway that counts as
+/// lost, and hears of that before it has looked at its disk, does not take such a session for one that nobody knows.
+#[tokio::test]
+async fn a_session_that_is_stored_and_on_disk_is_not_closed_a_second_time() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let server = ([127, 0, 0, 1], nats.port()).into();
+    let (way, guardians) = (Proxy::start(server, 6).await, Proxy::start(server, 7).await);
+    let survivor = Node::start(&nats.url(), "b1").await;
+    let urls = [&way, &guardians].map(|proxy| format!("nats://{}", proxy.address()));
+    let node = Node::keeping_by((&urls[0], &urls[1]), "a1", disk.path()).await;
+    let incarnation = node.hub.origin().incarnation;
+    let stays = node.open("stays").await;
+    tell(&stays, 1);
+    nats.freeze();
+    // Sent to a server that has it and says nothing.
+    let left = node.open("left").await;
+    for n in 2..=5 {
+        tell(&stays, n);
+    }
+    until_keeping(&node).await;
+    left.close(Reason::ClientClosed);
+    tell(&stays, 6);
+    until_kept(&node, 2 + 5).await;
+    way.set(Mode::Cut);
+    guardians.set(Mode::Cut);
+    nats.thaw();
+    stored_when(&nats, CONNECTIVITY, "both ends", |events| ends(events, "gateway-lost") == 2).await;
+    until_fenced(&nats, incarnation, false).await;
+    guardians.set(Mode::Pass);
+    until_fenced(&nats, incarnation, true).await;
+    way.set(Mode::Pass);
+    eventually(PATIENCE, "an empty disk", async || (node.bus.stats().kept == 0).then_some(())).await;
+    tell(&stays, 7);
+    stays.close(Reason::ClientClosed);
+    node.leave().await;
+    survivor.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "stays"), (1..=7).collect::<Vec<_>>());
+    let events = presence(&nats).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 2));
 }
 
 #[tokio::test]

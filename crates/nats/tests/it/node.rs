@@ -33,10 +33,15 @@ pub(crate) struct Node {
 impl Node {
     /// In office, the past not settled yet.
     pub(crate) async fn appointed(url: &str, replica: &str) -> (Self, Guardian) {
-        Self::appointed_with(url, replica, None).await
+        Self::appointed_with((url, url), replica, None).await
     }
 
-    async fn appointed_with(url: &str, replica: &str, place: Option<&SpoolPlace>) -> (Self, Guardian) {
+    /// The bus and the guardian each go their own way to NATS.
+    async fn appointed_with(
+        (bus_url, url): (&str, &str),
+        replica: &str,
+        place: Option<&SpoolPlace>,
+    ) -> (Self, Guardian) {
         let origin = Origin {
             instance: "landfall".parse().expect("a name"),
             replica: replica.parse().expect("a name"),
@@ -49,7 +54,7 @@ impl Node {
         let bounds = Bounds { ack_timeout_ms: 500, longest_pause_ms: 100, ..Bounds::default() };
         let kept = place.map(|place| place.open(&origin).expect("a directory"));
         let settings = PublisherSettings { bounds, fenced: true, kept };
-        let bus = Arc::new(Publisher::start(&scope, target(url), client.clone(), settings));
+        let bus = Arc::new(Publisher::start(&scope, target(bus_url), client.clone(), settings));
         let config = HubConfig { service_interval: Duration::from_secs(3600), ..HubConfig::new(origin) };
         let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
         let settings = GuardianSettings {
@@ -74,10 +79,18 @@ impl Node {
         Self::keeping_at_most(url, replica, dir, 64 << 20).await
     }
 
+    /// The same with a way to NATS for the bus, and one for the guardian.
+    pub(crate) async fn keeping_by(urls: (&str, &str), replica: &str, dir: &Path) -> Self {
+        Self::keeping_with(urls, replica, SpoolPlace { dir: dir.to_owned(), limit_bytes: 64 << 20 }).await
+    }
+
     pub(crate) async fn keeping_at_most(url: &str, replica: &str, dir: &Path, limit_bytes: u64) -> Self {
-        let place = SpoolPlace { dir: dir.to_owned(), limit_bytes };
-        let (node, mut guardian) = Self::appointed_with(url, replica, Some(&place)).await;
-        guardian.adopt(&place, &target(url)).await;
+        Self::keeping_with((url, url), replica, SpoolPlace { dir: dir.to_owned(), limit_bytes }).await
+    }
+
+    async fn keeping_with(urls: (&str, &str), replica: &str, place: SpoolPlace) -> Self {
+        let (node, mut guardian) = Self::appointed_with(urls, replica, Some(&place)).await;
+        guardian.adopt(&place, &target(urls.0)).await;
         guardian.settle_the_past().await.expect("JetStream answers");
         node.keep_watch(guardian);
         node
