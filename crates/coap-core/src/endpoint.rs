@@ -261,6 +261,13 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         }
     }
 
+    /// Ends an exchange that gets no answer: that of a non-confirmable request, which needs none (section 5.2.3).
+    pub fn ignore(&mut self, exchange: ExchangeId) {
+        if let Some(exchange) = self.take_exchange(exchange) {
+            self.leave(&exchange);
+        }
+    }
+
     fn take_exchange(&mut self, id: ExchangeId) -> Option<Exchange> {
         let exchange = self.exchanges.remove(&id.0)?;
         // Deadlines of exchanges that are over go as soon as they are the first.

@@ -57,6 +57,8 @@ pub(crate) struct Door {
     pub(crate) paths: Paths,
     /// Requests that wait for the store; bounded by the publish window.
     pub(crate) storing: Slab<Storing>,
+    /// What came last could be stored at once.
+    pub(crate) was_ready: bool,
     pub(crate) stores_made: u64,
     /// Until when which of them waits, by its number and entry; some are stored already.
     pub(crate) store_limits: VecDeque<(Tick, u64, usize)>,
@@ -119,6 +121,7 @@ impl Door {
             post: Post::new(),
             paths: Paths::new(server.config.max_paths),
             storing: Slab::new(),
+            was_ready: true,
             stores_made: 0,
             store_limits: VecDeque::new(),
             waits: BTreeMap::new(),
@@ -167,6 +170,7 @@ impl Door {
                 Turn::Done => {}
                 Turn::Stop => break,
             }
+            self.look_at_bus();
             self.tell_gauges();
         }
         let _ = tokio::time::timeout(FAREWELL, self.last_answers()).await;

@@ -22,6 +22,8 @@ use crate::stray;
 #[derive(Debug)]
 pub(crate) struct After {
     pub(crate) exchange: ExchangeId,
+    /// The device wants to know.
+    pub(crate) confirmable: bool,
     pub(crate) via: Via,
     pub(crate) peer: PeerHandle,
     /// The answer's, where it brings nothing else.
@@ -102,6 +104,7 @@ impl Door {
         let ttd_s = asked.says.ttd_s.filter(|_| asked.request.wants_success());
         After {
             exchange: asked.exchange,
+            confirmable: asked.request.confirmable,
             via: asked.via,
             peer: peer.clone(),
             code,
@@ -137,6 +140,14 @@ impl Door {
             properties: Vec::new(),
             payload: asked.request.payload.clone(),
         };
+        if !hub.is_ready() {
+            // It is stored too late for an answer, and must not keep the device's next ones out until then.
+            if let Err(reason) = peer.upstream(uplink, None, permit) {
+                return Err(Over { asked, reason });
+            }
+            self.leave_unanswered(&self.after(&asked, peer));
+            return Ok(());
+        }
         let Some((token, entry)) = self.let_store(self.after(&asked, peer)) else {
             self.unavailable(asked.exchange, Dropped::Busy);
             return Ok(());
@@ -211,6 +222,24 @@ impl Door {
         }
     }
 
+    /// NATS is away: who asked for no acknowledgement gets no answer to what is under way, and may send on.
+    pub(crate) fn look_at_bus(&mut self) {
+        let was_ready = std::mem::replace(&mut self.was_ready, self.server.hub.is_ready());
+        if !was_ready || self.was_ready {
+            return;
+        }
+        let waiting = self.storing.iter_mut();
+        let bare = waiting.filter_map(|(_, storing)| storing.after.take_if(|after| !after.confirmable));
+        for after in bare.collect::<Vec<_>>() {
+            self.leave_unanswered(&after);
+        }
+    }
+
+    fn leave_unanswered(&mut self, after: &After) {
+        self.endpoint.ignore(after.exchange);
+        self.let_sleep(&after.peer, after.sleep_s);
+    }
+
     /// A message is stored now, or never will be.
     pub(crate) fn on_settled(&mut self, token: u64, result: Result<(), StoreError>) {
         let (socket, entry) = stray::split(token);
@@ -240,6 +269,9 @@ impl Door {
 
     /// A registration is made when the beginning of its session is stored.
     fn register(&mut self, asked: &Asked, peer: &PeerHandle) {
+        if !self.server.hub.is_ready() {
+            return self.unavailable(asked.exchange, Dropped::Away);
+        }
         let Some(name) = self.server.registrations.enter(peer) else {
             return self.unavailable(asked.exchange, Dropped::RegistrationsFull);
         };

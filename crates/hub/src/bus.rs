@@ -148,6 +148,11 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
     fn is_keeping(&self) -> bool {
         false
     }
+
+    /// True while what cannot be stored would find room on a disk, at once or in a moment.
+    fn can_keep(&self) -> bool {
+        self.is_keeping()
+    }
 }
 
 /// A session that outlives its connection, as stored.

@@ -384,7 +384,7 @@ impl Hub {
 
     /// May a session begin now? While the bus is away, only if what it publishes is kept meanwhile.
     pub fn takes_sessions(&self) -> bool {
-        self.bus.is_ready() || (self.config.admit_while_away && self.bus.is_keeping())
+        self.bus.is_ready() || (self.config.admit_while_away && self.bus.can_keep())
     }
 
     pub(crate) fn gateway_event_id(&self) -> EventId {
@@ -459,7 +459,7 @@ impl Hub {
 
     /// May a device send a message that nobody has to acknowledge? It is stored, or kept until it can be.
     pub fn takes_messages(&self) -> bool {
-        self.bus.is_ready() || self.bus.is_keeping()
+        self.bus.is_ready() || self.bus.can_keep()
     }
 
     /// Bytes of the publish window in use, and all of them.

@@ -371,6 +371,8 @@ impl Driver {
         counters.kept.store(records, Ordering::Relaxed);
         counters.kept_bytes.store(bytes, Ordering::Relaxed);
         counters.kept_limit.store(limit, Ordering::Relaxed);
+        let has_room = self.keep.as_ref().is_some_and(|keep| !keep.is_full());
+        self.shared.disk_has_room.store(has_room, Ordering::Relaxed);
         self.shared.counters.in_flight.store(self.window.in_flight() as u64, Ordering::Relaxed);
     }
 
@@ -395,6 +397,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.ready.store(false, Ordering::Relaxed);
         self.shared.keeping.store(false, Ordering::Relaxed);
+        self.shared.disk_has_room.store(false, Ordering::Relaxed);
         let kept = self.leave_kept();
         self.shared.counters.given_up.fetch_add(kept, Ordering::Relaxed);
         let window: Vec<Item> = self.window.drain().collect();

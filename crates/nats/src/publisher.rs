@@ -143,6 +143,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) ready: AtomicBool,
     pub(crate) keeping: AtomicBool,
+    /// There is a disk, and it takes what cannot be stored.
+    pub(crate) disk_has_room: AtomicBool,
     pub(crate) standing: watch::Sender<Standing>,
     order: Mutex<Option<Order>>,
     /// There is an order.
@@ -409,6 +411,10 @@ impl Bus for Publisher {
 
     fn is_keeping(&self) -> bool {
         self.shared.keeping.load(Ordering::Relaxed)
+    }
+
+    fn can_keep(&self) -> bool {
+        self.shared.disk_has_room.load(Ordering::Relaxed)
     }
 }
 

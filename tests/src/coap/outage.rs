@@ -84,7 +84,7 @@ async fn what_is_not_stored_in_time_is_told_so() {
 
 #[tokio::test]
 async fn while_nats_is_away_a_device_is_told_to_come_back_and_nobody_arrives() {
-    let mut world = World::start().await;
+    let mut world = World::with(|settings| settings.set("nats.when_away", "refuse")).await;
     let mut known = CoapClient::new(world.gateway.coap(), 1).await;
     let mut newcomer = CoapClient::new(world.gateway.coap(), 2).await;
     assert_eq!(known.post("t", &["ep=known"], "1").await.code, code(2, 4));
@@ -155,5 +155,46 @@ async fn a_nats_server_killed_again_and_again_stores_each_answered_message_once(
         assert_eq!(answered, (0..60).collect::<Vec<_>>(), "{name} came through");
         assert_eq!(payloads(&world.nats, &name).await, answered, "{name}: each once, in order");
     }
+    world.close().await;
+}
+
+/// With `admit` a newcomer is present from then on. What asks for no acknowledgement is kept, as much of it as comes; what does
+/// is told to come back.
+#[tokio::test]
+async fn while_nats_is_away_what_needs_no_acknowledgement_is_kept() {
+    let mut world = World::start().await;
+    let mut newcomer = CoapClient::new(world.gateway.coap(), 3).await;
+    let wire = Wire::to(world.gateway.coap()).await;
+    world.nats.kill();
+    eventually(PATIENCE, "a gateway that knows it", async || {
+        (world.gateway.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    // At once, and more than answers may be due to one device.
+    for n in 1..=200 {
+        wire.send(&post("pump", n, &n.to_string()).non().encode()).await;
+    }
+    let answer = newcomer.post("rd", &["ep=newcomer"], "").await;
+    assert_eq!(answer.code, code(5, 3), "a registration is told when it is stored: {answer:?}");
+    assert!(answer.uint(option::MAX_AGE).is_some_and(|seconds| seconds > 0), "{answer:?}");
+    assert_eq!(newcomer.post("t", &["ep=newcomer"], "1").await.code, code(5, 3));
+    eventually(PATIENCE, "all of it on disk", async || {
+        let kept = world.gateway.metrics("landfall_spool_events").await;
+        kept.first().is_some_and(|(_, count)| *count >= 202.0).then_some(())
+    })
+    .await;
+    assert!(wire.all_for(A_WHILE).await.is_empty(), "no answer to what is not stored");
+    world.nats.restart().await;
+    eventually(PATIENCE, "a gateway that is ready", async || {
+        (world.gateway.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(newcomer.post("rd", &["ep=newcomer"], "").await.code, code(2, 1));
+    eventually(PATIENCE, "all of it in the stream", async || {
+        (payloads(&world.nats, "pump").await.len() >= 200).then_some(())
+    })
+    .await;
+    assert_eq!(payloads(&world.nats, "pump").await, (1..=200).collect::<Vec<_>>());
+    assert_eq!(world.recorder.of("connected", "newcomer").len(), 1, "it came once");
     world.close().await;
 }

@@ -69,7 +69,7 @@ async fn no_ack_leaves_before_the_store_has_it() {
 
 #[tokio::test]
 async fn while_nats_is_gone_nothing_is_acknowledged_and_nobody_new_is_admitted() {
-    let mut world = World::with(|settings| settings.devices(DEVICES)).await;
+    let mut world = World::with(|settings| settings.devices(DEVICES).set("nats.when_away", "refuse")).await;
     let at = world.gateway.udp();
     let mut known = UdpDevice::new(at, "pump").await.signing("of-pump");
     let mut new = UdpDevice::new(at, "valve").await.signing("of-valve");
