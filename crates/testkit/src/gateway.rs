@@ -512,6 +512,14 @@ impl Gateway {
         settings.start().await
     }
 
+    /// Waits until it says that it is ready.
+    pub async fn becomes_ready(&self) {
+        eventually(PATIENCE * 2, "readiness", async || {
+            (self.get("/readyz").await.status == 200).then_some(())
+        })
+        .await;
+    }
+
     /// # Panics
     /// When a thread of it panicked; shows where.
     pub fn assert_sound(&self) {

@@ -134,8 +134,8 @@ async fn metric(gateway: &Gateway, name: &str) -> f64 {
 async fn an_outage_of_a_minute_with_a_thousand_devices() {
     let (mut nats, folder) = (NatsServer::start().await, TempDir::new().expect("a folder"));
     let gateway = on(&nats).set("nats.lease_ttl", "10s").start().await;
-    let plan =
-        Plan { mqtt: 600, coap: 200, udp: 200, leaves: 10, pause: Duration::from_millis(2_000), seed: 61 };
+    let pause = Duration::from_millis(2_000);
+    let plan = Plan { mqtt: 600, coap: 200, udp: 200, leaves: 10, pause, seed: 61, ..Plan::default() };
     let fleet = Fleet::start(Doors::of(&gateway), plan, folder.path());
     fleet.progresses(2_000).await;
     let before = fleet.acknowledged();

@@ -3,19 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use landfall_testkit::{Doors, Fleet, Gateway, Mode, NatsServer, PATIENCE, Plan, Proxy, eventually};
+use landfall_testkit::packet::{self, Connect};
+use landfall_testkit::streams::{CONNECTIVITY, stored};
+use landfall_testkit::{Doors, Fleet, Mode, NatsServer, Plan, Proxy, RawClient, Version};
 use tempfile::TempDir;
 
-use super::{all_is_well, on};
-
-/// Waits until the gateway keeps at least so many events on disk.
-async fn until_kept(gateway: &Gateway, events: f64) {
-    eventually(PATIENCE, "events on disk", async || {
-        let kept = gateway.metrics("landfall_spool_events").await;
-        kept.first().is_some_and(|(_, count)| *count >= events).then_some(())
-    })
-    .await;
-}
+use super::{all_is_well, all_is_well_and_there, on, until_kept};
 
 #[tokio::test]
 async fn kill_9_of_nats_server() {
@@ -32,8 +25,7 @@ async fn kill_9_of_nats_server() {
         nats.restart().await;
     }
     fleet.progresses(100).await;
-    let report = all_is_well(&nats, fleet, gateway).await;
-    assert_eq!(report.count("gatewayLost"), 0, "the gateway was there all the while");
+    all_is_well_and_there(&nats, fleet, gateway).await;
 }
 
 #[tokio::test]
@@ -48,8 +40,7 @@ async fn a_frozen_nats_server() {
         nats.thaw();
     }
     fleet.progresses(100).await;
-    let report = all_is_well(&nats, fleet, gateway).await;
-    assert_eq!(report.count("gatewayLost"), 0, "the gateway was there all the while");
+    all_is_well_and_there(&nats, fleet, gateway).await;
 }
 
 #[tokio::test]
@@ -90,50 +81,46 @@ async fn a_bad_way_to_nats() {
         }
     }
     fleet.progresses(80).await;
-    all_is_well(&nats, fleet, gateway).await;
+    all_is_well_and_there(&nats, fleet, gateway).await;
 }
 
-/// Devices that connect, speak and leave all the while: what they saw acknowledged is there, and each one's order holds.
+/// Devices that connect, speak and leave all the while: what they saw acknowledged is there, each one's order holds, and what
+/// happened meanwhile is told with the time when it did.
 #[tokio::test]
 async fn an_outage_with_many_that_come_and_go() {
     let (mut nats, folder) = (NatsServer::start().await, TempDir::new().expect("a folder"));
     let gateway = on(&nats).start().await;
-    let plan = Plan { mqtt: 120, coap: 40, udp: 40, leaves: 20, pause: Duration::from_millis(200), seed: 25 };
+    let pause = Duration::from_millis(200);
+    let plan = Plan { mqtt: 120, coap: 40, udp: 40, leaves: 20, pause, seed: 25, ..Plan::default() };
     let fleet = Fleet::start(Doors::of(&gateway), plan, folder.path());
     fleet.progresses(1_000).await;
     nats.kill();
+    until_kept(&gateway, 1_000.0).await;
+    let mut there = RawClient::accepted(gateway.mqtt("tcp"), &Connect::new(Version::V5, "there")).await;
+    let came = unix_ms();
+    let mut brief = RawClient::accepted(gateway.mqtt("tcp"), &Connect::new(Version::V5, "brief")).await;
+    let in_between = unix_ms();
+    brief.send(&packet::disconnect(Version::V5, 0, &[])).await;
+    assert_eq!(brief.until_closed().await, []);
     until_kept(&gateway, 3_000.0).await;
     // Keep-alives are answered all the while.
-    let mut there = landfall_testkit::RawClient::accepted(
-        gateway.mqtt("tcp"),
-        &landfall_testkit::packet::Connect::new(landfall_testkit::Version::V5, "there"),
-    )
-    .await;
     there.ping().await;
+    let back = unix_ms();
     nats.restart().await;
     fleet.progresses(1_000).await;
     there.ping().await;
     drop(there);
-    let report = all_is_well(&nats, fleet, gateway).await;
-    assert_eq!(report.count("gatewayLost"), 0, "the gateway was there all the while");
-    assert_eq!(report.count("droppedMessages") + report.count("droppedSessions"), 0);
+    all_is_well_and_there(&nats, fleet, gateway).await;
+    let events = stored(&nats, CONNECTIVITY).await;
+    let when = |kind: &str| {
+        let event = events.iter().find(|event| event.kind() == kind && event.is_about("brief"));
+        event.unwrap_or_else(|| panic!("{kind} of the brief one")).number("timestamp")
+    };
+    assert!((came..=in_between).contains(&when("connected")));
+    assert!((in_between..back).contains(&when("disconnected")), "when it left, not when that was stored");
 }
 
-/// The way from the devices stalls, and goes on.
-#[tokio::test]
-async fn clients_that_stall() {
-    let (nats, folder) = (NatsServer::start().await, TempDir::new().expect("a folder"));
-    let gateway = on(&nats).start().await;
-    let proxy = Proxy::start(gateway.mqtt("tcp"), 26).await;
-    let doors = Doors { mqtt: proxy.address(), ..Doors::of(&gateway) };
-    let fleet = Fleet::start(doors, Plan { seed: 26, ..Plan::default() }, folder.path());
-    for _ in 0..3 {
-        fleet.progresses(80).await;
-        proxy.set(Mode::Stall);
-        // The others go on.
-        fleet.progresses(20).await;
-        proxy.set(Mode::Cut);
-        proxy.set(Mode::Pass);
-    }
-    all_is_well(&nats, fleet, gateway).await;
+fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+    u64::try_from(now.as_millis()).expect("this age")
 }

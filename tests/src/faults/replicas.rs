@@ -8,7 +8,7 @@ use landfall_testkit::streams::{CONNECTIVITY, stored, stored_when};
 use landfall_testkit::{Doors, Fleet, NatsServer, Plan, RawClient, Version};
 use tempfile::TempDir;
 
-use super::{close, judge, on};
+use super::{close, judge, judge_replicas, on};
 
 /// The ends for this reason, each alone.
 pub(super) fn ends(events: &[Seen], reason: &str) -> usize {
@@ -40,7 +40,7 @@ async fn one_killed_the_other_closes_its_sessions() {
     here.progresses(200).await;
     let journal = here.stop().await;
     close(&second).await;
-    judge(&nats, &[&journal]).await;
+    judge_replicas(&nats, &[&journal]).await;
 }
 
 #[tokio::test]
