@@ -1,13 +1,15 @@
 //! What clients saw acknowledged, to be looked for in the stream.
 //!
 //! Owns: the form of a journal. One JSON object on a line: `device`, `payload` (a text), and `tenant` where it is not the
-//! default one. Other fields are passed over.
+//! default one. Other fields are passed over. A payload that is JSON is compared without the white space around it, which an event
+//! does not keep.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use landfall_event::TenantId;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// A line that is none of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,13 @@ pub(crate) fn name(tenant: &str, device: &str) -> String {
     format!("{device}@{tenant}")
 }
 
+/// The payload without the white space around it, if it is a JSON value.
+fn essential(payload: &str) -> &str {
+    let value = payload.trim_matches([' ', '\t', '\n', '\r']);
+    let is_json = || serde_json::from_str::<IgnoredAny>(value).is_ok();
+    if value.len() < payload.len() && is_json() { value } else { payload }
+}
+
 impl Journal {
     /// Adds the lines of one journal. A last line without a line feed is passed over: its writer was cut off.
     ///
@@ -58,7 +67,8 @@ impl Journal {
             let line: Line = serde_json::from_str(line)
                 .map_err(|error| JournalError { line: number, why: error.to_string() })?;
             let device: Arc<str> = name(line.tenant.as_str(), &line.device).into();
-            if self.devices.entry(device).or_default().insert(line.payload, false).is_none() {
+            let payload = essential(&line.payload).to_owned();
+            if self.devices.entry(device).or_default().insert(payload, false).is_none() {
                 self.count += 1;
             }
         }
@@ -73,7 +83,7 @@ impl Journal {
     pub(crate) fn stored(&mut self, device: &str, payload: &[u8]) {
         if let Some(payloads) = self.devices.get_mut(device)
             && let Ok(text) = std::str::from_utf8(payload)
-            && let Some(seen) = payloads.get_mut(text)
+            && let Some(seen) = payloads.get_mut(essential(text))
         {
             *seen = true;
         }

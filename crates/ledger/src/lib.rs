@@ -4,8 +4,8 @@
 //! (both are told), how an event is decoded (`landfall_event::wire`). Pure: no clock, socket, task or randomness.
 //!
 //! # What is needed of memory
-//! Some 100 bytes for each session in the range that is read, and a name for each device. Messages leave nothing behind but the
-//! numbers that are missing.
+//! Some 100 bytes for each session in the range that is read, and a name for each device; an id for each event that is of no
+//! single session, such as a keep-alive. Messages leave nothing behind but the numbers that are missing.
 
 mod journal;
 mod messages;
@@ -81,7 +81,8 @@ struct Known {
     next: u64,
     /// The number of its next message; 0 while a partial one has sent none.
     next_message: u64,
-    began_at: UnixMs,
+    /// When its beginning was stored.
+    begun_at: UnixMs,
     /// When its end was stored.
     ended_at: Option<UnixMs>,
     /// It began before what was read.
@@ -100,16 +101,20 @@ struct Newest {
 pub struct Verifier {
     /// What happened before is not known.
     since: UnixMs,
+    /// Messages that were stored before are not known.
+    messages_since: UnixMs,
     counts: Counts,
     sessions: HashMap<SessionId, Known>,
-    /// Who is present: by device and family.
-    present: HashMap<(Arc<str>, Family), SessionId>,
+    /// Who is present: by device and family. More than one only across incarnations.
+    present: HashMap<(Arc<str>, Family), Vec<SessionId>>,
     newest: HashMap<Arc<str>, Newest>,
     names: HashSet<Arc<str>>,
     missing: Vec<Missing>,
     dropped: Vec<(SessionId, u64, u64)>,
     gateway_events: HashSet<EventId>,
     left: HashSet<Incarnation>,
+    /// When an incarnation last spoke for itself.
+    heard: HashMap<Incarnation, UnixMs>,
     journal: Journal,
     found: Vec<Violation>,
 }
@@ -125,6 +130,20 @@ impl Verifier {
     /// What happened before this moment is not known, which is found out only now.
     pub fn begin_at(&mut self, since: UnixMs) {
         self.since = since;
+    }
+
+    /// The stream of messages has let go of what was stored before this moment: the first message of a session that had begun
+    /// by then need not be number 1.
+    pub fn messages_begin_at(&mut self, at: UnixMs) {
+        self.messages_since = at;
+    }
+
+    /// The incarnations that spoke for themselves (`join`, `keep-alive`) at `since` or later, and have not said `leave`: who is
+    /// alive, where nobody keeps a lease.
+    pub fn heard_since(&self, since: UnixMs) -> HashSet<Incarnation> {
+        let heard =
+            self.heard.iter().filter(|(incarnation, at)| **at >= since && !self.left.contains(incarnation));
+        heard.map(|(incarnation, _)| *incarnation).collect()
     }
 
     /// Reads the next event of a stream.
@@ -146,16 +165,27 @@ impl Verifier {
             Body::Awake(awake) => self.goes_on(stored, &awake.session, "awake"),
             Body::Upstream(upstream) => self.upstream(stored, upstream),
             Body::Downstream(downstream) => self.downstream(stored, downstream),
-            Body::Service(service) if service.kind == ServiceKind::Leave => {
-                self.left.insert(stored.event.head.incarnation);
-            }
+            Body::Service(service) => self.spoke(stored, service.kind),
             Body::Dropped(dropped) => {
                 self.counts.dropped_sessions += dropped.sessions;
                 self.counts.dropped_messages += dropped.messages;
                 let ranges = dropped.gaps.iter().map(|gap| (gap.session_id, gap.from, gap.to));
                 self.dropped.extend(ranges);
             }
-            Body::Refused(_) | Body::Service(_) => {}
+            Body::Refused(_) => {}
+        }
+    }
+
+    fn spoke(&mut self, stored: &Stored<'_>, kind: ServiceKind) {
+        let incarnation = stored.event.head.incarnation;
+        match kind {
+            ServiceKind::Join | ServiceKind::KeepAlive => {
+                let newest = self.heard.entry(incarnation).or_default();
+                *newest = stored.stored_at.max(*newest);
+            }
+            ServiceKind::Leave => {
+                self.left.insert(incarnation);
+            }
         }
     }
 

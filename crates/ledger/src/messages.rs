@@ -1,7 +1,7 @@
 //! The message stream: each session's messages by their numbers, and what a client saw acknowledged.
 
+use landfall_event::SessionId;
 use landfall_event::wire::{Downstream, Session, Upstream};
-use landfall_event::{SessionId, UnixMs};
 
 use crate::{Kind, Missing, Stored, Verifier};
 
@@ -32,7 +32,8 @@ impl Verifier {
         }
         let at = stored.stored_at;
         let Some(known) = self.sessions.get_mut(&id) else { return };
-        if known.next_message == 0 {
+        let may_have_gone = known.next_message == 1 && known.begun_at < self.messages_since;
+        if known.next_message == 0 || may_have_gone {
             known.next_message = session.seq;
         }
         let (expected, ended_at) = (known.next_message, known.ended_at);
@@ -90,10 +91,5 @@ impl Verifier {
             place: missing.place,
             detail: format!("message {numbers} is missing"),
         });
-    }
-
-    /// When the session began, as the ledger says; `None` when it does not know it.
-    pub fn began_at(&self, session: &SessionId) -> Option<UnixMs> {
-        self.sessions.get(session).map(|known| known.began_at)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use landfall_event::wire::{Ended, Session};
-use landfall_event::{Reason, SessionId};
+use landfall_event::{Family, Reason, SessionId};
 
 use crate::{Kind, Known, Newest, Stored, Verifier};
 
@@ -27,26 +27,37 @@ impl Verifier {
         }
         self.epoch_rises(stored, session, &device);
         let family = session.transport.family();
-        if let Some(other) = self.present.insert((Arc::clone(&device), family), id) {
-            let on_same =
-                self.sessions.get(&other).is_some_and(|other| other.incarnation == head.incarnation);
-            if on_same {
-                self.report(Kind::Overlap, Some(id), &device, stored, format!("{other} is open"));
-            } else {
-                self.counts.overlaps += 1;
-            }
-        }
+        self.overlaps(stored, id, &device, family);
         let known = Known {
             device,
             family,
             incarnation: head.incarnation,
             next: 2,
             next_message: 1,
-            began_at: head.timestamp,
+            begun_at: stored.stored_at,
             ended_at: None,
             partial: false,
         };
         self.sessions.insert(id, known);
+    }
+
+    /// A device has one session of a family on a gateway; on different ones it may have several for a while.
+    fn overlaps(&mut self, stored: &Stored<'_>, id: SessionId, device: &Arc<str>, family: Family) {
+        let incarnation = stored.event.head.incarnation;
+        let open = self.present.entry((Arc::clone(device), family)).or_default();
+        let on_same = |other: &&SessionId| {
+            self.sessions.get(*other).is_some_and(|known| known.incarnation == incarnation)
+        };
+        let others = open.len();
+        let other = open.iter().find(on_same).copied();
+        open.push(id);
+        match other {
+            Some(other) => {
+                self.report(Kind::Overlap, Some(id), device, stored, format!("{other} is open"));
+            }
+            None if others > 0 => self.counts.overlaps += 1,
+            None => {}
+        }
     }
 
     /// What is told late, of a time before the newest session began, has the epoch of its time.
@@ -89,8 +100,11 @@ impl Verifier {
             self.counts.gateway_lost += 1;
         }
         self.numbered(stored, (id, session.seq, expected), &key.0, "disconnected");
-        if self.present.get(&key) == Some(&id) {
-            self.present.remove(&key);
+        if let Some(open) = self.present.get_mut(&key) {
+            open.retain(|open| *open != id);
+            if open.is_empty() {
+                self.present.remove(&key);
+            }
         }
     }
 
@@ -155,7 +169,7 @@ impl Verifier {
             incarnation: stored.event.head.incarnation,
             next: session.seq,
             next_message: 0,
-            began_at: id.began_at(),
+            begun_at: 0,
             ended_at: None,
             partial: true,
         };

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use landfall_event::wire;
 use landfall_event::{
     Connected, Disconnected, Dormant, Dropped, Ended, Epoch, Event, EventId, Gap, IdentifiedBy, Identity,
-    Incarnation, Occasion, Origin, Reason, SessionId, SessionInfo, SessionRef, Stream, Transport, Upstream,
-    json,
+    Incarnation, Occasion, Origin, Reason, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream,
+    Transport, Upstream, json,
 };
 use landfall_ledger::{Counts, Journal, Kind, Stored, Verifier, Violation};
 use proptest::prelude::*;
@@ -336,6 +336,58 @@ fn what_was_dropped_and_told_is_no_gap() {
 }
 
 #[test]
+fn another_gateways_session_hides_no_overlap() {
+    let (first, third) = (session(0, 1, T0, Transport::Mqtt), session(0, 3, T0 + 20, Transport::Mqtt));
+    let mut elsewhere = connected(&session(0, 2, T0 + 10, Transport::Mqtt), T0 + 10);
+    elsewhere.incarnation = 2;
+    let (counts, found) = verify(&[connected(&first, T0), elsewhere, connected(&third, T0 + 20)]);
+    assert_eq!((counts.overlaps, kinds(&found)), (1, HashSet::from([Kind::Overlap])));
+}
+
+#[test]
+fn messages_that_the_stream_has_let_go_are_not_missing() {
+    let (older, newer) = (session(0, 1, T0, Transport::Mqtt), session(1, 2, T0 + 100, Transport::Mqtt));
+    let judge = |messages: &[Told]| {
+        let mut verifier = Verifier::new(0, Journal::default());
+        verifier.messages_begin_at(T0 + 50);
+        let story = [connected(&older, T0), connected(&newer, T0 + 100)];
+        for (place, told) in (1..).zip(story.iter().chain(messages)) {
+            let stored = Stored { stream: told.stream, place, stored_at: told.at, event: &told.seen() };
+            verifier.read(&stored);
+        }
+        kinds(&verifier.finish(|_| true).1)
+    };
+    assert_eq!(judge(&[upstream(&older, 7, T0 + 60), upstream(&older, 8, T0 + 61)]), HashSet::new());
+    assert_eq!(
+        judge(&[upstream(&older, 7, T0 + 60), upstream(&older, 9, T0 + 61)]),
+        HashSet::from([Kind::SeqGap])
+    );
+    assert_eq!(judge(&[upstream(&newer, 2, T0 + 110)]), HashSet::from([Kind::SeqGap]), "it began afterwards");
+}
+
+#[test]
+fn who_spoke_lately_is_alive_without_a_lease() {
+    let says = |n: u64, by: u8, kind, at| {
+        let event = Event::Service(Service { kind, version: "0", sessions: 0, started_at: T0 });
+        Told { incarnation: by, ..told(EventId::Gateway(incarnation(by), n), at, event) }
+    };
+    let story = [
+        says(1, 1, ServiceKind::Join, T0),
+        says(1, 2, ServiceKind::Join, T0),
+        says(1, 3, ServiceKind::Join, T0),
+        says(2, 1, ServiceKind::KeepAlive, T0 + 10),
+        says(2, 3, ServiceKind::KeepAlive, T0 + 10),
+        says(3, 3, ServiceKind::Leave, T0 + 11),
+    ];
+    let mut verifier = Verifier::new(0, Journal::default());
+    for (place, told) in (1..).zip(&story) {
+        verifier.read(&Stored { stream: told.stream, place, stored_at: told.at, event: &told.seen() });
+    }
+    assert_eq!(verifier.heard_since(T0 + 10), HashSet::from([incarnation(1)]));
+    assert_eq!(verifier.heard_since(T0), HashSet::from([incarnation(1), incarnation(2)]));
+}
+
+#[test]
 fn late_news_of_an_older_session_keeps_its_epoch() {
     let (older, newer) = (session(0, 1, T0, Transport::Udp), session(0, 2, T0 + 500, Transport::Udp));
     let mut late = connected(&older, T0);
@@ -360,6 +412,34 @@ fn what_began_before_is_known_in_part() {
     }
     let (counts, found) = verifier.finish(|_| true);
     assert_eq!((counts.partial, counts.open, found), (1, 1, vec![]));
+}
+
+#[test]
+fn a_journal_says_json_with_or_without_space_around_it() {
+    let one = session(0, 1, T0, Transport::Mqtt);
+    let of_payload = |payload: &'static str| {
+        let mut told = upstream(&one, 1, T0);
+        if let Event::Upstream(upstream) = &mut told.event {
+            upstream.payload = payload.as_bytes().into();
+        }
+        [connected(&one, T0), told]
+    };
+    let looked_for = |payload: &str| {
+        let mut journal = Journal::default();
+        let line = serde_json::json!({ "device": "d0", "payload": payload });
+        journal.add(&format!("{line}\n")).unwrap();
+        journal
+    };
+    for (sent, journalled, is_there) in [
+        (" {\"t\": 1}\n", " {\"t\": 1}\n", true),
+        ("{\"t\": 1}", "{\"t\": 1} ", true),
+        (" a word ", " a word ", true),
+        (" a word ", "a word", false),
+        ("42", "43", false),
+    ] {
+        let found = verify_with(&of_payload(sent), looked_for(journalled), true).1;
+        assert_eq!(found.is_empty(), is_there, "{sent:?} {journalled:?}: {found:?}");
+    }
 }
 
 #[test]
