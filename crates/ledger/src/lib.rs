@@ -21,6 +21,10 @@ use landfall_event::{EventId, Family, Incarnation, ServiceKind, SessionId, Strea
 pub use journal::{Journal, JournalError};
 pub use violation::{Kind, Violation};
 
+/// So far the two streams, and the clocks of gateways and server, may be apart. A session's messages are stored before its end,
+/// but in another stream: which of two is told first within so short a time is nobody's promise.
+const SLACK_MS: UnixMs = 5_000;
+
 /// An event as a stream holds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
@@ -127,9 +131,9 @@ impl Verifier {
         Self { since, journal, counts, ..Self::default() }
     }
 
-    /// What happened before this moment is not known, which is found out only now.
+    /// What happened before this moment is not known either, which is found out only now.
     pub fn begin_at(&mut self, since: UnixMs) {
-        self.since = since;
+        self.since = self.since.max(since);
     }
 
     /// The stream of messages has let go of what was stored before this moment: the first message of a session that had begun

@@ -3,11 +3,7 @@
 use landfall_event::SessionId;
 use landfall_event::wire::{Downstream, Session, Upstream};
 
-use crate::{Kind, Missing, Stored, Verifier};
-
-/// A session's messages are stored before its end, but in another stream: which of two is told first within so short a time is
-/// nobody's promise. Gateways' clocks may step, so it is the server's that counts.
-const SLACK_MS: u64 = 5_000;
+use crate::{Kind, Missing, SLACK_MS, Stored, Verifier};
 
 impl Verifier {
     pub(crate) fn upstream(&mut self, stored: &Stored<'_>, upstream: &Upstream) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use landfall_event::wire::{Ended, Session};
 use landfall_event::{Family, Reason, SessionId};
 
-use crate::{Kind, Known, Newest, Stored, Verifier};
+use crate::{Kind, Known, Newest, SLACK_MS, Stored, Verifier};
 
 impl Verifier {
     pub(crate) fn connected(&mut self, stored: &Stored<'_>, session: &Session) {
@@ -157,7 +157,7 @@ impl Verifier {
         if self.sessions.contains_key(&id) {
             return true;
         }
-        if self.since == 0 || id.began_at() >= self.since {
+        if self.since == 0 || id.began_at() >= self.since.saturating_add(SLACK_MS) {
             let detail = format!("number {}", session.seq);
             self.report(otherwise, Some(id), device, stored, detail);
             return false;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -33,6 +34,9 @@ pub enum Failure {
     /// JetStream does not answer, or not now.
     #[error("JetStream does not answer: {0}")]
     Away(String),
+    /// There is no such stream.
+    #[error("there is no stream {0}; has a gateway ever run on this NATS?")]
+    Missing(&'static str),
     /// JetStream will not do it.
     #[error("JetStream refuses it: {0}")]
     Refused(String),
@@ -153,6 +157,23 @@ impl Desk {
     async fn newest_place_once(&self, stream: &str) -> Result<u64, Failure> {
         let info = self.stream(stream).await?.get_info().await.map_err(Failure::away)?;
         Ok(info.state.last_sequence)
+    }
+
+    /// What the server says of a stream; `None` when there is none of that name.
+    pub(crate) async fn info(&self, stream: &str) -> Result<Option<Info>, Failure> {
+        persist(&self.failed, || self.info_once(stream)).await
+    }
+
+    async fn info_once(&self, stream: &str) -> Result<Option<Info>, Failure> {
+        match self.context.get_stream(stream).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(None)
+                }
+                _ => Err(Failure::away(error)),
+            },
+        }
     }
 
     /// Forgets the messages of the subject up to this place.

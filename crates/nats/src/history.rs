@@ -3,6 +3,7 @@
 //! Owns: reading a range of a stream in order, without a gap. Does not own: what the events mean (`landfall-ledger`).
 
 use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::stream::Info;
 use async_nats::{Client, Message, datetime};
 use landfall_event::subject::{self, stream_name};
 use landfall_event::{Incarnation, InstanceName, Stream, UnixMs};
@@ -29,6 +30,26 @@ pub struct Place {
     pub stored_at: UnixMs,
 }
 
+/// What a stream holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The place of the newest message; 0 when there never was one.
+    pub newest: u64,
+    /// Its limits may have cost it its oldest messages.
+    pub is_cut: bool,
+}
+
+/// Fences are forgotten too, so that it does not begin at 1 says nothing alone.
+fn is_cut(info: &Info, now: UnixMs) -> bool {
+    let (config, first) = (&info.config, info.state.first_sequence);
+    let is_counted =
+        [config.max_bytes, config.max_messages, config.max_messages_per_subject].iter().any(|most| *most > 0);
+    let created = UnixMs::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    let is_aged =
+        !config.max_age.is_zero() && u128::from(now.saturating_sub(created)) >= config.max_age.as_millis();
+    first > 1 && (is_counted || is_aged)
+}
+
 /// Reads the two streams.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -41,12 +62,15 @@ impl History {
         Self { desk: Desk::new(client) }
     }
 
-    /// The place of the stream's newest message; 0 when there never was one.
+    /// What the stream holds at `now`.
     ///
     /// # Errors
-    /// When JetStream does not answer.
-    pub async fn newest(&self, stream: Stream) -> Result<u64, Failure> {
-        self.desk.newest_place(stream_name(stream)).await
+    /// When JetStream does not answer, or there is no such stream.
+    pub async fn extent(&self, stream: Stream, now: UnixMs) -> Result<Extent, Failure> {
+        let name = stream_name(stream);
+        let info = self.desk.info(name).await?;
+        let info = info.ok_or(Failure::Missing(name))?;
+        Ok(Extent { newest: info.state.last_sequence, is_cut: is_cut(&info, now) })
     }
 
     /// Shows every message from `since` up to the place `until`, in order.
@@ -75,7 +99,8 @@ impl History {
         reading::read(&stream, selection, show).await.map_err(Failure::away)
     }
 
-    /// The incarnations whose lease was written within twice its time to live before `now`: of one instance, or of all.
+    /// The incarnations whose lease was written within twice its time to live before `now`: of one instance, or of all. `None` where
+    /// nobody keeps leases.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -83,7 +108,10 @@ impl History {
         &self,
         instance: Option<&InstanceName>,
         now: UnixMs,
-    ) -> Result<Vec<Incarnation>, Failure> {
+    ) -> Result<Option<Vec<Incarnation>>, Failure> {
+        if self.desk.info(&lease::stream()).await?.is_none() {
+            return Ok(None);
+        }
         let filter = instance.map_or_else(subject::all_leases, subject::lease_wildcard);
         let mut alive = Vec::new();
         let selection = Selection::from(DeliverPolicy::LastPerSubject).of(vec![filter]);
@@ -96,6 +124,6 @@ impl History {
         };
         let stream = self.desk.stream(&lease::stream()).await?;
         reading::read(&stream, selection, take).await.map_err(Failure::away)?;
-        Ok(alive)
+        Ok(Some(alive))
     }
 }

@@ -33,7 +33,7 @@ pub use desk::Failure;
 pub use fence::Fences;
 pub use guardian::{Dismissed, Guardian, GuardianSettings};
 pub use health::Health;
-pub use history::{History, Place, Since};
+pub use history::{Extent, History, Place, Since};
 pub use publisher::{
     Kept, LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing,
 };

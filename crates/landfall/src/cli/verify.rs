@@ -1,24 +1,23 @@
 //! `landfall verify`: does the ledger keep what the gateway promises?
 
+mod reading;
 mod report;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::Message;
 use clap::Args;
-use landfall_event::subject::parse_event;
-use landfall_event::{Incarnation, InstanceName, Stream, UnixMs, wire};
+use landfall_event::UnixMs;
 use landfall_hub::unix_now;
-use landfall_ledger::{Journal, Stored, Verifier};
-use landfall_nats::{History, Place, Since};
+use landfall_ledger::{Journal, Verifier};
+use landfall_nats::History;
 
 use super::ClientArgs;
 use super::client;
 use super::output::{Output, remark};
 use crate::Failure;
 use crate::settings::{Settings, parse_duration};
+use reading::{Beginning, Reading};
 use report::Report;
 
 /// Between two looks at what has come.
@@ -36,9 +35,9 @@ pub(super) struct VerifyArgs {
     /// Only what stands in the connectivity stream from this place on, and the messages stored since then.
     #[arg(long, value_name = "PLACE", conflicts_with = "since")]
     from_seq: Option<u64>,
-    /// Only what was stored within this time, such as 90s, 15m, 24h, 7d.
-    #[arg(long, value_name = "DURATION", value_parser = age)]
-    since: Option<Duration>,
+    /// Only what was stored since then: a time such as 2026-03-01T06:00:00Z, or how long ago, such as 90s, 15m, 24h, 7d.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
     /// Messages that a client saw acknowledged, to be looked for: a file of JSON lines with `device`, `payload`, and perhaps
     /// `tenant`. May be given several times.
     #[arg(long, value_name = "FILE")]
@@ -58,26 +57,67 @@ pub(super) async fn verify(args: &VerifyArgs, settings: &Settings, out: &mut Out
     let failed = |error: landfall_nats::Failure| {
         Failure::Runtime(format!("the streams at {} cannot be read: {error}", connection.place))
     };
-    let mut reading = Reading::new(History::new(connection.client.clone()), instance, args, journal);
+    let beginning = args.beginning(unix_now());
+    let since = if let Beginning::Time(at) = beginning { at } else { 0 };
+    let history = History::new(connection.client.clone());
+    let mut reading = Reading::new(history, instance, Verifier::new(since, journal), beginning);
     let mut report = Report::new(args.json);
-    reading.round(args).await.map_err(failed)?;
+    let mut alive = reading.alive().await.map_err(failed)?;
+    reading.round().await.map_err(failed)?;
     if args.follow {
         if !args.json {
             remark(&format!("following {}", connection.place));
         }
-        follow(&mut reading, &mut report, args, out).await.map_err(|error| match error {
+        follow(&mut reading, &mut report, out).await.map_err(|error| match error {
             FollowError::Nats(error) => failed(error),
             FollowError::Output(failure) => failure,
         })?;
+        alive = reading.alive().await.map_err(failed)?;
+        reading.round().await.map_err(failed)?;
     }
-    let alive = reading.alive().await.map_err(failed)?;
+    // Who leaves while this reads was alive before, and who comes is alive after.
+    alive.extend(reading.alive().await.map_err(failed)?);
     let foreign = reading.foreign;
     let (counts, found) = reading.verifier.finish(|incarnation| alive.contains(incarnation));
     report.end(counts, foreign, &found, out)
 }
 
-fn age(text: &str) -> Result<Duration, &'static str> {
-    parse_duration(text).ok_or("must be a number with ms, s, m, h or d behind it, such as 24h")
+impl VerifyArgs {
+    fn beginning(&self, now: UnixMs) -> Beginning {
+        match (self.from_seq, self.since) {
+            (Some(place), _) => Beginning::Place(place),
+            (None, Some(since)) => Beginning::Time(since.unix(now)),
+            (None, None) => Beginning::Whole,
+        }
+    }
+}
+
+/// A moment that was said in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// So long before now.
+    Ago(Duration),
+    /// This one.
+    At(UnixMs),
+}
+
+fn moment(text: &str) -> Result<Moment, &'static str> {
+    if let Some(ago) = parse_duration(text) {
+        return Ok(Moment::Ago(ago));
+    }
+    let at = async_nats::datetime::parse_rfc3339(text).ok().map(|at| at.unix_timestamp_nanos() / 1_000_000);
+    at.and_then(|ms| UnixMs::try_from(ms).ok())
+        .map(Moment::At)
+        .ok_or("must be a time such as 2026-03-01T06:00:00Z, or a number with ms, s, m, h or d behind it, such as 24h")
+}
+
+impl Moment {
+    fn unix(self, now: UnixMs) -> UnixMs {
+        match self {
+            Self::Ago(ago) => now.saturating_sub(UnixMs::try_from(ago.as_millis()).unwrap_or(UnixMs::MAX)),
+            Self::At(at) => at,
+        }
+    }
 }
 
 /// Why following has ended before its time.
@@ -86,12 +126,7 @@ enum FollowError {
     Output(Failure),
 }
 
-async fn follow(
-    reading: &mut Reading,
-    report: &mut Report,
-    args: &VerifyArgs,
-    out: &mut Output,
-) -> Result<(), FollowError> {
+async fn follow(reading: &mut Reading, report: &mut Report, out: &mut Output) -> Result<(), FollowError> {
     let mut end = std::pin::pin!(ended());
     loop {
         reading.verifier.settle_gaps(unix_now().saturating_sub(TOLD_WITHIN));
@@ -100,7 +135,7 @@ async fn follow(
             () = &mut end => return Ok(()),
             () = tokio::time::sleep(LOOK) => {}
         }
-        reading.round(args).await.map_err(FollowError::Nats)?;
+        reading.round().await.map_err(FollowError::Nats)?;
     }
 }
 
@@ -131,84 +166,19 @@ fn journals(files: &[PathBuf]) -> Result<Journal, Failure> {
     Ok(journal)
 }
 
-/// How far the streams are read.
-struct Reading {
-    history: History,
-    instance: Option<InstanceName>,
-    verifier: Verifier,
-    connectivity: Since,
-    messages: Since,
-    /// Messages that are no events of ours.
-    foreign: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Reading {
-    fn new(history: History, instance: Option<InstanceName>, args: &VerifyArgs, journal: Journal) -> Self {
-        let since = args.since.map(|since| {
-            unix_now().saturating_sub(UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX))
-        });
-        let begin = since.map_or(Since::Behind(0), Since::Time);
-        let connectivity = args.from_seq.map_or(begin, |place| Since::Behind(place.saturating_sub(1)));
-        let verifier = Verifier::new(since.unwrap_or(0), journal);
-        Self { history, instance, verifier, connectivity, messages: begin, foreign: 0 }
-    }
-
-    /// Reads what both streams hold by now. A message is stored behind its session's `connected`, so the end of the messages
-    /// is fixed first, and the connectivity stream read first.
-    async fn round(&mut self, args: &VerifyArgs) -> Result<(), landfall_nats::Failure> {
-        let messages = self.history.newest(Stream::Messages).await?;
-        let connectivity = self.history.newest(Stream::Connectivity).await?;
-        if let (Some(_), Since::Behind(place)) = (args.from_seq, self.messages)
-            && place == 0
-        {
-            self.begin_at_place(connectivity).await?;
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago() {
+        assert_eq!(moment("90s").unwrap().unix(100_000), 10_000);
+        assert_eq!(moment("24h").unwrap().unix(1_000), 0, "nothing was before");
+        for text in ["2026-03-01T06:00:00Z", "2026-03-01T07:30:00.000+01:30"] {
+            assert_eq!(moment(text).unwrap().unix(0), 1_772_344_800_000, "{text}");
         }
-        self.read(Stream::Connectivity, self.connectivity, connectivity).await?;
-        self.connectivity = Since::Behind(connectivity);
-        self.read(Stream::Messages, self.messages, messages).await?;
-        self.messages = Since::Behind(messages);
-        Ok(())
-    }
-
-    /// The messages begin when the event at the first place was stored, and sessions that began before are known in part.
-    async fn begin_at_place(&mut self, until: u64) -> Result<(), landfall_nats::Failure> {
-        let mut first = None;
-        let Since::Behind(behind) = self.connectivity else { return Ok(()) };
-        let until = until.min(behind.saturating_add(1_000));
-        let note = |at: Place, _: &Message| {
-            first.get_or_insert(at.stored_at);
-        };
-        self.history.read(Stream::Connectivity, self.connectivity, until, note).await?;
-        if let Some(at) = first {
-            self.messages = Since::Time(at);
-            self.verifier.begin_at(at);
+        for text in ["", "soon", "2026-03-01", "1969-01-01T00:00:00Z", "24"] {
+            assert!(moment(text).is_err(), "{text}");
         }
-        Ok(())
-    }
-
-    async fn read(&mut self, stream: Stream, since: Since, until: u64) -> Result<(), landfall_nats::Failure> {
-        let Self { history, instance, verifier, foreign, .. } = self;
-        let each = |at: Place, message: &Message| {
-            let Some(subject) = parse_event(&message.subject) else { return };
-            if instance.as_ref().is_some_and(|instance| subject.instance != instance.as_str()) {
-                return;
-            }
-            let header =
-                |name: &str| message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str);
-            match wire::read(header, &message.payload) {
-                Ok(event) => verifier.read(&Stored {
-                    stream,
-                    place: at.number,
-                    stored_at: at.stored_at,
-                    event: &event,
-                }),
-                Err(_) => *foreign += 1,
-            }
-        };
-        history.read(stream, since, until, each).await
-    }
-
-    async fn alive(&self) -> Result<HashSet<Incarnation>, landfall_nats::Failure> {
-        Ok(self.history.alive(self.instance.as_ref(), unix_now()).await?.into_iter().collect())
     }
 }
