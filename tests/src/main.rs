@@ -39,4 +39,5 @@ mod takeover;
 mod timing;
 mod udp;
 mod upstream;
+mod verify;
 mod wills;

@@ -28,6 +28,8 @@ const SLACK_MS: UnixMs = 5_000;
 /// An event as a stream holds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
+    /// The instance that told it, as its subject says.
+    pub instance: &'a str,
     /// The stream.
     pub stream: Stream,
     /// Its place there.
@@ -93,6 +95,13 @@ struct Known {
     partial: bool,
 }
 
+/// A device of an instance: another instance's device of the same name is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Owner {
+    instance: Arc<str>,
+    device: Arc<str>,
+}
+
 /// A device's newest session.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
@@ -110,14 +119,14 @@ pub struct Verifier {
     counts: Counts,
     sessions: HashMap<SessionId, Known>,
     /// Who is present: by device and family. More than one only across incarnations.
-    present: HashMap<(Arc<str>, Family), Vec<SessionId>>,
-    newest: HashMap<Arc<str>, Newest>,
+    present: HashMap<(Owner, Family), Vec<SessionId>>,
+    newest: HashMap<Owner, Newest>,
     names: HashSet<Arc<str>>,
     missing: Vec<Missing>,
     dropped: Vec<(SessionId, u64, u64)>,
     gateway_events: HashSet<EventId>,
     left: HashSet<Incarnation>,
-    /// When an incarnation last spoke for itself.
+    /// When an incarnation last told anything.
     heard: HashMap<Incarnation, UnixMs>,
     journal: Journal,
     found: Vec<Violation>,
@@ -142,8 +151,8 @@ impl Verifier {
         self.messages_since = at;
     }
 
-    /// The incarnations that spoke for themselves (`join`, `keep-alive`) at `since` or later, and have not said `leave`: who is
-    /// alive, where nobody keeps a lease.
+    /// The incarnations that told anything at `since` or later, such as a `keep-alive`, and have not said `leave`: who is alive,
+    /// where nobody keeps a lease.
     pub fn heard_since(&self, since: UnixMs) -> HashSet<Incarnation> {
         let heard =
             self.heard.iter().filter(|(incarnation, at)| **at >= since && !self.left.contains(incarnation));
@@ -152,7 +161,9 @@ impl Verifier {
 
     /// Reads the next event of a stream.
     pub fn read(&mut self, stored: &Stored<'_>) {
-        let id = stored.event.head.id;
+        let (id, incarnation) = (stored.event.head.id, stored.event.head.incarnation);
+        let heard = self.heard.entry(incarnation).or_default();
+        *heard = stored.stored_at.max(*heard);
         if matches!(id, EventId::Gateway(..)) && !self.gateway_events.insert(id) {
             self.report(Kind::Duplicate, None, "", stored, format!("{id} is stored before"));
             return;
@@ -169,27 +180,16 @@ impl Verifier {
             Body::Awake(awake) => self.goes_on(stored, &awake.session, "awake"),
             Body::Upstream(upstream) => self.upstream(stored, upstream),
             Body::Downstream(downstream) => self.downstream(stored, downstream),
-            Body::Service(service) => self.spoke(stored, service.kind),
+            Body::Service(service) if service.kind == ServiceKind::Leave => {
+                self.left.insert(incarnation);
+            }
             Body::Dropped(dropped) => {
                 self.counts.dropped_sessions += dropped.sessions;
                 self.counts.dropped_messages += dropped.messages;
                 let ranges = dropped.gaps.iter().map(|gap| (gap.session_id, gap.from, gap.to));
                 self.dropped.extend(ranges);
             }
-            Body::Refused(_) => {}
-        }
-    }
-
-    fn spoke(&mut self, stored: &Stored<'_>, kind: ServiceKind) {
-        let incarnation = stored.event.head.incarnation;
-        match kind {
-            ServiceKind::Join | ServiceKind::KeepAlive => {
-                let newest = self.heard.entry(incarnation).or_default();
-                *newest = stored.stored_at.max(*newest);
-            }
-            ServiceKind::Leave => {
-                self.left.insert(incarnation);
-            }
+            Body::Refused(_) | Body::Service(_) => {}
         }
     }
 
@@ -245,15 +245,19 @@ impl Verifier {
     }
 
     fn name(&mut self, session: &Session) -> Arc<str> {
-        self.named(session.tenant.as_str(), session.endpoint_id.as_str())
+        self.interned(&journal::name(session.tenant.as_str(), session.endpoint_id.as_str()))
     }
 
-    fn named(&mut self, tenant: &str, device: &str) -> Arc<str> {
-        let name = journal::name(tenant, device);
-        if let Some(known) = self.names.get(name.as_str()) {
+    fn owner(&mut self, stored: &Stored<'_>, device: &Arc<str>) -> Owner {
+        Owner { instance: self.interned(stored.instance), device: Arc::clone(device) }
+    }
+
+    /// One copy of each text, whatever it names.
+    fn interned(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(text) {
             return Arc::clone(known);
         }
-        let known: Arc<str> = name.into();
+        let known: Arc<str> = text.into();
         self.names.insert(Arc::clone(&known));
         known
     }

@@ -44,7 +44,8 @@ impl Verifier {
     /// A device has one session of a family on a gateway; on different ones it may have several for a while.
     fn overlaps(&mut self, stored: &Stored<'_>, id: SessionId, device: &Arc<str>, family: Family) {
         let incarnation = stored.event.head.incarnation;
-        let open = self.present.entry((Arc::clone(device), family)).or_default();
+        let owner = self.owner(stored, device);
+        let open = self.present.entry((owner, family)).or_default();
         let on_same = |other: &&SessionId| {
             self.sessions.get(*other).is_some_and(|known| known.incarnation == incarnation)
         };
@@ -63,7 +64,8 @@ impl Verifier {
     /// What is told late, of a time before the newest session began, has the epoch of its time.
     fn epoch_rises(&mut self, stored: &Stored<'_>, session: &Session, device: &Arc<str>) {
         let (epoch, at) = (session.epoch.0, stored.event.head.timestamp);
-        match self.newest.get_mut(device) {
+        let owner = self.owner(stored, device);
+        match self.newest.get_mut(&owner) {
             Some(newest) if epoch > newest.epoch => *newest = Newest { epoch, at },
             Some(newest) if at >= newest.at => {
                 let detail = format!("epoch {epoch} after {}", newest.epoch);
@@ -71,14 +73,14 @@ impl Verifier {
             }
             Some(_) => {}
             None => {
-                self.newest.insert(Arc::clone(device), Newest { epoch, at });
+                self.newest.insert(owner, Newest { epoch, at });
             }
         }
     }
 
     pub(crate) fn disconnected(&mut self, stored: &Stored<'_>, end: &Ended) {
         let (session, device) = (&end.session, self.name(&end.session));
-        let id = session.session_id;
+        let (id, owner) = (session.session_id, self.owner(stored, &device));
         if !self.is_known(stored, session, &device, Kind::DisconnectedWithoutConnected) {
             return;
         }
@@ -93,13 +95,13 @@ impl Verifier {
             );
         }
         known.ended_at = Some(stored.stored_at);
-        let (key, expected) = ((device, known.family), known.next);
+        let (key, expected) = ((owner, known.family), known.next);
         known.next = session.seq.saturating_add(1);
         self.counts.disconnected += 1;
         if end.details.reason == Reason::GatewayLost {
             self.counts.gateway_lost += 1;
         }
-        self.numbered(stored, (id, session.seq, expected), &key.0, "disconnected");
+        self.numbered(stored, (id, session.seq, expected), &device, "disconnected");
         if let Some(open) = self.present.get_mut(&key) {
             open.retain(|open| *open != id);
             if open.is_empty() {

@@ -172,7 +172,7 @@ fn verify_with(story: &[Told], journal: Journal, alive: bool) -> (Counts, Vec<Vi
     let mut verifier = Verifier::new(0, journal);
     for stream in [Stream::Connectivity, Stream::Messages] {
         for (place, told) in (1..).zip(story.iter().filter(|told| told.stream == stream)) {
-            verifier.read(&Stored { stream, place, stored_at: told.at, event: &told.seen() });
+            verifier.read(&Stored { instance: "i", stream, place, stored_at: told.at, event: &told.seen() });
         }
     }
     verifier.finish(|_| alive)
@@ -336,6 +336,27 @@ fn what_was_dropped_and_told_is_no_gap() {
 }
 
 #[test]
+fn another_instances_device_of_the_same_name_is_another_device() {
+    let story = [session(0, 2, T0, Transport::Mqtt), session(0, 1, T0 + 10, Transport::Mqtt)];
+    let judge = |instances: [&str; 2]| {
+        let mut verifier = Verifier::new(0, Journal::default());
+        for (place, (instance, session)) in (1..).zip(instances.iter().zip(&story)) {
+            let told = connected(session, session.session().began_at());
+            verifier.read(&Stored {
+                instance,
+                stream: told.stream,
+                place,
+                stored_at: told.at,
+                event: &told.seen(),
+            });
+        }
+        kinds(&verifier.finish(|_| true).1)
+    };
+    assert_eq!(judge(["i", "i"]), HashSet::from([Kind::EpochNotRising, Kind::Overlap]));
+    assert_eq!(judge(["i", "other"]), HashSet::new());
+}
+
+#[test]
 fn another_gateways_session_hides_no_overlap() {
     let (first, third) = (session(0, 1, T0, Transport::Mqtt), session(0, 3, T0 + 20, Transport::Mqtt));
     let mut elsewhere = connected(&session(0, 2, T0 + 10, Transport::Mqtt), T0 + 10);
@@ -352,7 +373,8 @@ fn messages_that_the_stream_has_let_go_are_not_missing() {
         verifier.messages_begin_at(T0 + 50);
         let story = [connected(&older, T0), connected(&newer, T0 + 100)];
         for (place, told) in (1..).zip(story.iter().chain(messages)) {
-            let stored = Stored { stream: told.stream, place, stored_at: told.at, event: &told.seen() };
+            let stored =
+                Stored { instance: "i", stream: told.stream, place, stored_at: told.at, event: &told.seen() };
             verifier.read(&stored);
         }
         kinds(&verifier.finish(|_| true).1)
@@ -381,7 +403,13 @@ fn who_spoke_lately_is_alive_without_a_lease() {
     ];
     let mut verifier = Verifier::new(0, Journal::default());
     for (place, told) in (1..).zip(&story) {
-        verifier.read(&Stored { stream: told.stream, place, stored_at: told.at, event: &told.seen() });
+        verifier.read(&Stored {
+            instance: "i",
+            stream: told.stream,
+            place,
+            stored_at: told.at,
+            event: &told.seen(),
+        });
     }
     assert_eq!(verifier.heard_since(T0 + 10), HashSet::from([incarnation(1)]));
     assert_eq!(verifier.heard_since(T0), HashSet::from([incarnation(1), incarnation(2)]));
@@ -408,7 +436,13 @@ fn what_began_before_is_known_in_part() {
         upstream(&older, 8, T0 + 551),
     ];
     for (place, told) in (1..).zip(&story) {
-        verifier.read(&Stored { stream: told.stream, place, stored_at: told.at, event: &told.seen() });
+        verifier.read(&Stored {
+            instance: "i",
+            stream: told.stream,
+            place,
+            stored_at: told.at,
+            event: &told.seen(),
+        });
     }
     let (counts, found) = verifier.finish(|_| true);
     assert_eq!((counts.partial, counts.open, found), (1, 1, vec![]));

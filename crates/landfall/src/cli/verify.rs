@@ -65,10 +65,11 @@ pub(super) async fn verify(args: &VerifyArgs, settings: &Settings, out: &mut Out
     let mut alive = reading.alive().await.map_err(failed)?;
     reading.round().await.map_err(failed)?;
     if args.follow {
+        let end = ended();
         if !args.json {
             remark(&format!("following {}", connection.place));
         }
-        follow(&mut reading, &mut report, out).await.map_err(|error| match error {
+        follow(&mut reading, &mut report, end, out).await.map_err(|error| match error {
             FollowError::Nats(error) => failed(error),
             FollowError::Output(failure) => failure,
         })?;
@@ -126,8 +127,13 @@ enum FollowError {
     Output(Failure),
 }
 
-async fn follow(reading: &mut Reading, report: &mut Report, out: &mut Output) -> Result<(), FollowError> {
-    let mut end = std::pin::pin!(ended());
+async fn follow(
+    reading: &mut Reading,
+    report: &mut Report,
+    end: impl Future<Output = ()>,
+    out: &mut Output,
+) -> Result<(), FollowError> {
+    let mut end = std::pin::pin!(end);
     loop {
         reading.verifier.settle_gaps(unix_now().saturating_sub(TOLD_WITHIN));
         report.found(&reading.verifier.take_found(), out).map_err(FollowError::Output)?;
@@ -139,8 +145,8 @@ async fn follow(reading: &mut Reading, report: &mut Report, out: &mut Output) ->
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn ended() {
+/// Ctrl-C or SIGTERM, from this call on.
+fn ended() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut ends = Vec::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
@@ -148,10 +154,12 @@ async fn ended() {
             ends.push(Box::pin(async move { end.recv().await }));
         }
     }
-    if ends.is_empty() {
-        std::future::pending::<()>().await;
+    async move {
+        if ends.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        futures_util::future::select_all(ends).await;
     }
-    futures_util::future::select_all(ends).await;
 }
 
 fn journals(files: &[PathBuf]) -> Result<Journal, Failure> {

@@ -107,6 +107,7 @@ impl Reading {
                 |name: &str| message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str);
             match wire::read(header, &message.payload) {
                 Ok(event) => verifier.read(&Stored {
+                    instance: subject.instance,
                     stream,
                     place: at.number,
                     stored_at: at.stored_at,
