@@ -6,6 +6,7 @@ use async_nats::jetstream::stream;
 use landfall_event::ServiceKind;
 use landfall_event::subject::{LEASES_BUCKET, all_leases, lease_subject};
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
+use landfall_testkit::{PATIENCE, eventually};
 use serde_json::json;
 
 use super::{Forger, now};
@@ -18,10 +19,9 @@ async fn what_began_before_is_no_fault() {
     gateway.begins(&older).await;
     gateway.message(&older, 1).await;
     let ahead = gateway.session("older", 2);
-    // The clock of the gateway and that of the server are not the same: some time lies between the two parts.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tick().await;
     let between = now();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tick().await;
     gateway.message(&older, 2).await;
     gateway.message(&older, 3).await;
     gateway.ends(&older, 2).await;
@@ -65,9 +65,17 @@ fn time(ms: u64) -> String {
     )
 }
 
+/// Waits until the clock shows another millisecond.
+async fn tick() {
+    let from = now();
+    while now() < from + 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn what_a_limit_took_is_not_missing() {
-    let forger = Forger::keeping(4).await;
+    let forger = Forger::keeping(|config| config.max_messages = 4).await;
     let gateway = forger.instance("i").await;
     let (busy, late) = (gateway.session("busy", 1), gateway.session("late", 1));
     gateway.begins(&busy).await;
@@ -81,6 +89,24 @@ async fn what_a_limit_took_is_not_missing() {
 }
 
 #[tokio::test]
+async fn what_grew_too_old_is_not_missing() {
+    let age = Duration::from_millis(500);
+    let forger = Forger::keeping(|config| (config.max_age, config.duplicate_window) = (age, age)).await;
+    let gateway = forger.instance("i").await;
+    let old = gateway.session("old", 1);
+    gateway.begins(&old).await;
+    gateway.message(&old, 1).await;
+    eventually(PATIENCE, "the end of a message", async || {
+        let stream = forger.context.get_stream(MESSAGES).await.unwrap();
+        (stream.cached_info().state.messages == 0).then_some(())
+    })
+    .await;
+    assert_eq!(forger.kinds("i", &[]).await, Vec::<String>::new());
+    gateway.message(&old, 2).await;
+    assert_eq!(forger.kinds("i", &[]).await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_connectivity_stream_may_be_cut_too() {
     let forger = Forger::start().await;
     let gateway = forger.instance("i").await;
@@ -89,7 +115,6 @@ async fn a_connectivity_stream_may_be_cut_too() {
     gateway.message(&old, 1).await;
     let mut stream = forger.context.get_stream(CONNECTIVITY).await.unwrap();
     let config = stream::Config { max_messages: 2, ..stream.info().await.unwrap().config.clone() };
-    tokio::time::sleep(Duration::from_millis(20)).await;
     let new = gateway.session("new", 1);
     gateway.begins(&new).await;
     gateway.ends(&old, 2).await;

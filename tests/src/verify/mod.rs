@@ -28,26 +28,27 @@ struct Forger {
 
 impl Forger {
     async fn start() -> Self {
-        Self::keeping(-1).await
+        Self::keeping(|_| {}).await
     }
 
-    /// The stream of messages keeps so many; -1 is all.
-    async fn keeping(max_messages: i64) -> Self {
+    /// The stream of messages has limits.
+    async fn keeping(limit: impl Fn(&mut stream::Config)) -> Self {
         let nats = NatsServer::start().await;
         let context = jetstream::new(nats.client().await);
-        for (name, subjects, max_messages) in [
-            (
-                CONNECTIVITY,
-                ["kaa.v1.events.*.endpoint.connectivity.>", "kaa.v1.events.*.service.>"].as_slice(),
-                -1,
-            ),
-            (MESSAGES, ["kaa.v1.events.*.endpoint.message.>"].as_slice(), max_messages),
-        ] {
-            let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
-            let config =
-                stream::Config { name: name.to_owned(), subjects, max_messages, ..stream::Config::default() };
-            context.create_stream(config).await.unwrap();
-        }
+        let bound = |subjects: &[&str]| subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        let connectivity = stream::Config {
+            name: CONNECTIVITY.to_owned(),
+            subjects: bound(&["kaa.v1.events.*.endpoint.connectivity.>", "kaa.v1.events.*.service.>"]),
+            ..stream::Config::default()
+        };
+        context.create_stream(connectivity).await.unwrap();
+        let mut messages = stream::Config {
+            name: MESSAGES.to_owned(),
+            subjects: bound(&["kaa.v1.events.*.endpoint.message.>"]),
+            ..stream::Config::default()
+        };
+        limit(&mut messages);
+        context.create_stream(messages).await.unwrap();
         Self { nats, context }
     }
 
