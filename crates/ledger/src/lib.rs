@@ -4,7 +4,7 @@
 //! (both are told), how an event is decoded (`landfall_event::wire`). Pure: no clock, socket, task or randomness.
 //!
 //! # What is needed of memory
-//! Some 100 bytes for each session in the range that is read, and a name for each device; an id for each event that is of no
+//! Some 200 bytes for each session in the range that is read, with its device's name; an id for each event that is of no
 //! single session, such as a keep-alive. Messages leave nothing behind but the numbers that are missing.
 
 mod journal;

@@ -180,7 +180,7 @@ async fn people_see_lines_that_no_terminal_obeys() {
     let output = forger.verify(&["--instance", "i"]).await;
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
-    assert!(!said.contains(|c: char| c == '\u{202e}' || c == '\u{1b}'), "{said}");
+    assert!(!said.contains(['\u{202e}', '\u{1b}']), "{said}");
     let lines = said.lines().filter(|line| line.contains("disconnected-without-connected")).count();
     assert_eq!(lines, 100, "{said}");
     for word in ["d\\u{202e}99@default", "and 20 more", "120 violations", "0  connected"] {
