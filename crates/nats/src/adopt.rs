@@ -14,15 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use landfall_event::subject::stream_name;
-use landfall_event::{EventId, Incarnation, Origin, SessionId, Stream};
-use landfall_hub::Hub;
+use landfall_event::subject::{self, stream_name};
+use landfall_event::{EventId, Incarnation, Origin, ReplicaId, SessionId, Stream};
+use landfall_hub::{Hub, unix_now};
 use landfall_net::Scope;
 use landfall_spool::{Spool, SpoolError, SpoolSettings};
+use tokio::time::sleep;
 
 use crate::desk::Failure;
 use crate::fence::{self, Fences};
+use crate::guardian::Held;
 use crate::keep::{Keep, Owner};
+use crate::lease::{self, Claim, Lease};
 use crate::publisher::{Kept, Standing};
 use crate::repair::Repairer;
 use crate::translation::Translation;
@@ -35,6 +38,9 @@ const SEGMENT: u64 = 4 << 20;
 const SEGMENTS: u64 = 4;
 /// How long the events of one spool may take to be published before the gateway goes on without them; they stay on disk.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often the events of one spool are begun with anew, when another gateway is closing its sessions meanwhile.
+const TRIES: u32 = 8;
 
 /// Where events are kept while NATS is away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +74,7 @@ impl SpoolPlace {
 pub(crate) struct Adopter<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) repairer: Repairer,
+    pub(crate) lease_ttl: Duration,
     pub(crate) scope: &'a Scope,
     pub(crate) target: &'a Target,
     pub(crate) client: async_nats::Client,
@@ -77,9 +84,18 @@ impl Adopter<'_> {
     /// Publishes whatever other incarnations of this instance have left below the directory and nobody holds.
     pub(crate) async fn adopt_all(&self, place: &SpoolPlace) {
         for dir in directories(&place.dir) {
-            match self.adopt(place, &dir).await {
-                Ok(()) => {}
-                Err(error) => tracing::error!(?dir, %error, "what is kept there was not published"),
+            let mut tries = 1..=TRIES;
+            let adopted = loop {
+                let adopted = self.adopt(place, &dir).await;
+                // A survivor may be closing its sessions at this moment: what it leaves is told behind it.
+                let again = matches!(&adopted, Err(AdoptError::Overtaken)) && tries.next().is_some();
+                if !again {
+                    break adopted;
+                }
+                sleep(lease::interval(self.lease_ttl)).await;
+            };
+            if let Err(error) = adopted {
+                tracing::error!(?dir, %error, "what is kept there was not published");
             }
         }
     }
@@ -108,7 +124,22 @@ impl Adopter<'_> {
             "publishing what an earlier gateway kept while NATS was away"
         );
         let dead = owner.incarnation;
-        let mut keep = Keep::new(spool, owner);
+        let held = self.speak_for(dead).await?;
+        let published = self.publish_as(dead, Keep::new(spool, owner)).await;
+        held.give_back(&self.repairer, dead).await?;
+        published
+    }
+
+    /// Takes a lease for the incarnation, named as it is, so that nobody closes its sessions while they are told of.
+    async fn speak_for(&self, dead: Incarnation) -> Result<Held, Failure> {
+        let (desk, instance) = (&self.repairer.desk, &self.repairer.origin.instance);
+        let ttl_ms = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
+        let claim = Claim { incarnation: dead, started_at: unix_now(), ttl_ms };
+        let lease = Lease::take(desk, instance, &namesake(dead)?, claim).await?;
+        Ok(Held::keep(lease, self.scope, self.lease_ttl))
+    }
+
+    async fn publish_as(&self, dead: Incarnation, mut keep: Keep) -> Result<(), AdoptError> {
         let (fences, open) = self.right_to(dead).await?;
         let mut unchanged = begun(&mut keep);
         unchanged.extend(open);
@@ -144,14 +175,17 @@ impl Adopter<'_> {
         let overtaken = async {
             let _ = standing.wait_for(|standing| *standing == Standing::Fenced).await;
         };
-        let done = tokio::select! {
-            done = publisher.close(PATIENCE) => done,
-            () = overtaken => publisher.close(Duration::ZERO).await,
+        let published = tokio::select! {
+            done = publisher.close(PATIENCE) => if done { Ok(()) } else { Err(AdoptError::Unfinished) },
+            () = overtaken => {
+                publisher.close(Duration::ZERO).await;
+                Err(AdoptError::Overtaken)
+            }
         };
         if let Some(dropped) = publisher.take_dropped() {
             self.hub.tell_dropped(dropped);
         }
-        if done { Ok(()) } else { Err(AdoptError::Unfinished) }
+        published
     }
 }
 
@@ -166,6 +200,22 @@ enum AdoptError {
     Nobody,
     #[error("not all of it was stored; the rest stays for the next start")]
     Unfinished,
+    #[error("another gateway closes its sessions; the rest stays for the next start")]
+    Overtaken,
+}
+
+/// The name of the lease under which somebody speaks for an incarnation that is gone.
+fn namesake(dead: Incarnation) -> Result<ReplicaId, Failure> {
+    dead.to_string().parse().map_err(|_| Failure::Refused(format!("{dead} is no name of a lease")))
+}
+
+impl Held {
+    /// Speaks for the incarnation no longer: whoever finds its fences closes what it left open.
+    async fn give_back(self, repairer: &Repairer, dead: Incarnation) -> Result<(), Failure> {
+        self.finish().await;
+        let subject = subject::lease_subject(&repairer.origin.instance, &namesake(dead)?);
+        lease::remove(&repairer.desk, &subject, &dead).await
+    }
 }
 
 /// The sessions that begin on disk.

@@ -83,7 +83,7 @@ pub struct Guardian {
 }
 
 /// The lease, and the task that writes it.
-struct Held {
+pub(crate) struct Held {
     renewals: watch::Receiver<Renewal>,
     end: watch::Sender<bool>,
 }
@@ -187,6 +187,7 @@ impl Guardian {
         let adopter = Adopter {
             hub: &self.hub,
             repairer: self.repairer(),
+            lease_ttl: self.settings.lease_ttl,
             scope: &self.scope,
             target,
             client: self.client.clone(),
@@ -302,7 +303,7 @@ async fn begin(desk: &Desk, origin: &Origin, ttl: Duration) -> Result<(Lease, Fe
 
 impl Held {
     /// Writes the lease again and again in a task of its own: nothing that takes its time may delay it.
-    fn keep(mut lease: Lease, scope: &Scope, ttl: Duration) -> Self {
+    pub(crate) fn keep(mut lease: Lease, scope: &Scope, ttl: Duration) -> Self {
         let (tell, renewals) = watch::channel(Renewal::Held);
         let (end, mut ended) = watch::channel(false);
         scope.spawn(async move {
@@ -322,6 +323,12 @@ impl Held {
             }
         });
         Self { renewals, end }
+    }
+
+    /// Writes it no more; returns when that is so.
+    pub(crate) async fn finish(mut self) {
+        let _ = self.end.send(true);
+        while self.renewals.changed().await.is_ok() {}
     }
 
     /// Waits until it is no longer this replica's.

@@ -1,5 +1,7 @@
 //! NATS away: what happens is kept on disk, and told when it is back, also by the next process.
 
+use std::time::Duration;
+
 use landfall_event::{Incarnation, Reason, Stream, subject};
 use landfall_hub::{Bus as _, SessionHandle};
 use landfall_testkit::ledger::{self, Open};
@@ -121,6 +123,36 @@ async fn a_spool_that_was_half_published_is_not_published_twice() {
     assert_eq!(payloads(&messages, "pump"), (1..=5_000).collect::<Vec<_>>());
     next.leave().await;
     ledger::assert_kept(&nats, Open::None).await;
+}
+
+/// Publishing a large spool takes longer than a lease: the others see that somebody is at it.
+#[tokio::test]
+async fn a_spool_that_takes_long_is_not_cut_off_by_a_survivor() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let proxy = Proxy::start(([127, 0, 0, 1], nats.port()).into(), 8).await;
+    let by_proxy = format!("nats://{}", proxy.address());
+    let node = Node::keeping(&by_proxy, "a1", disk.path()).await;
+    let (stays, left) = (node.open("stays").await, node.open("left").await);
+    proxy.set(Mode::Cut);
+    until_keeping(&node).await;
+    for n in 1..=5_000 {
+        tell(&stays, n);
+    }
+    left.close(Reason::ClientClosed);
+    until_kept(&node, 5_001).await;
+    node.die().await;
+    drop(stays);
+    let survivor = Node::start(&nats.url(), "b1").await;
+    proxy.set(Mode::Delay(Duration::from_millis(60)));
+    let (bus, guardian) = (by_proxy, nats.url());
+    let next = Node::keeping_by((&bus, &guardian), "a1", disk.path()).await;
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "stays"), (1..=5_000).collect::<Vec<_>>());
+    let events = presence(&nats).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 1));
+    next.leave().await;
+    survivor.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
+    assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
 }
 
 #[tokio::test]
