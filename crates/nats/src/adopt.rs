@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
+use async_nats::header::NATS_MESSAGE_ID;
 use landfall_event::subject::{self, stream_name};
 use landfall_event::{EventId, Incarnation, Origin, ReplicaId, SessionId, Stream};
 use landfall_hub::{Hub, unix_now};
@@ -27,6 +29,7 @@ use crate::guardian::Held;
 use crate::keep::{Keep, Owner};
 use crate::lease::{self, Claim, Lease};
 use crate::publisher::{Kept, Standing};
+use crate::reading::{self, Selection};
 use crate::repair::Repairer;
 use crate::translation::Translation;
 use crate::window::Bounds;
@@ -141,10 +144,33 @@ impl Adopter<'_> {
 
     async fn publish_as(&self, dead: Incarnation, mut keep: Keep) -> Result<(), AdoptError> {
         let (fences, open) = self.right_to(dead).await?;
-        let mut unchanged = begun(&mut keep);
+        let mut unchanged = self.begun(&mut keep).await?;
         unchanged.extend(open);
         keep.translate_all(Arc::new(Translation::of(dead, HashMap::new(), unchanged)), dead);
         self.publish(keep, fences).await
+    }
+
+    /// The sessions that begin on disk and nowhere else. One that the stream holds all the same is open in the ledger or was
+    /// closed there.
+    async fn begun(&self, keep: &mut Keep) -> Result<HashSet<SessionId>, Failure> {
+        let mut begun = HashSet::new();
+        keep.for_each(|id| {
+            if let EventId::Session(session, Stream::Connectivity, 1) = id {
+                begun.insert(session);
+            }
+        });
+        let stream = self.repairer.desk.stream(stream_name(Stream::Connectivity)).await?;
+        let selection = Selection::behind(keep.behind(Stream::Connectivity)).headers_only();
+        let stored = |_, message: Message| {
+            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
+            if let Some(Ok(EventId::Session(session, Stream::Connectivity, 1))) =
+                id.map(|id| id.as_str().parse())
+            {
+                begun.remove(&session);
+            }
+        };
+        reading::read(&stream, selection, stored).await.map_err(Failure::away)?;
+        Ok(begun)
     }
 
     /// Behind which fences the events are published, and which sessions are open in the ledger.
@@ -216,17 +242,6 @@ impl Held {
         let subject = subject::lease_subject(&repairer.origin.instance, &namesake(dead)?);
         lease::remove(&repairer.desk, &subject, &dead).await
     }
-}
-
-/// The sessions that begin on disk.
-fn begun(keep: &mut Keep) -> HashSet<SessionId> {
-    let mut begun = HashSet::new();
-    keep.for_each(|id| {
-        if let EventId::Session(session, Stream::Connectivity, 1) = id {
-            begun.insert(session);
-        }
-    });
-    begun
 }
 
 /// Directories that are named as an incarnation's.

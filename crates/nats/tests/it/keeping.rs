@@ -276,6 +276,38 @@ async fn a_session_that_is_stored_and_on_disk_is_not_closed_a_second_time() {
     assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 2));
 }
 
+/// The same for who publishes the disk of a gateway that is gone.
+#[tokio::test]
+async fn a_spool_does_not_close_what_is_stored_and_closed_a_second_time() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let proxy = Proxy::start(([127, 0, 0, 1], nats.port()).into(), 9).await;
+    let survivor = Node::start(&nats.url(), "b1").await;
+    let node = Node::keeping(&format!("nats://{}", proxy.address()), "a1", disk.path()).await;
+    let stays = node.open("stays").await;
+    nats.freeze();
+    // Sent to a server that has it and says nothing.
+    let left = node.open("left").await;
+    tell(&left, 1);
+    until_keeping(&node).await;
+    left.close(Reason::ClientClosed);
+    let late = node.open("late").await;
+    tell(&late, 1);
+    until_kept(&node, 3 + 2).await;
+    proxy.set(Mode::Cut);
+    node.die().await;
+    drop((stays, late));
+    nats.thaw();
+    stored_when(&nats, CONNECTIVITY, "both ends", |events| ends(events, "gateway-lost") == 2).await;
+    let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    let events = presence(&nats).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (0, 3));
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "late"), [1]);
+    next.leave().await;
+    survivor.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
+    assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
+}
+
 #[tokio::test]
 async fn a_full_disk_drops_whole_sessions_first_then_the_oldest_messages() {
     let (mut nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
