@@ -8,6 +8,7 @@ mod rebirth;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -86,6 +87,8 @@ pub struct Guardian {
 pub(crate) struct Held {
     renewals: watch::Receiver<Renewal>,
     end: watch::Sender<bool>,
+    /// Where it was written last.
+    revision: Arc<AtomicU64>,
 }
 
 /// What is known of this incarnation's own checkpoint.
@@ -306,6 +309,8 @@ impl Held {
     pub(crate) fn keep(mut lease: Lease, scope: &Scope, ttl: Duration) -> Self {
         let (tell, renewals) = watch::channel(Renewal::Held);
         let (end, mut ended) = watch::channel(false);
+        let revision = Arc::new(AtomicU64::new(lease.revision()));
+        let written = Arc::clone(&revision);
         scope.spawn(async move {
             let mut ticks = tokio::time::interval(lease::interval(ttl));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -316,13 +321,14 @@ impl Held {
                     _ = ticks.tick() => {}
                 }
                 let renewal = lease.renew().await;
+                written.store(lease.revision(), Ordering::Relaxed);
                 tell.send_if_modified(|now| std::mem::replace(now, renewal) != renewal);
                 if matches!(renewal, Renewal::Gone | Renewal::Replaced) {
                     return;
                 }
             }
         });
-        Self { renewals, end }
+        Self { renewals, end, revision }
     }
 
     /// Writes it no more; returns when that is so.

@@ -91,6 +91,11 @@ impl Lease {
         }
     }
 
+    /// Where it was written last.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Writes it again.
     pub(crate) async fn renew(&mut self) -> Renewal {
         match self.desk.put(&self.subject, written(&self.claim), Expect::Last(self.revision)).await {
@@ -109,6 +114,8 @@ impl Lease {
     async fn lost(&mut self) -> Renewal {
         match self.desk.last(&stream(), &self.subject).await {
             Ok(None) => Renewal::Gone,
+            // A server that was killed may show again what was removed before; whoever comes writes behind our last word.
+            Ok(Some(last)) if last.sequence < self.revision => Renewal::Gone,
             Ok(Some(last)) => match serde_json::from_slice::<Claim>(&last.body) {
                 Ok(claim) if claim.incarnation == self.claim.incarnation => {
                     // Our own word, whose acknowledgement was lost.

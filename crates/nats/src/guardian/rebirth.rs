@@ -3,6 +3,7 @@
 //! Owns: the order of it. Each step may be cut off by the end of the process, and whoever comes next finds a state that it can
 //! repair.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use landfall_event::{Incarnation, Origin};
@@ -41,7 +42,11 @@ impl Guardian {
         // An earlier try may have taken the lease for the new one.
         let ours = [old.incarnation, new.incarnation];
         let leases = lease::all(&self.desk, &old.instance).await?;
-        let mut namesakes = leases.iter().filter(|lease| lease.replica == old.replica);
+        // Whoever came later wrote behind our last word; what stands before it was removed, and a server that was killed may show
+        // it again.
+        let written = self.lease.revision.load(Ordering::Relaxed);
+        let mut namesakes =
+            leases.iter().filter(|lease| lease.replica == old.replica && lease.revision > written);
         Ok(namesakes.any(|lease| !ours.contains(&lease.claim.incarnation)))
     }
 
