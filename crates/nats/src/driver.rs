@@ -371,7 +371,7 @@ impl Driver {
         counters.kept.store(records, Ordering::Relaxed);
         counters.kept_bytes.store(bytes, Ordering::Relaxed);
         counters.kept_limit.store(limit, Ordering::Relaxed);
-        let has_room = self.keep.as_ref().is_some_and(|keep| !keep.is_full());
+        let has_room = self.may_keep() && self.keep.as_ref().is_some_and(|keep| !keep.is_full());
         self.shared.disk_has_room.store(has_room, Ordering::Relaxed);
         self.shared.counters.in_flight.store(self.window.in_flight() as u64, Ordering::Relaxed);
     }

@@ -35,8 +35,8 @@ impl Driver {
 
     /// Puts what waits on the disk, if nothing has been stored for long enough.
     pub(super) fn keep_what_waits(&mut self) {
-        // While it is found out what is stored, everything stays where it is.
-        if self.standing() != Standing::Publishing {
+        // What was surrendered stays where it is until it is written anew.
+        if !self.may_keep() {
             return;
         }
         if !self.keeping && self.away_since.is_some_and(|since| since.elapsed() >= KEEP_AFTER) {
@@ -46,6 +46,11 @@ impl Driver {
             self.keep_queue();
         }
         self.count_in_flight();
+    }
+
+    /// Also one that is fenced out, since it needs NATS to go on: what is stored of the disk is found out then.
+    pub(super) fn may_keep(&self) -> bool {
+        matches!(self.standing(), Standing::Publishing | Standing::Fenced)
     }
 
     fn begin_keeping(&mut self) {
@@ -142,9 +147,7 @@ impl Driver {
 
     /// At the end: what could not be stored stays on the disk for the next start. Returns how much that is.
     pub(super) fn leave_kept(&mut self) -> u64 {
-        if self.standing() == Standing::Publishing
-            && !(self.window.is_empty() && self.shared.is_queue_empty())
-        {
+        if self.may_keep() && !(self.window.is_empty() && self.shared.is_queue_empty()) {
             self.begin_keeping();
             self.keep_queue();
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use landfall_event::{Incarnation, Reason, Stream, subject};
 use landfall_hub::{Bus as _, SessionHandle};
+use landfall_nats::Standing;
 use landfall_testkit::ledger::{self, Open};
 use landfall_testkit::recorder::Seen;
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, everything, stored, stored_when};
@@ -306,6 +307,42 @@ async fn a_spool_does_not_close_what_is_stored_and_closed_a_second_time() {
     survivor.leave().await;
     ledger::assert_kept(&nats, Open::None).await;
     assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
+}
+
+/// Found out that it counts as lost, and NATS is away before it can begin anew.
+#[tokio::test]
+async fn who_is_fenced_out_and_cut_off_keeps_on_disk_too() {
+    let (mut nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let server = ([127, 0, 0, 1], nats.port()).into();
+    let (way, guardians) = (Proxy::start(server, 10).await, Proxy::start(server, 11).await);
+    let survivor = Node::start(&nats.url(), "b1").await;
+    let urls = [&way, &guardians].map(|proxy| format!("nats://{}", proxy.address()));
+    let node = Node::keeping_by((&urls[0], &urls[1]), "a1", disk.path()).await;
+    let stays = node.open("stays").await;
+    tell(&stays, 1);
+    stored_when(&nats, MESSAGES, "the first", |events| events.len() == 1).await;
+    guardians.set(Mode::Cut);
+    stored_when(&nats, CONNECTIVITY, "its end", |events| ends(events, "gateway-lost") == 1).await;
+    tell(&stays, 2);
+    let standing = async || (*node.bus.standing().borrow() == Standing::Fenced).then_some(());
+    eventually(PATIENCE, "the refusal", standing).await;
+    nats.kill();
+    for n in 3..=20 {
+        tell(&stays, n);
+    }
+    let left = node.open("left").await;
+    left.close(Reason::ClientClosed);
+    until_kept(&node, 19 + 2).await;
+    nats.restart().await;
+    guardians.set(Mode::Pass);
+    eventually(PATIENCE, "an empty disk", async || (node.bus.stats().kept == 0).then_some(())).await;
+    stays.close(Reason::ClientClosed);
+    node.leave().await;
+    survivor.leave().await;
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "stays"), (1..=20).collect::<Vec<_>>());
+    let events = presence(&nats).await;
+    assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (2, 1));
+    ledger::assert_kept(&nats, Open::None).await;
 }
 
 #[tokio::test]
