@@ -41,7 +41,11 @@ impl Replica {
     fn harm(&mut self, state: State) {
         match state {
             State::Well => {}
-            State::Killed => self.gateway.kill(),
+            State::Killed => {
+                self.gateway.kill();
+                // The next process has a log of its own.
+                eprintln!("its log:\n{}", self.gateway.log());
+            }
             State::Frozen => self.gateway.freeze(),
             State::Cut => self.way.set(Mode::Cut),
             State::Stalled => self.way.set(Mode::Stall),
