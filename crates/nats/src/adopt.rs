@@ -9,16 +9,15 @@
 //! the rest. If somebody without the spool has closed them already, what is kept of them is no longer said, and counted; the
 //! sessions that began on disk are told and closed all the same, as those of the incarnation that wrote them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
-use async_nats::header::NATS_MESSAGE_ID;
 use landfall_event::subject::{self, stream_name};
 use landfall_event::{EventId, Incarnation, Origin, ReplicaId, SessionId, Stream};
-use landfall_hub::{Hub, unix_now};
+use landfall_hub::Hub;
 use landfall_net::Scope;
 use landfall_spool::{Spool, SpoolError, SpoolSettings};
 use tokio::time::sleep;
@@ -28,6 +27,7 @@ use crate::fence::{self, Fences};
 use crate::guardian::Held;
 use crate::keep::{Keep, Owner};
 use crate::lease::{self, Claim, Lease};
+use crate::message::event_id;
 use crate::publisher::{Kept, Standing};
 use crate::reading::{self, Selection};
 use crate::repair::Repairer;
@@ -136,8 +136,7 @@ impl Adopter<'_> {
     /// Takes a lease for the incarnation, named as it is, so that nobody closes its sessions while they are told of.
     async fn speak_for(&self, dead: Incarnation) -> Result<Held, Failure> {
         let (desk, instance) = (&self.repairer.desk, &self.repairer.origin.instance);
-        let ttl_ms = u64::try_from(self.lease_ttl.as_millis()).unwrap_or(u64::MAX);
-        let claim = Claim { incarnation: dead, started_at: unix_now(), ttl_ms };
+        let claim = Claim::new(dead, self.lease_ttl);
         let lease = Lease::take(desk, instance, &namesake(dead)?, claim).await?;
         Ok(Held::keep(lease, self.scope, self.lease_ttl))
     }
@@ -146,7 +145,7 @@ impl Adopter<'_> {
         let (fences, open) = self.right_to(dead).await?;
         let mut unchanged = self.begun(&mut keep).await?;
         unchanged.extend(open);
-        keep.translate_all(Arc::new(Translation::of(dead, HashMap::new(), unchanged)), dead);
+        keep.translate_all(Arc::new(Translation::of(dead, unchanged)), dead);
         self.publish(keep, fences).await
     }
 
@@ -162,10 +161,7 @@ impl Adopter<'_> {
         let stream = self.repairer.desk.stream(stream_name(Stream::Connectivity)).await?;
         let selection = Selection::behind(keep.behind(Stream::Connectivity)).headers_only();
         let stored = |_, message: Message| {
-            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-            if let Some(Ok(EventId::Session(session, Stream::Connectivity, 1))) =
-                id.map(|id| id.as_str().parse())
-            {
+            if let Some(EventId::Session(session, Stream::Connectivity, 1)) = event_id(&message) {
                 begun.remove(&session);
             }
         };
@@ -183,13 +179,13 @@ impl Adopter<'_> {
             let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
             checkpoint::commit(desk, &dead, (0, 0), behind).await?;
         }
-        let [connectivity, messages] = self.repairer.fence(dead).await?;
+        let fences = self.repairer.fence(dead).await?;
         let open = if is_forgotten {
             HashSet::new()
         } else {
-            self.repairer.open(dead, connectivity.sequence()).await?
+            self.repairer.open(dead, fences.connectivity.sequence()).await?
         };
-        Ok((Fences { connectivity, messages }, open))
+        Ok((fences, open))
     }
 
     async fn publish(&self, keep: Keep, fences: Fences) -> Result<(), AdoptError> {

@@ -167,10 +167,7 @@ impl Reader {
     fn command(&self, message: Message) -> Option<CommandRequest> {
         let (tenant, device) = subject::parse_command(&self.instance, &message.subject)?;
         self.counters.commands.fetch_add(1, Ordering::Relaxed);
-        let header = |name: &str| {
-            let value = message.headers.as_ref().and_then(|headers| headers.get(name));
-            value.map(|value| value.as_str().to_owned())
-        };
+        let header = |name| crate::header(&message, name).map(str::to_owned);
         Some(CommandRequest {
             tenant,
             device,

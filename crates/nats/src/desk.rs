@@ -15,15 +15,13 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ack;
-use crate::connect::reconnect_delay;
+use crate::persist::{Passing, Patience, persist};
 use crate::reading::{self, At, Selection};
 use crate::window::Verdict;
 
-/// How long one request is tried.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Patience = Patience { within: Duration::from_secs(10), failures: 5 };
 
 /// Why a request came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +38,15 @@ pub enum Failure {
     /// JetStream will not do it.
     #[error("JetStream refuses it: {0}")]
     Refused(String),
+}
+
+impl Passing for Failure {
+    fn passing(&self) -> Option<&str> {
+        match self {
+            Self::Away(why) => Some(why),
+            _ => None,
+        }
+    }
 }
 
 impl Failure {
@@ -101,7 +108,7 @@ impl Desk {
         if headers.get(NATS_MESSAGE_ID).is_none() {
             headers.insert(NATS_MESSAGE_ID, self.client.new_inbox().as_str());
         }
-        persist(&self.failed, || self.put_once(subject, &body, &headers)).await
+        self.persist(|| self.put_once(subject, &body, &headers)).await
     }
 
     async fn put_once(&self, subject: &str, body: &Bytes, headers: &HeaderMap) -> Result<u64, Failure> {
@@ -118,7 +125,7 @@ impl Desk {
 
     /// The newest message of the subject.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Last>, Failure> {
-        persist(&self.failed, || self.last_once(stream, subject)).await
+        self.persist(|| self.last_once(stream, subject)).await
     }
 
     async fn last_once(&self, stream: &str, subject: &str) -> Result<Option<Last>, Failure> {
@@ -131,7 +138,7 @@ impl Desk {
 
     /// The subjects below `filter` that the stream has messages of.
     pub(crate) async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>, Failure> {
-        persist(&self.failed, || self.subjects_once(stream, filter)).await
+        self.persist(|| self.subjects_once(stream, filter)).await
     }
 
     async fn subjects_once(&self, stream: &str, filter: &str) -> Result<Vec<String>, Failure> {
@@ -142,7 +149,7 @@ impl Desk {
 
     /// Forgets every message of the subjects below `filter`.
     pub(crate) async fn purge(&self, stream: &str, filter: &str) -> Result<(), Failure> {
-        persist(&self.failed, || self.purge_once(stream, filter)).await
+        self.persist(|| self.purge_once(stream, filter)).await
     }
 
     async fn purge_once(&self, stream: &str, filter: &str) -> Result<(), Failure> {
@@ -151,7 +158,7 @@ impl Desk {
 
     /// The place of the stream's newest message; 0 when there never was one.
     pub(crate) async fn newest_place(&self, stream: &str) -> Result<u64, Failure> {
-        persist(&self.failed, || self.newest_place_once(stream)).await
+        self.persist(|| self.newest_place_once(stream)).await
     }
 
     async fn newest_place_once(&self, stream: &str) -> Result<u64, Failure> {
@@ -161,7 +168,7 @@ impl Desk {
 
     /// What the server says of a stream; `None` when there is none of that name.
     pub(crate) async fn info(&self, stream: &str) -> Result<Option<Info>, Failure> {
-        persist(&self.failed, || self.info_once(stream)).await
+        self.persist(|| self.info_once(stream)).await
     }
 
     async fn info_once(&self, stream: &str) -> Result<Option<Info>, Failure> {
@@ -178,7 +185,7 @@ impl Desk {
 
     /// Forgets the messages of the subject up to this place.
     pub(crate) async fn purge_up_to(&self, stream: &str, subject: &str, place: u64) -> Result<(), Failure> {
-        persist(&self.failed, || self.purge_up_to_once(stream, subject, place)).await
+        self.persist(|| self.purge_up_to_once(stream, subject, place)).await
     }
 
     async fn purge_up_to_once(&self, stream: &str, subject: &str, place: u64) -> Result<(), Failure> {
@@ -188,7 +195,7 @@ impl Desk {
 
     /// The newest message of each subject below `filter`: subject, place, body.
     pub(crate) async fn newest_of_each(&self, stream: &str, filter: &str) -> Result<Vec<Newest>, Failure> {
-        persist(&self.failed, || self.newest_of_each_once(stream, filter)).await
+        self.persist(|| self.newest_of_each_once(stream, filter)).await
     }
 
     async fn newest_of_each_once(&self, stream: &str, filter: &str) -> Result<Vec<Newest>, Failure> {
@@ -203,27 +210,19 @@ impl Desk {
     pub(crate) async fn stream(&self, name: &str) -> Result<Stream<()>, Failure> {
         self.context.get_stream_no_info(name).await.map_err(Failure::away)
     }
-}
 
-/// Tries until there is an answer, or patience is at an end.
-async fn persist<T, F, Fut>(failed: &AtomicU64, attempt: F) -> Result<T, Failure>
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = Result<T, Failure>>,
-{
-    let deadline = Instant::now() + PATIENCE;
-    let mut why = "no answer".to_owned();
-    for failures in 5.. {
-        match timeout_at(deadline, attempt()).await {
-            Ok(Err(Failure::Away(said))) => why = said,
-            Ok(answer) => return answer,
-            Err(_) => break,
-        }
-        failed.fetch_add(1, Ordering::Relaxed);
-        if timeout_at(deadline, sleep(reconnect_delay(failures))).await.is_err() {
-            break;
-        }
+    /// Tries until there is an answer, or patience is at an end.
+    async fn persist<T, F, Fut>(&self, attempt: F) -> Result<T, Failure>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let count = |_: &str| {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        };
+        persist(PATIENCE, count, attempt).await.unwrap_or_else(|why| {
+            count(&why);
+            Err(Failure::Away(why))
+        })
     }
-    failed.fetch_add(1, Ordering::Relaxed);
-    Err(Failure::Away(format!("{why}, for {} s", PATIENCE.as_secs())))
 }

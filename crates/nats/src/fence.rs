@@ -69,6 +69,15 @@ pub struct Fences {
 }
 
 impl Fences {
+    /// Takes the right to publish as the incarnation, whoever has it.
+    pub(crate) async fn seize(desk: &Desk, sign: &Sign) -> Result<Self, Failure> {
+        let [connectivity, messages] = STREAMS;
+        Ok(Self {
+            connectivity: seize(desk, connectivity, sign).await?,
+            messages: seize(desk, messages, sign).await?,
+        })
+    }
+
     /// The one of a stream.
     pub(crate) fn of(&self, stream: Stream) -> &Fence {
         match stream {
@@ -113,8 +122,7 @@ pub(crate) async fn newest(
     }))
 }
 
-/// Takes the right to publish as the incarnation, whoever has it.
-pub(crate) async fn seize(desk: &Desk, stream: Stream, sign: &Sign) -> Result<Fence, Failure> {
+async fn seize(desk: &Desk, stream: Stream, sign: &Sign) -> Result<Fence, Failure> {
     loop {
         let last =
             newest(desk, stream, &sign.instance, &sign.incarnation).await?.map_or(0, |(place, _)| place);

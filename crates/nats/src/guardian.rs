@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep};
 
 use crate::adopt::{Adopter, SpoolPlace};
 use crate::desk::{Desk, Failure};
-use crate::fence::{self, Fences, STREAMS, Sign};
+use crate::fence::{Fences, STREAMS, Sign};
 use crate::lease::{self, Claim, Lease, Lookout, Renewal};
 use crate::publisher::Standing;
 use crate::repair::{Repaired, Repairer};
@@ -292,16 +292,12 @@ async fn fenced(standing: &mut watch::Receiver<Standing>) {
 /// Lease first, fences then: whoever has fences and no lease is gone.
 async fn begin(desk: &Desk, origin: &Origin, ttl: Duration) -> Result<(Lease, Fences), Failure> {
     let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
-    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-    let claim = Claim { incarnation, started_at: unix_now(), ttl_ms };
-    let lease = Lease::take(desk, &instance, &origin.replica, claim).await?;
+    let lease = Lease::take(desk, &instance, &origin.replica, Claim::new(incarnation, ttl)).await?;
     let sign = Sign { instance, incarnation, writer: incarnation, at: unix_now() };
     // Before there are fences to find it by: a repair never reads what was before.
     let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
     checkpoint::commit(desk, &incarnation, (0, 0), behind).await?;
-    let connectivity = fence::seize(desk, Stream::Connectivity, &sign).await?;
-    let messages = fence::seize(desk, Stream::Messages, &sign).await?;
-    Ok((lease, Fences { connectivity, messages }))
+    Ok((lease, Fences::seize(desk, &sign).await?))
 }
 
 impl Held {

@@ -44,7 +44,7 @@ fn is_cut(info: &Info, now: UnixMs) -> bool {
     let (config, first) = (&info.config, info.state.first_sequence);
     let is_counted =
         [config.max_bytes, config.max_messages, config.max_messages_per_subject].iter().any(|most| *most > 0);
-    let created = UnixMs::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    let created = reading::unix_ms(info.created);
     let is_aged =
         !config.max_age.is_zero() && u128::from(now.saturating_sub(created)) >= config.max_age.as_millis();
     first > 1 && (is_counted || is_aged)

@@ -51,14 +51,6 @@ struct Envelope<'a> {
     headers: Vec<(String, String)>,
 }
 
-/// A publication that came from the spool.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) publication: Publication,
-    /// Its record.
-    pub(crate) number: u64,
-}
-
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Keep {
@@ -167,8 +159,8 @@ impl Keep {
         }
     }
 
-    /// The next publication to be sent. What is known to be stored, or is not said any more, is settled on the way.
-    pub(crate) fn next(&mut self, shared: &Shared) -> Option<Kept> {
+    /// The next publication to be sent, and the number of its record. What is known to be stored, or is not said any more, is settled on the way.
+    pub(crate) fn next(&mut self, shared: &Shared) -> Option<(u64, Publication)> {
         if !self.unflushed.is_empty() {
             self.flush();
         }
@@ -192,7 +184,7 @@ impl Keep {
                 continue;
             }
             match self.translate(number, publication, shared) {
-                Some(publication) => return Some(Kept { publication, number }),
+                Some(publication) => return Some((number, publication)),
                 None => self.settle(number),
             }
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use landfall_event::subject::{self, LEASES_BUCKET};
 use landfall_event::{Incarnation, InstanceName, ReplicaId, UnixMs};
+use landfall_hub::unix_now;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -30,6 +31,14 @@ pub(crate) struct Claim {
     pub(crate) started_at: UnixMs,
     /// How long it counts as alive after this.
     pub(crate) ttl_ms: u64,
+}
+
+impl Claim {
+    /// Of an incarnation that speaks from now on.
+    pub(crate) fn new(incarnation: Incarnation, ttl: Duration) -> Self {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Self { incarnation, started_at: unix_now(), ttl_ms }
+    }
 }
 
 /// A lease as found.

@@ -18,6 +18,8 @@ mod history;
 mod keep;
 mod lease;
 mod link;
+mod message;
+mod persist;
 mod publisher;
 mod reading;
 mod repair;
@@ -34,6 +36,7 @@ pub use fence::Fences;
 pub use guardian::{Dismissed, Guardian, GuardianSettings};
 pub use health::Health;
 pub use history::{Extent, History, Place, Since};
+pub use message::header;
 pub use publisher::{
     Kept, LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing,
 };

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{
@@ -28,6 +27,7 @@ use landfall_hub::{Publication, StoreError};
 use crate::connect::{Complaints, ConnectError, Target};
 use crate::desk::Desk;
 use crate::fence::Fence;
+use crate::message::{event_headers, event_id};
 use crate::reading::{self, Selection};
 
 /// Nothing can listen on port 0 (RFC 6335, section 6), so a connection to it is refused at once.
@@ -109,7 +109,8 @@ impl Link {
         publication: &Publication,
         fence: Option<&Fence>,
     ) -> Result<(), SendError> {
-        let headers = headers(publication, fence).map_err(SendError::Refused)?;
+        let Publication { id, stream, headers, .. } = publication;
+        let headers = event_headers(*id, *stream, headers, fence).map_err(SendError::Refused)?;
         let size = publication.body.len() + wire_length(&headers);
         // The server answers a larger one by closing the connection.
         if size > self.largest {
@@ -177,9 +178,7 @@ impl Link {
         let context = jetstream::new(self.client.clone());
         let stream = context.get_stream_no_info(subject::stream_name(stream)).await?;
         let take = |_, message: Message| {
-            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-            // Another program's id is none of ours.
-            if let Some(id) = id.and_then(|id| id.as_str().parse().ok()) {
+            if let Some(id) = event_id(&message) {
                 each(id);
             }
         };
@@ -197,21 +196,6 @@ impl Link {
         }
         made
     }
-}
-
-fn headers(publication: &Publication, fence: Option<&Fence>) -> Result<HeaderMap, StoreError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(NATS_MESSAGE_ID, publication.id.to_string());
-    headers.insert(NATS_EXPECTED_STREAM, subject::stream_name(publication.stream));
-    if let Some(fence) = fence {
-        fence.guard(&mut headers);
-    }
-    for (name, value) in &publication.headers {
-        let value: HeaderValue =
-            value.parse().map_err(|_| StoreError::Refused(format!("a line break in the header {name}")))?;
-        headers.insert(*name, value);
-    }
-    Ok(headers)
 }
 
 /// Bytes of the headers as NATS counts them: `NATS/1.0`, one line for each, an empty line.

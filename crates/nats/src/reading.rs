@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::stream::Stream;
-use async_nats::{Error, Message};
+use async_nats::{Error, Message, datetime};
 use futures_util::StreamExt;
 use landfall_event::UnixMs;
 
@@ -61,6 +61,11 @@ pub(crate) struct At {
     pub(crate) time: UnixMs,
 }
 
+/// A time that the server says; 0 before 1970.
+pub(crate) fn unix_ms(time: datetime::DateTime) -> UnixMs {
+    UnixMs::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
+
 /// Hands what is selected to `each`, in order.
 pub(crate) async fn read(
     stream: &Stream<()>,
@@ -94,8 +99,7 @@ pub(crate) async fn read(
             if place >= before {
                 break 'pages;
             }
-            let time = UnixMs::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-            each(At { place, time }, message.message);
+            each(At { place, time: unix_ms(info.published) }, message.message);
         }
         if count == already {
             break;

@@ -13,8 +13,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
-use async_nats::{HeaderMap, HeaderValue, Message};
+use async_nats::Message;
 use landfall_event::wire::{self, Body};
 use landfall_event::{
     Disconnected, Encoded, Ended, Event, EventId, Format, Identity, Incarnation, InstanceName, Occasion,
@@ -25,8 +24,9 @@ use tokio::time::sleep;
 
 use crate::checkpoint::{self, Checkpoint, Entry};
 use crate::desk::{Desk, Expect, Failure};
-use crate::fence::{self, Fence, STREAMS, Sign};
+use crate::fence::{Fence, Fences, STREAMS, Sign};
 use crate::lease;
+use crate::message::{event_headers, event_id, header};
 use crate::reading::{self, At, Selection};
 
 /// Ends in one event at most.
@@ -77,13 +77,8 @@ impl Repairer {
     }
 
     /// Makes sure that nothing more is stored in the name of the incarnation.
-    pub(crate) async fn fence(&self, dead: Incarnation) -> Result<[Fence; 2], Failure> {
-        let sign = self.sign(dead);
-        let [connectivity, messages] = STREAMS;
-        Ok([
-            fence::seize(&self.desk, connectivity, &sign).await?,
-            fence::seize(&self.desk, messages, &sign).await?,
-        ])
+    pub(crate) async fn fence(&self, dead: Incarnation) -> Result<Fences, Failure> {
+        Fences::seize(&self.desk, &self.sign(dead)).await
     }
 
     /// Closes what the incarnation left open.
@@ -91,11 +86,11 @@ impl Repairer {
     /// # Errors
     /// [`Failure::Conflict`] when another process has written a newer fence.
     pub(crate) async fn close_all(&self, dead: Incarnation) -> Result<usize, Failure> {
-        let [fence, messages] = self.fence(dead).await?;
+        let fences = self.fence(dead).await?;
         let checkpoint = checkpoint::read(&self.desk, &dead).await?;
-        let mut open = self.fold(dead, checkpoint, fence.sequence()).await?;
+        let mut open = self.fold(dead, checkpoint, fences.connectivity.sequence()).await?;
         if !open.is_empty() {
-            self.hear_last_words(&mut open, messages.sequence()).await?;
+            self.hear_last_words(&mut open, fences.messages.sequence()).await?;
         }
         let mut open: Vec<Open> = open.into_values().collect();
         open.sort_by_key(|open| open.session);
@@ -104,7 +99,7 @@ impl Repairer {
         while !open.is_empty() {
             let some: Vec<Open> = open.drain(..open.len().min(self.ends_in_one())).collect();
             let number = numbers.next().unwrap_or(u64::MAX);
-            self.close(some, EventId::Gateway(repair, number), &fence).await?;
+            self.close(some, EventId::Gateway(repair, number), &fences.connectivity).await?;
             sleep(PAUSE).await;
         }
         tracing::info!(incarnation = %dead, sessions = count, "closed the sessions of a gateway that is gone");
@@ -140,8 +135,7 @@ impl Repairer {
         let behind = fence.saturating_sub(MESSAGES_LOOKED_AT);
         let selection = Selection::behind(behind).of(vec![subject::upstream_subject(self.instance())]);
         let take = |at: At, message: Message| {
-            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-            let Some(Ok(EventId::Session(session, ..))) = id.map(|id| id.as_str().parse()) else { return };
+            let Some(EventId::Session(session, ..)) = event_id(&message) else { return };
             if let Some(open) = open.get_mut(&session) {
                 open.last_seen_at = open.last_seen_at.max(at.time);
             }
@@ -169,16 +163,9 @@ impl Repairer {
         };
         let event = Event::Disconnected(Disconnected { ended });
         let occasion = Occasion { origin: &self.origin, id, at };
-        let Encoded { body, headers: more } = encode(self.format, &occasion, &event);
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, id.to_string());
-        headers.insert(NATS_EXPECTED_STREAM, subject::stream_name(Stream::Connectivity));
-        fence.guard(&mut headers);
-        for (name, value) in more {
-            let value: HeaderValue =
-                value.parse().map_err(|_| Failure::Refused(format!("a line break in {name}")))?;
-            headers.insert(name, value);
-        }
+        let Encoded { body, headers } = encode(self.format, &occasion, &event);
+        let headers = event_headers(id, Stream::Connectivity, &headers, Some(fence))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
         let subject = Subjects::new(self.instance()).of(&event);
         self.desk.put(&subject, body, Expect::Headers(&headers)).await.map(drop)
     }
@@ -251,8 +238,7 @@ impl Fold {
     }
 
     fn apply(&mut self, message: &Message) {
-        let header = |name: &str| message.headers.as_ref()?.get(name).map(HeaderValue::as_str);
-        match wire::read(header, &message.payload) {
+        match wire::read(|name| header(message, name), &message.payload) {
             Ok(event) => self.take(event),
             // Another program's, or a newer gateway's.
             Err(error) => tracing::warn!(subject = ?message.subject, %error, "passed over in the ledger"),

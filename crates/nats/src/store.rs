@@ -10,24 +10,24 @@
 use std::future::Future;
 use std::time::Duration;
 
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
-use async_nats::{Client, HeaderMap, Message, Request, header};
+use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use landfall_event::subject::{self, QUEUE_STREAM};
 use landfall_event::{DeviceId, TenantId};
 use landfall_hub::{BoxFuture, SessionStore, StoreError, StoredQueue, StoredSession};
-use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ack;
-use crate::connect::reconnect_delay;
+use crate::message::header;
+use crate::persist::{self, Passing, Patience};
 use crate::reading::{self, At, Selection};
 use crate::streams::sessions_stream;
 use crate::window::Verdict;
 
-/// How long a call tries before it gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Patience = Patience { within: Duration::from_secs(30), failures: 6 };
 /// The headers that key-value clients put on a deletion.
 const KV_OPERATION: &str = "KV-Operation";
 
@@ -37,8 +37,17 @@ enum Failure {
     Final(StoreError),
 }
 
+impl Passing for Failure {
+    fn passing(&self) -> Option<&str> {
+        match self {
+            Self::Passing(why) => Some(why),
+            Self::Final(_) => None,
+        }
+    }
+}
+
 impl Failure {
-    fn passing(why: impl Into<async_nats::Error>) -> Self {
+    fn away(why: impl Into<async_nats::Error>) -> Self {
         Self::Passing(why.into().to_string())
     }
 }
@@ -67,11 +76,10 @@ impl JetStreamStore {
         let mut request = Request::new().payload(body.clone());
         if let Some(id) = id {
             let mut headers = HeaderMap::new();
-            headers.insert(header::NATS_MESSAGE_ID, id);
+            headers.insert(NATS_MESSAGE_ID, id);
             request = request.headers(headers);
         }
-        let message =
-            self.client.send_request(subject.to_owned(), request).await.map_err(Failure::passing)?;
+        let message = self.client.send_request(subject.to_owned(), request).await.map_err(Failure::away)?;
         let answer = ack::read(&message);
         match answer.verdict {
             Verdict::Stored => Ok(answer.sequence),
@@ -81,7 +89,7 @@ impl JetStreamStore {
     }
 
     async fn stream(&self, name: &str) -> Result<Stream<()>, Failure> {
-        self.context.get_stream_no_info(name).await.map_err(Failure::passing)
+        self.context.get_stream_no_info(name).await.map_err(Failure::away)
     }
 
     /// Everything that the stream holds now, in order: subject, place, body.
@@ -89,13 +97,11 @@ impl JetStreamStore {
         let stream = self.stream(name).await?;
         let mut entries = Vec::new();
         let take = |at: At, message: Message| {
-            let deletion =
-                message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some());
-            if !deletion {
+            if header(&message, KV_OPERATION).is_none() {
                 entries.push((message.subject.to_string(), at.place, message.payload));
             }
         };
-        reading::read(&stream, Selection::from(DeliverPolicy::All), take).await.map_err(Failure::passing)?;
+        reading::read(&stream, Selection::from(DeliverPolicy::All), take).await.map_err(Failure::away)?;
         Ok(entries)
     }
 
@@ -122,7 +128,7 @@ impl JetStreamStore {
 
     async fn purge(&self, filter: &str) -> Result<(), Failure> {
         let stream = self.stream(&sessions_stream()).await?;
-        stream.purge().filter(filter).await.map(drop).map_err(Failure::passing)
+        stream.purge().filter(filter).await.map(drop).map_err(Failure::away)
     }
 
     async fn delete(&self, number: u64) -> Result<(), Failure> {
@@ -131,7 +137,7 @@ impl JetStreamStore {
             Ok(_) => Ok(()),
             Err(error) => match error.kind() {
                 DeleteMessageErrorKind::JetStream(said) if is_gone(said.error_code()) => Ok(()),
-                _ => Err(Failure::passing(error)),
+                _ => Err(Failure::away(error)),
             },
         }
     }
@@ -157,21 +163,12 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<T, Failure>>,
 {
-    let deadline = Instant::now() + PATIENCE;
-    let mut why = "no answer".to_owned();
-    for failures in 6.. {
-        match timeout_at(deadline, attempt()).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(Failure::Final(error))) => return Err(error),
-            Ok(Err(Failure::Passing(said))) => why = said,
-            Err(_) => break,
-        }
-        tracing::debug!(what, why, "trying again");
-        if timeout_at(deadline, sleep(reconnect_delay(failures))).await.is_err() {
-            break;
-        }
+    let passed = |why: &str| tracing::debug!(what, why, "trying again");
+    match persist::persist(PATIENCE, passed, attempt).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(Failure::Final(error))) => Err(error),
+        Ok(Err(Failure::Passing(why))) | Err(why) => Err(StoreError::Unavailable(format!("{what}: {why}"))),
     }
-    Err(StoreError::Unavailable(format!("{what}: {why}, for {} s", PATIENCE.as_secs())))
 }
 
 impl SessionStore for JetStreamStore {

@@ -31,13 +31,9 @@ impl Translation {
         Self { incarnation, renewals, unchanged }
     }
 
-    /// Of everything that belongs to these sessions, or goes on as another.
-    pub(crate) fn of(
-        incarnation: Incarnation,
-        renewals: HashMap<SessionId, Renewal>,
-        unchanged: HashSet<SessionId>,
-    ) -> Self {
-        Self { incarnation, renewals, unchanged }
+    /// Of these sessions only, which stay as they are.
+    pub(crate) fn of(incarnation: Incarnation, unchanged: HashSet<SessionId>) -> Self {
+        Self { incarnation, renewals: HashMap::new(), unchanged }
     }
 
     fn fate(&self, session: SessionId) -> Fate {

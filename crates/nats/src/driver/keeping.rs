@@ -136,9 +136,9 @@ impl Driver {
     /// The next publication from the disk.
     pub(super) fn next_kept(&mut self) -> Option<Item> {
         let keep = self.keep.as_mut()?;
-        let kept = keep.next(&self.shared)?;
-        let behind = keep.behind(kept.publication.stream);
-        Some(Item { publication: kept.publication, behind, record: Some(kept.number) })
+        let (number, publication) = keep.next(&self.shared)?;
+        let behind = keep.behind(publication.stream);
+        Some(Item { publication, behind, record: Some(number) })
     }
 
     pub(super) fn is_keep_empty(&self) -> bool {

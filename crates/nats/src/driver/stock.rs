@@ -22,7 +22,7 @@ impl Driver {
         }
         let mut newest = Newest { connectivity: 0, messages: 0 };
         let mut all_asked = true;
-        for stream in [Stream::Connectivity, Stream::Messages] {
+        for stream in STREAMS {
             let Some(end) = link.end_of(stream).await? else { continue };
             *newest.of(stream) = end.newest;
             let reach = Tick::try_from(end.remembers.as_millis() / 2).unwrap_or(Tick::MAX);
