@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use landfall_event::{
-    Connected, Dropped, Encoded, Event, EventId, Incarnation, Origin, Renewal, ServiceKind, SessionId,
-    SessionInfo, Stream, UnixMs,
+    Dropped, Encoded, Event, EventId, Incarnation, Origin, Renewal, ServiceKind, SessionId, SessionInfo,
+    Stream, UnixMs,
 };
 
 use crate::ending::Untold;
@@ -118,16 +118,7 @@ impl Hub {
         let (id, epoch) = (SessionId::new(now, rand::random()), self.next_epoch(now));
         let (presence_less, messages_less) = lane.renumber(unstored);
         session.info.identity.replace(id, epoch);
-        let event = Event::Connected(Connected {
-            session: Arc::clone(session).into(),
-            protocol: lane.protocol.as_str(),
-            remote_id: session.remote_id(&lane),
-            remote_address: lane.remote.into(),
-            identified_by: lane.identified_by,
-            keep_alive_ms,
-            inferred: session.is_inferred(),
-            clean_start: None,
-        });
+        let event = session.connected(&lane, keep_alive_ms, session.is_inferred(), None);
         let event_id = EventId::Session(id, Stream::Connectivity, 1);
         let Encoded { body, headers } = self.encode(event_id, now, &event);
         anew.renewals.insert(old, Renewal { session: id, epoch, presence_less, messages_less });

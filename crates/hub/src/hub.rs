@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use landfall_event::{
-    Connected, DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Origin, Reason, Refused,
+    DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Origin, Reason, Refused,
     RefusedCause, SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tick, Tracker};
@@ -299,16 +299,7 @@ impl Hub {
     ) {
         let mut lane = session.lane.lock();
         let seq = lane.next_presence();
-        let event = Event::Connected(Connected {
-            session: Arc::clone(session).into(),
-            protocol: lane.protocol.as_str(),
-            remote_id: session.remote_id(&lane),
-            remote_address: lane.remote.into(),
-            identified_by: lane.identified_by,
-            keep_alive_ms,
-            inferred,
-            clean_start,
-        });
+        let event = session.connected(&lane, keep_alive_ms, inferred, clean_start);
         // Who hears of it takes the lane, perhaps at once.
         drop(lane);
         let id = EventId::Session(session.info.session(), Stream::Connectivity, seq);

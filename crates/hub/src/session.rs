@@ -9,7 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use landfall_event::{CommandId, Describe, DeviceId, IdentifiedBy, Reason, SessionInfo, TenantId, UnixMs};
+use landfall_event::{
+    CommandId, Connected, Describe, DeviceId, Event, IdentifiedBy, Reason, SessionInfo, TenantId, UnixMs,
+};
 use landfall_session::{Cadence, KeyRef, Terms, Tick, Tracked, Vitals};
 use parking_lot::Mutex;
 
@@ -226,7 +228,7 @@ impl Lane {
     /// The number of the session's next connectivity event; `connected` is 1.
     pub(crate) fn next_presence(&mut self) -> u64 {
         self.presence = self.presence.saturating_add(1);
-        u64::from(self.presence)
+        self.presence()
     }
 
     /// The number of the newest connectivity event.
@@ -237,7 +239,7 @@ impl Lane {
     /// Numbers what is not stored yet, and whatever comes, from a new `connected` on, which is number 1. Returns what the
     /// numbers of connectivity events and of messages are less than before.
     pub(crate) fn renumber(&mut self, unstored: Unstored) -> (u64, u64) {
-        let presence = u64::from(self.presence);
+        let presence = self.presence();
         let presence_less =
             unstored.presence.map_or(presence.saturating_sub(1), |first| first.saturating_sub(2));
         let messages_less = unstored.messages.map_or(self.messages, |first| first.saturating_sub(1));
@@ -454,6 +456,26 @@ impl Session {
     /// By the wall clock.
     pub(crate) fn opened_at(&self) -> UnixMs {
         self.info.session().began_at()
+    }
+
+    /// Its `connected`, whose number the caller gives.
+    pub(crate) fn connected(
+        self: &Arc<Self>,
+        lane: &Lane,
+        keep_alive_ms: Option<u64>,
+        inferred: bool,
+        clean_start: Option<bool>,
+    ) -> Event {
+        Event::Connected(Connected {
+            session: Arc::clone(self).into(),
+            protocol: lane.protocol.as_str(),
+            remote_id: self.remote_id(lane),
+            remote_address: lane.remote.into(),
+            identified_by: lane.identified_by,
+            keep_alive_ms,
+            inferred,
+            clean_start,
+        })
     }
 
     pub(crate) fn remote_id(&self, lane: &Lane) -> Arc<str> {
