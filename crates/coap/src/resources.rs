@@ -123,7 +123,8 @@ impl Door {
         }
         // Who asks for no acknowledgement of the protocol has its message kept while NATS is away.
         let hub = &self.server.hub;
-        if !hub.is_ready() && (asked.request.confirmable || !hub.takes_messages()) {
+        let is_away = !hub.is_ready();
+        if is_away && (asked.request.confirmable || !hub.takes_messages()) {
             self.unavailable(asked.exchange, Dropped::Away);
             return Ok(());
         }
@@ -140,7 +141,7 @@ impl Door {
             properties: Vec::new(),
             payload: asked.request.payload.clone(),
         };
-        if !hub.is_ready() {
+        if is_away {
             // It is stored too late for an answer, and must not keep the device's next ones out until then.
             if let Err(reason) = peer.upstream(uplink, None, permit) {
                 return Err(Over { asked, reason });
