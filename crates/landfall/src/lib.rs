@@ -12,6 +12,7 @@ mod failure;
 pub mod logging;
 pub mod runfile;
 pub mod settings;
+mod signals;
 mod text;
 
 pub use failure::Failure;

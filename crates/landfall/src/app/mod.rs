@@ -6,7 +6,6 @@ mod doors;
 mod figures;
 mod parts;
 mod secure;
-mod signals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,11 +30,11 @@ use crate::admin::{self, AdminServer};
 use crate::auth::Auth;
 use crate::runfile::{Announced, RunFile};
 use crate::settings::Settings;
+use crate::signals::Signals;
 
 use doors::{Doors, Servers};
 use parts::Standing;
 use secure::Secure;
-use signals::Signals;
 
 /// How often the files of `[tls]` and `[dtls]` are looked at.
 const TLS_WATCH: Duration = Duration::from_secs(5);

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use landfall_event::subject;
 use landfall_event::wire::{self, Body};
 use landfall_event::{CommandId, CommandName, DeviceId, Outcome, TenantId, check_topic_name};
+use landfall_nats::header;
 
 use super::ClientArgs;
 use super::client::{self, Connection};
@@ -159,11 +160,7 @@ fn failure(
 
 /// Prints the outcome; succeeds when the command did.
 fn report(reply: &Message, json: bool, out: &mut Output) -> Result<(), Failure> {
-    let header = |name: &str| {
-        let value = reply.headers.as_ref().and_then(|headers| headers.get(name));
-        value.map(async_nats::HeaderValue::as_str)
-    };
-    let event = wire::read(header, &reply.payload);
+    let event = wire::read(|name| header(reply, name), &reply.payload);
     if json {
         out.line(&visible_json(&reply.payload))?;
     }

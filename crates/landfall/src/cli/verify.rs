@@ -17,6 +17,7 @@ use super::client;
 use super::output::{Output, remark};
 use crate::Failure;
 use crate::settings::{Settings, parse_duration};
+use crate::signals::Signals;
 use reading::{Beginning, Reading};
 use report::Report;
 
@@ -65,11 +66,11 @@ pub(super) async fn verify(args: &VerifyArgs, settings: &Settings, out: &mut Out
     let mut alive = reading.alive().await.map_err(failed)?;
     reading.round().await.map_err(failed)?;
     if args.follow {
-        let end = ended();
+        let mut signals = Signals::listen()?;
         if !args.json {
             remark(&format!("following {}", connection.place));
         }
-        follow(&mut reading, &mut report, end, out).await.map_err(|error| match error {
+        follow(&mut reading, &mut report, &mut signals, out).await.map_err(|error| match error {
             FollowError::Nats(error) => failed(error),
             FollowError::Output(failure) => failure,
         })?;
@@ -130,35 +131,17 @@ enum FollowError {
 async fn follow(
     reading: &mut Reading,
     report: &mut Report,
-    end: impl Future<Output = ()>,
+    signals: &mut Signals,
     out: &mut Output,
 ) -> Result<(), FollowError> {
-    let mut end = std::pin::pin!(end);
     loop {
         reading.verifier.settle_gaps(unix_now().saturating_sub(TOLD_WITHIN));
         report.found(&reading.verifier.take_found(), out).map_err(FollowError::Output)?;
         tokio::select! {
-            () = &mut end => return Ok(()),
+            () = signals.end() => return Ok(()),
             () = tokio::time::sleep(LOOK) => {}
         }
         reading.round().await.map_err(FollowError::Nats)?;
-    }
-}
-
-/// Ctrl-C or SIGTERM, from this call on.
-fn ended() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut ends = Vec::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        if let Ok(mut end) = signal(kind) {
-            ends.push(Box::pin(async move { end.recv().await }));
-        }
-    }
-    async move {
-        if ends.is_empty() {
-            std::future::pending::<()>().await;
-        }
-        futures_util::future::select_all(ends).await;
     }
 }
 

@@ -123,10 +123,7 @@ struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     fn new(message: &'a Message) -> Self {
-        let header = |name: &str| {
-            let value = message.headers.as_ref().and_then(|headers| headers.get(name));
-            value.map(async_nats::HeaderValue::as_str)
-        };
+        let header = |name: &str| landfall_nats::header(message, name);
         Self {
             subject: &message.subject,
             document: wire::to_json(header, &message.payload),

@@ -10,7 +10,7 @@ use landfall_event::subject::parse_event;
 use landfall_event::{Incarnation, InstanceName, Stream, UnixMs, wire};
 use landfall_hub::unix_now;
 use landfall_ledger::{Stored, Verifier};
-use landfall_nats::{Failure, History, Place, Since};
+use landfall_nats::{Failure, History, Place, Since, header};
 
 /// Where nobody keeps leases, an incarnation that was heard within this time is alive: six times its keep-alive, in milliseconds.
 const HEARD_WITHIN: UnixMs = 60_000;
@@ -103,9 +103,7 @@ impl Reading {
             if instance.as_ref().is_some_and(|instance| subject.instance != instance.as_str()) {
                 return;
             }
-            let header =
-                |name: &str| message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str);
-            match wire::read(header, &message.payload) {
+            match wire::read(|name| header(message, name), &message.payload) {
                 Ok(event) => verifier.read(&Stored {
                     instance: subject.instance,
                     stream,
