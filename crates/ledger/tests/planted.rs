@@ -6,11 +6,11 @@ use std::collections::HashSet;
 
 use landfall_event::wire;
 use landfall_event::{
-    Connected, Disconnected, Dormant, Dropped, Ended, Epoch, Event, EventId, Gap, IdentifiedBy, Identity,
-    Incarnation, Occasion, Origin, Reason, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream,
-    Transport, Upstream, json,
+    Disconnected, Dormant, Dropped, Ended, Epoch, Event, EventId, Gap, Identity, Incarnation, Occasion,
+    Origin, Service, ServiceKind, SessionId, SessionRef, Stream, Transport, json,
 };
 use landfall_ledger::{Counts, Journal, Kind, Stored, Verifier, Violation};
+use landfall_testkit::forged::{self, ended};
 use proptest::prelude::*;
 
 const T0: u64 = 1_760_000_000_000;
@@ -53,47 +53,16 @@ impl Told {
 }
 
 fn session(device: u8, n: u64, at: u64, transport: Transport) -> SessionRef {
-    SessionRef::from(SessionInfo {
-        tenant: "default".parse().unwrap(),
-        device: format!("d{device}").parse().unwrap(),
-        app_version: "".into(),
-        identity: Identity::new(SessionId::new(at, [device + 1; 10]), Epoch(T0 + n)),
-        transport,
-    })
+    let identity = Identity::new(SessionId::new(at, [device + 1; 10]), Epoch(T0 + n));
+    forged::session(&format!("d{device}"), identity, transport)
 }
 
 fn connected(session: &SessionRef, at: u64) -> Told {
-    let event = Event::Connected(Connected {
-        session: session.clone(),
-        protocol: "MQTT/5.0",
-        remote_id: "x".into(),
-        remote_address: ([127, 0, 0, 1], 7).into(),
-        identified_by: IdentifiedBy::Anonymous,
-        keep_alive_ms: None,
-        inferred: false,
-        clean_start: None,
-    });
-    told(EventId::Session(session.session(), Stream::Connectivity, 1), at, event)
+    told(EventId::Session(session.session(), Stream::Connectivity, 1), at, forged::connected(session))
 }
 
 fn told(id: EventId, at: u64, event: Event) -> Told {
     Told { stream: event.stream(), id, at, event, incarnation: 1 }
-}
-
-fn ended(session: &SessionRef, seq: u64, at: u64) -> Ended {
-    let reason = Reason::ClientClosed;
-    Ended {
-        session: session.clone(),
-        seq,
-        reason,
-        initiator: reason.initiator(),
-        inferred: false,
-        connected_at: session.session().began_at(),
-        last_seen_at: None,
-        at,
-        counters: None,
-        evidence: None,
-    }
 }
 
 fn dormant(session: &SessionRef, seq: u64, at: u64) -> Told {
@@ -102,17 +71,8 @@ fn dormant(session: &SessionRef, seq: u64, at: u64) -> Told {
 }
 
 fn upstream(session: &SessionRef, seq: u64, at: u64) -> Told {
-    let event = Event::Upstream(Upstream {
-        session: session.clone(),
-        seq,
-        topic: "t".into(),
-        qos: Some(1),
-        retain: false,
-        will: false,
-        content_type: None,
-        properties: Vec::new(),
-        payload: format!("{}:{seq}", session.session()).into_bytes().into(),
-    });
+    let payload = format!("{}:{seq}", session.session());
+    let event = Event::Upstream(forged::upstream(session, seq, payload));
     told(EventId::Session(session.session(), Stream::Messages, seq), at, event)
 }
 

@@ -23,6 +23,7 @@ pub mod contract;
 pub mod device;
 pub mod dtls;
 pub mod fleet;
+pub mod forged;
 pub mod gateway;
 pub mod http;
 pub mod interop;

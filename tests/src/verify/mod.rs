@@ -12,12 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use landfall_event::{
-    Connected, Disconnected, Encoded, Ended, Epoch, Event, EventId, Format, IdentifiedBy, Identity,
-    Incarnation, Occasion, Origin, Reason, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream,
-    Subjects, Transport, Upstream, encode, encode_raw_upstream,
+    Disconnected, Encoded, Epoch, Event, EventId, Format, Identity, Incarnation, Occasion, Origin, Service,
+    ServiceKind, SessionId, SessionRef, Stream, Subjects, Transport, Upstream, encode, encode_raw_upstream,
 };
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
-use landfall_testkit::{Gateway, NatsServer};
+use landfall_testkit::{Gateway, NatsServer, forged};
 use serde_json::Value;
 
 /// Streams as gateways make them, and what they never said.
@@ -102,32 +101,22 @@ struct Forged<'a> {
 
 impl Forged<'_> {
     fn session(&self, device: &str, epoch: u64) -> SessionRef {
-        SessionRef::from(SessionInfo {
-            tenant: "default".parse().unwrap(),
-            device: device.parse().unwrap(),
-            app_version: "".into(),
-            identity: Identity::new(SessionId::new(now(), unique()), Epoch(epoch)),
-            transport: Transport::Mqtt,
-        })
+        let identity = Identity::new(SessionId::new(now(), unique()), Epoch(epoch));
+        forged::session(device, identity, Transport::Mqtt)
     }
 
     async fn begins(&self, session: &SessionRef) {
-        let event = Event::Connected(Connected {
-            session: session.clone(),
-            protocol: "MQTT/5.0",
-            remote_id: "x".into(),
-            remote_address: ([127, 0, 0, 1], 7).into(),
-            identified_by: IdentifiedBy::Anonymous,
-            keep_alive_ms: None,
-            inferred: false,
-            clean_start: None,
-        });
-        self.tells(EventId::Session(session.session(), Stream::Connectivity, 1), &event).await;
+        self.tells(EventId::Session(session.session(), Stream::Connectivity, 1), &forged::connected(session))
+            .await;
     }
 
     async fn ends(&self, session: &SessionRef, seq: u64) {
         let id = EventId::Session(session.session(), Stream::Connectivity, seq);
-        self.tells(id, &Event::Disconnected(Disconnected { ended: vec![ended(session, seq)] })).await;
+        self.tells(
+            id,
+            &Event::Disconnected(Disconnected { ended: vec![forged::ended(session, seq, now())] }),
+        )
+        .await;
     }
 
     async fn message(&self, session: &SessionRef, seq: u64) {
@@ -165,34 +154,8 @@ impl Forged<'_> {
     }
 }
 
-fn ended(session: &SessionRef, seq: u64) -> Ended {
-    let reason = Reason::ClientClosed;
-    Ended {
-        session: session.clone(),
-        seq,
-        reason,
-        initiator: reason.initiator(),
-        inferred: false,
-        connected_at: session.session().began_at(),
-        last_seen_at: None,
-        at: now(),
-        counters: None,
-        evidence: None,
-    }
-}
-
 fn upstream(session: &SessionRef, seq: u64) -> Upstream {
-    Upstream {
-        session: session.clone(),
-        seq,
-        topic: "t".into(),
-        qos: Some(1),
-        retain: false,
-        will: false,
-        content_type: None,
-        properties: Vec::new(),
-        payload: format!("{{\"n\":{seq}}}").into(),
-    }
+    forged::upstream(session, seq, format!("{{\"n\":{seq}}}"))
 }
 
 /// The kinds in a report, in its order.

@@ -1,11 +1,11 @@
 //! Planted histories: each fault by its name, for programs and for people.
 
 use landfall_event::{Disconnected, Dropped, Event, EventId, Format, Gap, ServiceKind, SessionId};
-use landfall_testkit::NatsServer;
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
+use landfall_testkit::{NatsServer, forged};
 use tempfile::TempDir;
 
-use super::{Forged, Forger, ended, text};
+use super::{Forged, Forger, now, text};
 
 /// A session that begins, says three things and ends.
 async fn goes_well(gateway: &Forged<'_>, device: &str) {
@@ -30,7 +30,7 @@ async fn a_good_history_passes_in_every_format() {
         let both = [raw, gateway.session("valve", 1)];
         gateway.begins(&both[1]).await;
         gateway.message(&both[0], 2).await;
-        let left = both.iter().map(|session| ended(session, 2)).collect();
+        let left = both.iter().map(|session| forged::ended(session, 2, now())).collect();
         let id = EventId::Gateway(gateway.origin.incarnation, 2);
         gateway.tells(id, &Event::Disconnected(Disconnected { ended: left })).await;
         assert_eq!(forger.kinds(format.as_str(), &[]).await, Vec::<String>::new());
