@@ -10,11 +10,14 @@ use async_nats::jetstream::stream::Stream;
 use async_nats::{Error, Message, datetime};
 use futures_util::StreamExt;
 use landfall_event::UnixMs;
+use tokio::time::timeout;
 
 /// Messages that are asked for at once.
 const PAGE: usize = 512;
 /// When the server forgets a consumer of a reader that has gone.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// How long the server may be silent in the middle of a page: a lost request has no other sign.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is read of a stream.
 #[derive(Clone, Debug)]
@@ -67,6 +70,9 @@ pub(crate) fn unix_ms(time: datetime::DateTime) -> UnixMs {
 }
 
 /// Hands what is selected to `each`, in order.
+///
+/// # Errors
+/// When the server falls silent or goes away before the end: what was handed out is then only the beginning.
 pub(crate) async fn read(
     stream: &Stream<()>,
     selection: Selection,
@@ -88,7 +94,7 @@ pub(crate) async fn read(
     'pages: loop {
         let mut page = consumer.fetch().max_messages(PAGE).messages().await?;
         let already = count;
-        while let Some(message) = page.next().await {
+        while let Some(message) = timeout(SILENCE, page.next()).await? {
             let message = message?;
             let info = message.info()?;
             count += 1;
@@ -102,6 +108,10 @@ pub(crate) async fn read(
             each(At { place, time: unix_ms(info.published) }, message.message);
         }
         if count == already {
+            // A connection that was lost ends a page too, so the end is what the server says.
+            if consumer.get_info().await?.delivered.consumer_sequence != count {
+                return Err("the end was lost on the way".into());
+            }
             break;
         }
     }

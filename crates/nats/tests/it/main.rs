@@ -15,6 +15,7 @@ mod guardian;
 mod keeping;
 mod node;
 mod publisher;
+mod reading;
 mod requests;
 mod store;
 mod streams;
