@@ -107,6 +107,7 @@ struct Owner {
 struct Newest {
     epoch: u64,
     at: UnixMs,
+    incarnation: Incarnation,
 }
 
 /// Reads events one by one, each stream in its order, the connectivity stream ahead of the messages that it explains.

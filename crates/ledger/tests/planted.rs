@@ -317,6 +317,16 @@ fn another_instances_device_of_the_same_name_is_another_device() {
 }
 
 #[test]
+fn two_gateways_may_begin_in_the_same_millisecond() {
+    let (here, there) = (session(0, 1, T0, Transport::Mqtt), session(0, 1, T0 + 1, Transport::Udp));
+    let mut elsewhere = connected(&there, T0);
+    elsewhere.incarnation = 2;
+    assert_eq!(kinds(&verify(&[connected(&here, T0), elsewhere]).1), HashSet::new());
+    let both = [connected(&here, T0), connected(&there, T0)];
+    assert_eq!(kinds(&verify(&both).1), HashSet::from([Kind::EpochNotRising]), "one gateway knows better");
+}
+
+#[test]
 fn another_gateways_session_hides_no_overlap() {
     let (first, third) = (session(0, 1, T0, Transport::Mqtt), session(0, 3, T0 + 20, Transport::Mqtt));
     let mut elsewhere = connected(&session(0, 2, T0 + 10, Transport::Mqtt), T0 + 10);
