@@ -20,6 +20,9 @@ use crate::hub::{Hub, Shard};
 use crate::session::Session;
 use crate::{Publication, Receipt, StoreError};
 
+/// Gaps in one event: less than 400 KB, where NATS takes 1 MiB.
+const GAPS_IN_ONE: usize = 4_000;
+
 /// The first numbers of a session that are not stored yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unstored {
@@ -132,9 +135,17 @@ impl Hub {
         });
     }
 
-    /// Publishes what a bound of the bus cost (`events-dropped`).
-    pub fn tell_dropped(&self, dropped: Dropped) {
-        let event = Event::Dropped(dropped);
-        self.submit(self.gateway_event_id(), self.clock.unix(), &event, Receipt::unheard(None));
+    /// Publishes what a bound of the bus cost (`events-dropped`): the counts in the first event, and as many more events as the
+    /// gaps need.
+    pub fn tell_dropped(&self, mut dropped: Dropped) {
+        loop {
+            let more = dropped.gaps.split_off(dropped.gaps.len().min(GAPS_IN_ONE));
+            let event = Event::Dropped(dropped);
+            self.submit(self.gateway_event_id(), self.clock.unix(), &event, Receipt::unheard(None));
+            if more.is_empty() {
+                return;
+            }
+            dropped = Dropped { sessions: 0, messages: 0, gaps: more };
+        }
     }
 }

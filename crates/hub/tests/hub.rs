@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{Epoch, IdentifiedBy, Incarnation, Origin, Reason, RefusedCause, Transport};
+use landfall_event::{
+    Dropped, Epoch, Gap, IdentifiedBy, Incarnation, Origin, Reason, RefusedCause, SessionId, Transport,
+};
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
     Acl, Adopted, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, Protocol, SessionHandle,
@@ -429,4 +431,22 @@ async fn limits_and_operators() {
     assert_eq!(w.hub.revoke(|_, _, _| false), 1);
     assert_eq!(w.story().last().unwrap(), "disconnected credentials-revoked");
     drop((a, again));
+}
+
+#[tokio::test]
+async fn many_gaps_are_told_in_as_many_events_as_fit_into_nats() {
+    let World { bus, hub } = world(|_| {});
+    let gap = |n| Gap { session: SessionId::new(n, [3; 10]), from: u64::MAX - 1, to: u64::MAX };
+    hub.tell_dropped(Dropped { sessions: 7, messages: 18_002, gaps: (0..9_001).map(gap).collect() });
+    let told = bus.stored();
+    assert!(
+        told.iter().all(|event| event.body.len() < 512 << 10),
+        "NATS takes 1 MiB, and less where it is told to"
+    );
+    let told: Vec<Value> = told.iter().map(|event| serde_json::from_slice(&event.body).unwrap()).collect();
+    let sum = |field: &str| told.iter().map(|event| event[field].as_u64().unwrap()).sum::<u64>();
+    let gaps: usize = told.iter().map(|event| event["gaps"].as_array().unwrap().len()).sum();
+    assert_eq!((sum("sessions"), sum("messages"), gaps), (7, 18_002, 9_001));
+    hub.tell_dropped(Dropped { sessions: 1, messages: 0, gaps: Vec::new() });
+    assert_eq!(bus.stored().len(), told.len() + 1);
 }
