@@ -23,7 +23,7 @@ use landfall_spool::{Spool, SpoolError, SpoolSettings};
 use tokio::time::sleep;
 
 use crate::desk::Failure;
-use crate::fence::{self, Fences};
+use crate::fence::Fences;
 use crate::guardian::Held;
 use crate::keep::{Keep, Owner};
 use crate::lease::{self, Claim, Lease};
@@ -33,7 +33,7 @@ use crate::reading::{self, Selection};
 use crate::repair::Repairer;
 use crate::translation::Translation;
 use crate::window::Bounds;
-use crate::{Publisher, PublisherSettings, Target, checkpoint};
+use crate::{Publisher, PublisherSettings, Target};
 
 /// The largest segment of a spool.
 const SEGMENT: u64 = 4 << 20;
@@ -171,20 +171,9 @@ impl Adopter<'_> {
 
     /// Behind which fences the events are published, and which sessions are open in the ledger.
     async fn right_to(&self, dead: Incarnation) -> Result<(Fences, HashSet<SessionId>), Failure> {
-        let (desk, instance) = (&self.repairer.desk, &self.repairer.origin.instance);
-        let is_forgotten = fence::newest(desk, Stream::Connectivity, instance, &dead).await?.is_none();
-        if is_forgotten {
-            // All of its sessions were closed by somebody else. Those that began on disk are open again in a moment, so there
-            // must be fences to find it by, and nothing that was before is read for it.
-            let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
-            checkpoint::commit(desk, &dead, (0, 0), behind).await?;
-        }
+        // Sessions that began on disk are open in a moment, also of one that was forgotten: there have to be fences to find it by.
         let fences = self.repairer.fence(dead).await?;
-        let open = if is_forgotten {
-            HashSet::new()
-        } else {
-            self.repairer.open(dead, fences.connectivity.sequence()).await?
-        };
+        let open = self.repairer.open(dead, fences.connectivity.sequence()).await?;
         Ok((fences, open))
     }
 

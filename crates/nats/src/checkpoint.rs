@@ -105,6 +105,11 @@ pub(crate) async fn commit(
     Ok(())
 }
 
+/// Whether there is one in force. Every incarnation has one until it is forgotten.
+pub(crate) async fn exists(desk: &Desk, incarnation: &Incarnation) -> Result<bool, Failure> {
+    Ok(desk.last(&stream(), &subject::checkpoint_subject(incarnation, HEAD)).await?.is_some())
+}
+
 /// The checkpoint in force; an empty one from the beginning of the stream on when there is none.
 pub(crate) async fn read(desk: &Desk, incarnation: &Incarnation) -> Result<Checkpoint, Failure> {
     let Some(head) = desk.last(&stream(), &subject::checkpoint_subject(incarnation, HEAD)).await? else {

@@ -51,6 +51,8 @@ struct Item {
     behind: u64,
     /// Its record in the spool, if it came from there.
     record: Option<u64>,
+    /// It was sent and not answered: the stream may have it.
+    sent: bool,
 }
 
 /// The newest place that is known of each stream.
@@ -90,6 +92,8 @@ pub(crate) struct Driver {
     away_since: Option<Instant>,
     /// What comes is put into the spool.
     keeping: bool,
+    /// Something outside the window was sent and not answered: nothing more is sent before the streams were asked.
+    unsure: bool,
     /// Publications on their way from the queue into the window; empty between two steps.
     taken: Vec<Publication>,
     origin: Instant,
@@ -127,6 +131,7 @@ impl Driver {
             later: VecDeque::new(),
             away_since: None,
             keeping: false,
+            unsure: false,
             taken: Vec::with_capacity(BATCH),
             origin: Instant::now(),
             attempts: 0,
@@ -206,11 +211,7 @@ impl Driver {
     async fn serve(&mut self, link: &mut Link) -> Result<(), End> {
         let shared = Arc::clone(&self.shared);
         let stock = tokio::select! {
-            stock = async {
-                self.take_stock(link).await?;
-                self.look_at_copies(link).await?;
-                self.recall_kept(link).await
-            } => stock,
+            stock = self.take_stock(link) => stock,
             () = given_up(&shared) => return Err(End::Finished),
         };
         if let Err(error) = stock {
@@ -221,6 +222,9 @@ impl Driver {
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.obey(link).await?;
+            if self.unsure && self.standing() == Standing::Publishing {
+                return Err(End::Lost("what it was sent has to be asked for"));
+            }
             let patience = Duration::from_millis(self.bounds.ack_timeout_ms);
             let sent = timeout(patience, self.send_batch(link))
                 .await
@@ -258,7 +262,7 @@ impl Driver {
 
     /// Sends what the window lets through, at most a batch; returns how many.
     async fn send_batch(&mut self, link: &mut Link) -> Result<usize, End> {
-        if self.standing() != Standing::Publishing || matches!(self.order, Some(Order::Renew(_))) {
+        if self.standing() != Standing::Publishing || matches!(self.order, Some(Order::Renew)) {
             return Ok(0);
         }
         self.admit();
@@ -300,7 +304,7 @@ impl Driver {
             self.shared.take(room, &mut self.taken);
             for publication in self.taken.drain(..) {
                 let behind = self.newest.as_mut().map_or(0, |newest| *newest.of(publication.stream));
-                self.window.admit(Item { publication, behind, record: None });
+                self.window.admit(Item { publication, behind, record: None, sent: false });
             }
         }
     }
@@ -317,16 +321,14 @@ impl Driver {
 
     fn settle(&mut self, number: u64, answer: &ack::Answer) {
         match self.window.settle(number, answer.verdict, self.now()) {
-            Settled::Done(Item { publication, record, .. }) if answer.verdict == Verdict::Stored => {
+            Settled::Done(item) if answer.verdict == Verdict::Stored => {
                 self.failures = 0;
                 self.is_back();
-                self.settle_kept(record);
                 if let Some(newest) = &mut self.newest {
-                    let newest = newest.of(publication.stream);
+                    let newest = newest.of(item.publication.stream);
                     *newest = (*newest).max(answer.sequence);
                 }
-                self.shared.counters.stored.fetch_add(1, Ordering::Relaxed);
-                publication.receipt.stored();
+                self.is_stored(item);
             }
             Settled::Done(Item { publication, record, .. }) => {
                 self.settle_kept(record);
@@ -343,6 +345,13 @@ impl Driver {
             }
             Settled::Unknown => {}
         }
+    }
+
+    /// The stream has it.
+    fn is_stored(&mut self, Item { publication, record, .. }: Item) {
+        self.settle_kept(record);
+        self.shared.counters.stored.fetch_add(1, Ordering::Relaxed);
+        publication.receipt.stored();
     }
 
     fn is_finished(&self) -> bool {
@@ -400,7 +409,7 @@ impl Drop for Driver {
         self.shared.disk_has_room.store(false, Ordering::Relaxed);
         let kept = self.leave_kept();
         self.shared.counters.given_up.fetch_add(kept, Ordering::Relaxed);
-        let window: Vec<Item> = self.window.drain().collect();
+        let window: Vec<Item> = self.window.drain().map(|(item, _)| item).collect();
         let rest: Vec<Publication> = window
             .into_iter()
             .chain(self.ahead.drain(..))

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use landfall_event::{Incarnation, InstanceName, Stream, UnixMs, subject};
+use landfall_hub::unix_now;
 use serde::{Deserialize, Serialize};
 
 use crate::desk::{Desk, Expect, Failure};
@@ -64,6 +65,7 @@ impl Fence {
 /// The right to publish as one incarnation: its newest fences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fences {
+    sign: Sign,
     pub(crate) connectivity: Fence,
     pub(crate) messages: Fence,
 }
@@ -75,7 +77,34 @@ impl Fences {
         Ok(Self {
             connectivity: seize(desk, connectivity, sign).await?,
             messages: seize(desk, messages, sign).await?,
+            sign: sign.clone(),
         })
+    }
+
+    /// Writes the one of a stream again. What is still on its way behind the one before it is refused from then on, and whatever
+    /// the stream has shown of it is as safe as this.
+    ///
+    /// # Errors
+    /// [`Failure::Conflict`] when somebody else has the right now.
+    pub(crate) async fn renew(&mut self, desk: &Desk, stream: Stream) -> Result<(), Failure> {
+        let sign = Sign { at: unix_now(), ..self.sign.clone() };
+        loop {
+            // An earlier try may have been stored without our knowing, so it counts who wrote the newest.
+            let newest = newest(desk, stream, &sign.instance, &sign.incarnation).await?;
+            let ours = newest.filter(|(_, found)| found.writer == sign.writer);
+            let (place, _) = ours.ok_or(Failure::Conflict)?;
+            match write(desk, stream, &sign, place).await {
+                Err(Failure::Conflict) => {}
+                written => {
+                    let fence = written?;
+                    match stream {
+                        Stream::Connectivity => self.connectivity = fence,
+                        Stream::Messages => self.messages = fence,
+                    }
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// The one of a stream.
@@ -83,13 +112,6 @@ impl Fences {
         match stream {
             Stream::Connectivity => &self.connectivity,
             Stream::Messages => &self.messages,
-        }
-    }
-
-    pub(crate) fn set(&mut self, stream: Stream, fence: Fence) {
-        match stream {
-            Stream::Connectivity => self.connectivity = fence,
-            Stream::Messages => self.messages = fence,
         }
     }
 }

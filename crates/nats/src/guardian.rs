@@ -112,7 +112,12 @@ impl Guardian {
     ) -> Result<Self, Failure> {
         let (desk, origin) = (Desk::new(client.clone()), hub.origin());
         let (lease, fences) = loop {
-            match begin(&desk, &origin, settings.lease_ttl).await {
+            let began = async {
+                let claim = Claim::new(origin.incarnation, settings.lease_ttl);
+                let lease = Lease::take(&desk, &origin.instance, &origin.replica, claim).await?;
+                Ok((lease, begin(&desk, &origin).await?))
+            };
+            match began.await {
                 Err(Failure::Away(why)) => tracing::warn!(why, "waiting for JetStream"),
                 other => break other?,
             }
@@ -205,8 +210,6 @@ impl Guardian {
     /// Every incarnation that has left fences and that no lease names.
     async fn orphans_now(&self) -> Result<Vec<Incarnation>, Failure> {
         let origin = self.origin();
-        let leases = lease::all(&self.desk, &origin.instance).await?;
-        let alive: HashSet<Incarnation> = leases.iter().map(|lease| lease.claim.incarnation).collect();
         let mut found = HashSet::new();
         for stream in STREAMS {
             let filter = subject::fence_wildcard(stream, &origin.instance);
@@ -214,6 +217,9 @@ impl Guardian {
                 found.extend(subject::parse_fence(stream, &origin.instance, &name));
             }
         }
+        // A gateway takes its lease before it has fences: whose fences were seen has one by now, or is gone.
+        let leases = lease::all(&self.desk, &origin.instance).await?;
+        let alive: HashSet<Incarnation> = leases.iter().map(|lease| lease.claim.incarnation).collect();
         found.retain(|one| *one != origin.incarnation && !alive.contains(one));
         Ok(found.into_iter().collect())
     }
@@ -271,8 +277,11 @@ impl Guardian {
     /// When JetStream does not answer: then whoever starts next finds that nothing is open.
     pub async fn leave(self) -> Result<(), Failure> {
         let _ = self.lease.end.send(true);
+        let (repairer, own) = (self.repairer(), self.origin().incarnation);
+        // Nothing is open, and nobody else may take them for an orphan's: they are written once more, to be the newest.
+        let fences = repairer.fence(own).await?;
         // Removes the lease too.
-        self.repairer().forget(self.origin().incarnation).await
+        repairer.forget(own, &fences).await
     }
 }
 
@@ -289,15 +298,14 @@ async fn fenced(standing: &mut watch::Receiver<Standing>) {
     }
 }
 
-/// Lease first, fences then: whoever has fences and no lease is gone.
-async fn begin(desk: &Desk, origin: &Origin, ttl: Duration) -> Result<(Lease, Fences), Failure> {
+/// Puts up the incarnation's fences. It has taken its lease before: whoever has fences and no lease is gone.
+async fn begin(desk: &Desk, origin: &Origin) -> Result<Fences, Failure> {
     let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
-    let lease = Lease::take(desk, &instance, &origin.replica, Claim::new(incarnation, ttl)).await?;
     let sign = Sign { instance, incarnation, writer: incarnation, at: unix_now() };
     // Before there are fences to find it by: a repair never reads what was before.
     let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
     checkpoint::commit(desk, &incarnation, (0, 0), behind).await?;
-    Ok((lease, Fences::seize(desk, &sign).await?))
+    Fences::seize(desk, &sign).await
 }
 
 impl Held {

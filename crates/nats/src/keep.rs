@@ -12,8 +12,8 @@ use bytes::Bytes;
 use landfall_event::{
     Dropped, EventId, Gap, Incarnation, InstanceName, ReplicaId, SessionId, Stream, header_name, subject,
 };
-use landfall_hub::{Publication, Receipt};
-use landfall_spool::{Class, Record, Role, Spool};
+use landfall_hub::{Publication, Receipt, StoreError};
+use landfall_spool::{AppendError, Class, Record, Role, Spool};
 use serde::{Deserialize, Serialize};
 
 use crate::publisher::{Index, Shared, note};
@@ -117,8 +117,14 @@ impl Keep {
     /// Writes a publication. With the next [`flush`](Self::flush) its share of the publish window comes back, and who waits for it is
     /// told when it is stored, or now if being on disk is enough.
     ///
-    /// Gives it back when there is no room, or the disk does not take it.
-    pub(crate) fn put(&mut self, publication: Publication) -> Option<Publication> {
+    /// Gives it back when there is no room, or the disk does not take it. One that was `sent`, and may be in the stream, is never
+    /// dropped, nor is its session. One that never fits is refused, and named as dropped.
+    pub(crate) fn put(
+        &mut self,
+        publication: Publication,
+        sent: bool,
+        shared: &Shared,
+    ) -> Option<Publication> {
         let envelope = Envelope {
             stream: if publication.stream == Stream::Messages { "m" } else { "c" },
             subject: &publication.subject,
@@ -130,10 +136,14 @@ impl Keep {
                 .collect(),
         };
         let header = serde_json::to_vec(&envelope).unwrap_or_default();
-        match self.spool.append(&class(&publication), &header, &publication.body) {
+        match self.spool.append(&class(&publication, sent), &header, &publication.body) {
             Ok(number) => {
                 self.full = false;
                 self.unflushed.push((number, publication.receipt));
+                None
+            }
+            Err(AppendError::TooLarge { bytes, most }) => {
+                refuse_large(publication, (bytes, most), shared);
                 None
             }
             Err(error) => {
@@ -365,16 +375,30 @@ fn translated(translations: &Translations, number: u64, id: EventId) -> Option<E
 }
 
 /// What the spool has to know to drop the right things.
-fn class(publication: &Publication) -> Class {
+fn class(publication: &Publication, sent: bool) -> Class {
     let EventId::Session(session, stream, seq) = publication.id else {
         return Class { owner: None, role: Role::Other, tag: 0, pinned: true };
     };
     let kind = subject::parse_event(&publication.subject).map_or("", |parsed| parsed.kind);
     let role = match (stream, kind) {
+        // Who saw the beginning has to see the end.
+        _ if sent => Role::Other,
         (_, "connected") => Role::Begins,
         (_, "disconnected") => Role::Ends,
         (Stream::Messages, "upstream") => Role::Message,
         _ => Role::Other,
     };
-    Class { owner: Some(*session.as_bytes()), role, tag: seq, pinned: publication.receipt.is_heard() }
+    Class { owner: Some(*session.as_bytes()), role, tag: seq, pinned: sent || publication.receipt.is_heard() }
+}
+
+/// The limit is so small that the publication is larger than what the disk takes in one piece.
+fn refuse_large(publication: Publication, (bytes, most): (u64, u64), shared: &Shared) {
+    tracing::warn!(id = %publication.id, bytes, most, "too large for the spool, so it is lost");
+    let gaps = match publication.id {
+        EventId::Session(session, Stream::Messages, seq) => vec![Gap { session, from: seq, to: seq }],
+        _ => Vec::new(),
+    };
+    shared.note_dropped(Dropped { sessions: 0, messages: 1, gaps });
+    let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    shared.refuse(publication, StoreError::TooLarge { size: size(bytes), limit: size(most) });
 }

@@ -89,11 +89,27 @@ impl Lease {
         replica: &ReplicaId,
         claim: Claim,
     ) -> Result<Self, Failure> {
+        Self::take_unless(desk, instance, replica, claim, |_| false).await?.ok_or(Failure::Conflict)
+    }
+
+    /// Takes the replica's lease, unless somebody holds it to whom it has to be left: then `None`.
+    pub(crate) async fn take_unless(
+        desk: &Desk,
+        instance: &InstanceName,
+        replica: &ReplicaId,
+        claim: Claim,
+        is_left: impl Fn(&Found) -> bool,
+    ) -> Result<Option<Self>, Failure> {
         let subject = subject::lease_subject(instance, replica);
         loop {
-            let last = desk.last(&stream(), &subject).await?.map_or(0, |last| last.sequence);
-            match desk.put(&subject, written(&claim), Expect::Last(last)).await {
-                Ok(revision) => return Ok(Self { desk: desk.clone(), subject, claim, revision }),
+            let last = desk.last(&stream(), &subject).await?;
+            let revision = last.as_ref().map_or(0, |last| last.sequence);
+            let held = last.and_then(|last| serde_json::from_slice(&last.body).ok());
+            if held.is_some_and(|claim| is_left(&Found { replica: replica.clone(), claim, revision })) {
+                return Ok(None);
+            }
+            match desk.put(&subject, written(&claim), Expect::Last(revision)).await {
+                Ok(revision) => return Ok(Some(Self { desk: desk.clone(), subject, claim, revision })),
                 Err(Failure::Conflict) => {}
                 Err(error) => return Err(error),
             }

@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use async_nats::Client;
 use bytes::Bytes;
-use landfall_event::{Dropped, EventId, SessionId, Stream};
+use landfall_event::{Dropped, EventId, Gap, SessionId, Stream};
 use landfall_hub::{Anew, Bus, Publication, StoreError, Unstored};
 use landfall_net::Scope;
+use landfall_spool::RANGES;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::connect::Target;
 use crate::driver::Driver;
-use crate::fence::{Fences, Sign};
+use crate::fence::Fences;
 use crate::keep::Keep;
 use crate::window::Bounds;
 
@@ -83,7 +84,7 @@ pub(crate) enum Order {
     Begin(Fences),
     Surrender,
     Resume(Box<Resumption>),
-    Renew(Sign),
+    Renew,
 }
 
 /// What a publisher has done since it started, and what it holds now.
@@ -161,6 +162,18 @@ struct Queue {
     unstored: Option<Index>,
 }
 
+/// Adds a gap, to the last one if it goes on with that.
+fn add_gap(gaps: &mut Vec<Gap>, gap: Gap) {
+    let has_room = gaps.len() < RANGES;
+    match gaps.last_mut() {
+        Some(last) if last.session == gap.session && last.to.checked_add(1) == Some(gap.from) => {
+            last.to = gap.to;
+        }
+        _ if has_room => gaps.push(gap),
+        _ => {}
+    }
+}
+
 /// Sessions with something that is not stored.
 pub(crate) type Index = HashMap<SessionId, Unstored>;
 
@@ -231,14 +244,14 @@ impl Shared {
         self.order.lock().take()
     }
 
-    /// Adds to what was dropped.
+    /// Adds to what was dropped. Of more gaps than [`RANGES`] that nobody has asked for yet the messages are only counted.
     pub(crate) fn note_dropped(&self, more: Dropped) {
         let mut dropped = self.dropped.lock();
         match &mut *dropped {
             Some(dropped) => {
                 dropped.sessions += more.sessions;
                 dropped.messages += more.messages;
-                dropped.gaps.extend(more.gaps);
+                more.gaps.into_iter().for_each(|gap| add_gap(&mut dropped.gaps, gap));
             }
             None => *dropped = Some(more),
         }
@@ -333,8 +346,8 @@ impl Publisher {
     }
 
     /// Writes the fences again, before a limit of their streams drops them: everything in flight settles first.
-    pub(crate) fn renew_fences(&self, sign: Sign) {
-        self.order(Order::Renew(sign));
+    pub(crate) fn renew_fences(&self) {
+        self.order(Order::Renew);
     }
 
     /// How far its right to publish goes, now and later.

@@ -24,7 +24,7 @@ use tokio::time::sleep;
 
 use crate::checkpoint::{self, Checkpoint, Entry};
 use crate::desk::{Desk, Expect, Failure};
-use crate::fence::{Fence, Fences, STREAMS, Sign};
+use crate::fence::{self, Fence, Fences, STREAMS, Sign};
 use crate::lease;
 use crate::message::{event_headers, event_id, header};
 use crate::reading::{self, At, Selection};
@@ -58,8 +58,8 @@ impl Repairer {
     /// Closes what the incarnation left open and forgets it.
     pub(crate) async fn repair(&self, dead: Incarnation) -> Result<Repaired, Failure> {
         match self.close_all(dead).await {
-            Ok(closed) => {
-                self.forget(dead).await?;
+            Ok((closed, fences)) => {
+                self.forget(dead, &fences).await?;
                 Ok(Repaired::Closed(closed))
             }
             Err(Failure::Conflict) => Ok(Repaired::Overtaken),
@@ -78,14 +78,20 @@ impl Repairer {
 
     /// Makes sure that nothing more is stored in the name of the incarnation.
     pub(crate) async fn fence(&self, dead: Incarnation) -> Result<Fences, Failure> {
+        let newest = fence::newest(&self.desk, Stream::Connectivity, self.instance(), &dead).await?;
+        if newest.is_none() && !checkpoint::exists(&self.desk, &dead).await? {
+            // Somebody has closed all of its sessions and forgotten it: nothing that was before has to be read for it.
+            let behind = self.desk.newest_place(subject::stream_name(Stream::Connectivity)).await?;
+            checkpoint::commit(&self.desk, &dead, (0, 0), behind).await?;
+        }
         Fences::seize(&self.desk, &self.sign(dead)).await
     }
 
-    /// Closes what the incarnation left open.
+    /// Closes what the incarnation left open; returns how much that was, and behind which fences.
     ///
     /// # Errors
     /// [`Failure::Conflict`] when another process has written a newer fence.
-    pub(crate) async fn close_all(&self, dead: Incarnation) -> Result<usize, Failure> {
+    pub(crate) async fn close_all(&self, dead: Incarnation) -> Result<(usize, Fences), Failure> {
         let fences = self.fence(dead).await?;
         let checkpoint = checkpoint::read(&self.desk, &dead).await?;
         let mut open = self.fold(dead, checkpoint, fences.connectivity.sequence()).await?;
@@ -103,7 +109,7 @@ impl Repairer {
             sleep(PAUSE).await;
         }
         tracing::info!(incarnation = %dead, sessions = count, "closed the sessions of a gateway that is gone");
-        Ok(count)
+        Ok((count, fences))
     }
 
     /// Which of its sessions are open before the fence.
@@ -170,12 +176,18 @@ impl Repairer {
         self.desk.put(&subject, body, Expect::Headers(&headers)).await.map(drop)
     }
 
-    /// Forgets the incarnation: everything that it left is closed.
-    pub(crate) async fn forget(&self, dead: Incarnation) -> Result<(), Failure> {
+    /// Forgets the incarnation: everything that it left is closed behind these fences. Who has written newer ones since goes on
+    /// from there, and forgets it later.
+    pub(crate) async fn forget(&self, dead: Incarnation, fences: &Fences) -> Result<(), Failure> {
+        let newest = fence::newest(&self.desk, Stream::Connectivity, self.instance(), &dead).await?;
+        if newest.is_some_and(|(place, _)| place > fences.connectivity.sequence()) {
+            return Ok(());
+        }
         checkpoint::forget(&self.desk, &dead).await?;
         for stream in STREAMS {
             let subject = subject::fence(stream, self.instance(), &dead);
-            self.desk.purge(subject::stream_name(stream), &subject).await?;
+            let place = fences.of(stream).sequence();
+            self.desk.purge_up_to(subject::stream_name(stream), &subject, place).await?;
         }
         for lease in lease::all(&self.desk, self.instance()).await? {
             if lease.claim.incarnation == dead {

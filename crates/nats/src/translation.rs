@@ -5,7 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use landfall_event::{Dropped, Encoded, EventId, Fate, Incarnation, Renewal, SessionId, Stream, reissue};
+use landfall_event::{
+    Dropped, Encoded, EventId, Fate, Gap, Incarnation, Renewal, SessionId, Stream, reissue,
+};
 use landfall_hub::{Publication, StoreError};
 
 use crate::publisher::{Index, Shared};
@@ -56,7 +58,7 @@ impl Translation {
         }
     }
 
-    /// The publication anew. One of a session that was closed in the ledger is refused; a message of such a one is counted.
+    /// The publication anew. One of a session that was closed in the ledger is refused; a message of such a one is counted and named.
     pub(crate) fn rewrite(&self, mut publication: Publication, shared: &Shared) -> Option<Publication> {
         let encoded = Encoded {
             body: std::mem::take(&mut publication.body),
@@ -64,8 +66,9 @@ impl Translation {
         };
         let anew = reissue(publication.id, &encoded, self.incarnation, |session| self.fate(session));
         let Some((id, Encoded { body, headers })) = anew else {
-            if publication.stream == Stream::Messages {
-                shared.note_dropped(Dropped { sessions: 0, messages: 1, gaps: Vec::new() });
+            if let EventId::Session(session, Stream::Messages, seq) = publication.id {
+                let gaps = vec![Gap { session, from: seq, to: seq }];
+                shared.note_dropped(Dropped { sessions: 0, messages: 1, gaps });
             }
             let why = "its session was closed while the gateway counted as lost".to_owned();
             shared.refuse(publication, StoreError::Refused(why));

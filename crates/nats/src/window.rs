@@ -297,18 +297,19 @@ impl<T> Window<T> {
         (self.first..).zip(&self.entries).filter_map(|(number, entry)| Some((number, entry.item()?)))
     }
 
-    /// Empties the window: everything that is not settled, in order.
-    pub fn drain(&mut self) -> impl Iterator<Item = T> {
+    /// Empties the window: everything that is not settled, in order, and of each whether it may be in the stream.
+    pub fn drain(&mut self) -> impl Iterator<Item = (T, bool)> {
+        let (first, doubted) = (self.first, self.doubt.take().map_or(0, |doubt| doubt.below));
         self.first = self.end();
         self.cursor = self.first;
         self.in_flight = 0;
-        self.doubt = None;
         // What it waited for is not here any more.
         if self.phase == Phase::Settling {
             self.phase = Phase::Probing;
         }
-        std::mem::take(&mut self.entries).into_iter().filter_map(|entry| match entry {
-            Entry::Waiting(item) | Entry::Sent(item, _) => Some(item),
+        (first..).zip(std::mem::take(&mut self.entries)).filter_map(move |(number, entry)| match entry {
+            Entry::Waiting(item) => Some((item, number < doubted)),
+            Entry::Sent(item, _) => Some((item, true)),
             Entry::Done => None,
         })
     }

@@ -10,10 +10,9 @@ use std::time::Duration;
 use landfall_hub::Publication;
 use tokio::time::Instant;
 
-use super::{BATCH, Driver, Item};
-use crate::fence::STREAMS;
-use crate::link::Link;
-use crate::publisher::Standing;
+use super::{BATCH, Driver, Item, Newest};
+use crate::keep::Keep;
+use crate::publisher::{Shared, Standing};
 
 /// How long nothing is stored before what waits goes to the disk: a server that restarts needs no disk.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
@@ -56,28 +55,36 @@ impl Driver {
     fn begin_keeping(&mut self) {
         let Some(mut keep) = self.keep.take() else { return };
         tracing::warn!("NATS is away: what happens is kept on disk");
-        if keep.is_empty() {
-            let (connectivity, messages) =
-                self.newest.map_or((0, 0), |newest| (newest.connectivity, newest.messages));
-            keep.begin(connectivity, messages);
-        }
-        let sent: Vec<Item> = self.window.drain().collect();
-        if !self.ahead.is_empty() && !keep.is_empty() {
-            // What goes ahead of a spool that is not empty stays ahead of it.
-            sent.into_iter().rev().for_each(|item| self.ahead.push_front(item));
-        } else {
-            let mut behind = VecDeque::new();
-            for item in sent {
-                match item.record {
-                    Some(number) => keep.take_back(number, item.publication.receipt),
-                    None => behind.push_back(item),
+        let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
+        let mut reached_disk = keep.is_empty();
+        for (item, sent) in self.window.drain() {
+            self.unsure |= sent;
+            match item.record {
+                Some(number) => {
+                    reached_disk = true;
+                    keep.take_back(number, item.publication.receipt);
                 }
+                None if reached_disk => behind.push_back(Item { sent: sent || item.sent, ..item }),
+                // What goes ahead of a spool that is not empty stays ahead of it.
+                None => ahead.push_back(Item { sent: sent || item.sent, ..item }),
             }
-            keep.rewind();
-            behind.append(&mut self.ahead);
-            behind.append(&mut self.later);
-            self.later = behind;
         }
+        ahead.append(&mut self.ahead);
+        if keep.is_empty() {
+            behind.append(&mut ahead);
+        } else {
+            keep.rewind();
+        }
+        behind.append(&mut self.later);
+        if keep.is_empty() {
+            let mut newest = self.newest.unwrap_or(Newest { connectivity: 0, messages: 0 });
+            for item in behind.iter().filter(|item| item.sent) {
+                let place = newest.of(item.publication.stream);
+                *place = (*place).min(item.behind);
+            }
+            keep.begin(newest.connectivity, newest.messages);
+        }
+        (self.ahead, self.later) = (ahead, behind);
         self.keep = Some(keep);
         self.keeping = true;
     }
@@ -85,9 +92,9 @@ impl Driver {
     /// Moves what is behind the spool to the disk, as far as there is room; what finds none waits in memory, as its bounds allow.
     fn keep_queue(&mut self) {
         let Some(mut keep) = self.keep.take() else { return };
-        while let Some(Item { publication, behind, record }) = self.later.pop_front() {
-            if let Some(publication) = keep.put(publication) {
-                self.later.push_front(Item { publication, behind, record });
+        while let Some(item) = self.later.pop_front() {
+            if let Some(publication) = keep.put(item.publication, item.sent, &self.shared) {
+                self.later.push_front(Item { publication, ..item });
                 break;
             }
         }
@@ -98,39 +105,17 @@ impl Driver {
             if found.is_empty() {
                 break;
             }
-            if let Some(left) = put_all(&mut keep, &mut found) {
+            if let Some(left) = put_all(&mut keep, &mut found, &self.shared) {
                 self.shared.put_back(left);
                 break;
             }
         }
+        // Before those are told who take it for stored: whoever asks then finds it counted.
+        self.shared.counters.kept.store(keep.fill().0, Ordering::Relaxed);
         keep.flush();
         keep.tell_dropped(&self.shared);
         self.shared.keeping.store(!keep.is_full(), Ordering::Relaxed);
         self.keep = Some(keep);
-    }
-
-    /// Before anything of the disk is sent: which of it is stored already.
-    pub(super) async fn recall_kept(&mut self, link: &Link) -> Result<(), async_nats::Error> {
-        let events = self.ask_of_kept(link).await?;
-        if events > 0 {
-            tracing::info!(events, "publishing what was kept on disk");
-        }
-        Ok(())
-    }
-
-    /// Finds out what of the disk is stored already; returns how much there is on it.
-    pub(super) async fn ask_of_kept(&mut self, link: &Link) -> Result<usize, async_nats::Error> {
-        let Some(keep) = self.keep.as_mut().filter(|keep| !keep.is_empty()) else { return Ok(0) };
-        let ids = keep.ids();
-        for stream in STREAMS {
-            let mut stored = Vec::new();
-            let known = |id| stored.extend(ids.get(&id));
-            if link.end_of(stream).await?.is_some() {
-                link.ids_behind(stream, keep.behind(stream), known).await?;
-            }
-            keep.are_stored(stored);
-        }
-        Ok(ids.len())
     }
 
     /// The next publication from the disk.
@@ -138,11 +123,11 @@ impl Driver {
         let keep = self.keep.as_mut()?;
         let (number, publication) = keep.next(&self.shared)?;
         let behind = keep.behind(publication.stream);
-        Some(Item { publication, behind, record: Some(number) })
+        Some(Item { publication, behind, record: Some(number), sent: false })
     }
 
     pub(super) fn is_keep_empty(&self) -> bool {
-        self.keep.as_ref().is_none_or(crate::keep::Keep::is_empty)
+        self.keep.as_ref().is_none_or(Keep::is_empty)
     }
 
     /// At the end: what could not be stored stays on the disk for the next start. Returns how much that is.
@@ -160,10 +145,10 @@ impl Driver {
 }
 
 /// Puts all of them on the disk; gives back those that found no room.
-fn put_all(keep: &mut crate::keep::Keep, found: &mut Vec<Publication>) -> Option<Vec<Publication>> {
+fn put_all(keep: &mut Keep, found: &mut Vec<Publication>, shared: &Shared) -> Option<Vec<Publication>> {
     let mut rest = found.drain(..);
     while let Some(publication) = rest.next() {
-        if let Some(publication) = keep.put(publication) {
+        if let Some(publication) = keep.put(publication, false, shared) {
             return Some(std::iter::once(publication).chain(rest).collect());
         }
     }

@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Driver, End, Item};
 use crate::desk::Failure;
-use crate::fence::{self, STREAMS, Sign};
+use crate::fence::STREAMS;
 use crate::link::Link;
 use crate::publisher::{Index, Order, Resumption, Standing, note};
 use crate::translation::Translation;
@@ -55,10 +56,16 @@ impl Driver {
                     return Err(End::Lost("JetStream does not answer"));
                 }
             }
-            Some(Order::Renew(sign)) if self.standing() == Standing::Publishing => {
-                self.renew_fences(link, sign).await?;
+            Some(Order::Renew) if self.standing() == Standing::Publishing => {
+                if self.window.in_flight() > 0 {
+                    self.order = Some(Order::Renew);
+                } else if let Err(error) = self.renew_fences(link).await {
+                    self.order = Some(Order::Renew);
+                    self.complain(error.to_string());
+                    return Err(End::Lost("JetStream does not answer"));
+                }
             }
-            Some(Order::Renew(_)) | None => {}
+            Some(Order::Renew) | None => {}
         }
         Ok(())
     }
@@ -66,14 +73,8 @@ impl Driver {
     /// Finds out of everything in the window and on the disk whether it is stored, and notes what is not. What was found out
     /// before does not count: the server may have stored since what an older connection had left with it.
     async fn surrender(&mut self, link: &Link) -> Result<(), async_nats::Error> {
-        for stream in STREAMS {
-            if let Some(end) = link.end_of(stream).await? {
-                self.recall(link, stream, end.newest).await?;
-            }
-        }
-        self.window.no_doubt();
-        self.ask_of_kept(link).await?;
-        let unsettled: VecDeque<Item> = self.window.drain().collect();
+        self.ask(link).await?;
+        let unsettled: VecDeque<Item> = self.window.drain().map(|(item, _)| item).collect();
         let later = std::mem::replace(&mut self.ahead, unsettled);
         self.ahead.extend(later);
         let mut index = Index::new();
@@ -83,8 +84,8 @@ impl Driver {
         }
         self.later.iter().for_each(|item| note(&mut index, item.publication.id));
         self.shared.index(index);
-        self.count_in_flight();
         self.set_standing(Standing::Surrendered);
+        self.count_in_flight();
         Ok(())
     }
 
@@ -93,7 +94,8 @@ impl Driver {
         let Resumption { fences, anew } = resumption;
         let (ahead, later) = (std::mem::take(&mut self.ahead), std::mem::take(&mut self.later));
         let behind = self.newest.map_or(0, |newest| newest.connectivity);
-        let item = |publication| Item { publication, behind, record: None };
+        let item = |publication| Item { publication, behind, record: None, sent: false };
+        self.shared.counters.submitted.fetch_add(anew.announcements.len() as u64, Ordering::Relaxed);
         self.ahead.extend(anew.announcements.into_iter().map(item));
         let shared = Arc::clone(&self.shared);
         let mut translation = None;
@@ -118,46 +120,28 @@ impl Driver {
     /// What is left to say of these; a record of one that is not said any more is settled.
     fn rewrite_items(&mut self, translation: &Translation, items: VecDeque<Item>) -> VecDeque<Item> {
         let mut left = VecDeque::with_capacity(items.len());
-        for Item { publication, behind, record } in items {
-            match translation.rewrite(publication, &self.shared) {
-                Some(publication) => left.push_back(Item { publication, behind, record }),
-                None => self.settle_kept(record),
+        for item in items {
+            match translation.rewrite(item.publication, &self.shared) {
+                Some(publication) => left.push_back(Item { publication, ..item }),
+                None => self.settle_kept(item.record),
             }
         }
         left
     }
 
-    /// Writes each stream's fence again once nothing is in flight; what is sent later stands behind the new one.
-    async fn renew_fences(&mut self, link: &Link, sign: Sign) -> Result<(), End> {
-        if self.window.in_flight() > 0 {
-            self.order = Some(Order::Renew(sign));
-            return Ok(());
-        }
-        let Some(mut fences) = self.fences.clone() else { return Ok(()) };
+    /// Writes each stream's fence again; what is sent later stands behind the new one, and what was sent before is stored by now or
+    /// never will be. The right may turn out to be lost.
+    pub(super) async fn renew_fences(&mut self, link: &Link) -> Result<(), Failure> {
         let desk = link.desk();
         for stream in STREAMS {
-            // An earlier try may have been stored without our knowing.
-            let newest = fence::newest(&desk, stream, &sign.instance, &sign.incarnation).await;
-            let written = match newest {
-                Ok(Some((place, found))) if found.writer == sign.incarnation => {
-                    fence::write(&desk, stream, &sign, place).await
-                }
-                Ok(_) => Err(Failure::Conflict),
-                Err(error) => Err(error),
-            };
-            match written {
-                Ok(fence) => fences.set(stream, fence),
+            let Some(fences) = &mut self.fences else { return Ok(()) };
+            match fences.renew(&desk, stream).await {
                 Err(Failure::Conflict) => {
                     self.fenced_out();
                     return Ok(());
                 }
-                Err(error) => {
-                    self.order = Some(Order::Renew(sign));
-                    self.complain(error.to_string());
-                    return Err(End::Lost("JetStream does not answer"));
-                }
+                renewed => renewed?,
             }
-            self.fences = Some(fences.clone());
         }
         Ok(())
     }

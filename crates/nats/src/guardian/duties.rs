@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::{Guardian, Marks};
 use crate::checkpoint::{self, Entry};
 use crate::desk::Failure;
-use crate::fence::{self, STREAMS, Sign};
+use crate::fence::{self, STREAMS};
 use crate::lease::{self, LOOKS};
 use crate::publisher::Standing;
 
@@ -103,8 +103,7 @@ impl Guardian {
             let older = place.saturating_sub(state.first_sequence);
             let is_old = older < state.last_sequence.saturating_sub(state.first_sequence) / 4;
             if age >= self.settings.fence_rests && (by_age || (fills && is_old)) {
-                let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
-                self.bus.renew_fences(Sign { instance, incarnation, writer: incarnation, at: unix_now() });
+                self.bus.renew_fences();
             }
         }
         Ok(())
@@ -126,6 +125,8 @@ impl Guardian {
         let parts = checkpoint::write(&self.desk, &origin.incarnation, round, &open).await?;
         // Ends that were submitted before the list was made are not in it, so they must be stored before it counts.
         if !matches!(timeout(CATCH_UP, self.hub.caught_up()).await, Ok(Ok(())))
+            // On disk is not stored.
+            || self.bus.stats().kept > 0
             || !Arc::ptr_eq(&origin, &self.origin())
         {
             return Ok(());

@@ -12,8 +12,9 @@ use tokio::time::sleep;
 
 use super::{Dismissed, Guardian, Held, Marks, begin};
 use crate::desk::Failure;
-use crate::lease;
+use crate::lease::{self, Claim, Found, Lease};
 use crate::publisher::{Resumption, Standing};
+use crate::repair::Repairer;
 
 /// Between two tries while NATS does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -26,41 +27,47 @@ impl Guardian {
         let incarnation = Incarnation::new(unix_now(), rand::random());
         let new = Origin { incarnation, ..Origin::clone(&old) };
         loop {
-            match self.is_replaced(&old, &new).await {
-                Ok(true) => return Some(Dismissed::Replaced),
-                Ok(false) => match self.reborn(&old, &new).await {
-                    Ok(()) => return None,
-                    Err(error) => tracing::warn!(%error, "not published anew yet"),
-                },
+            match self.reborn(&old, &new).await {
+                Ok(None) => return Some(Dismissed::Replaced),
+                Ok(Some(())) => return None,
                 Err(error) => tracing::warn!(%error, "not published anew yet"),
             }
             sleep(AGAIN).await;
         }
     }
 
-    async fn is_replaced(&self, old: &Origin, new: &Origin) -> Result<bool, Failure> {
-        // An earlier try may have taken the lease for the new one.
-        let ours = [old.incarnation, new.incarnation];
-        let leases = lease::all(&self.desk, &old.instance).await?;
+    /// True when another process has this replica's name by now.
+    fn is_replaced(&self, found: &Found, ours: [Incarnation; 2]) -> bool {
         // Whoever came later wrote behind our last word; what stands before it was removed, and a server that was killed may show
         // it again.
         let written = self.lease.revision.load(Ordering::Relaxed);
-        let mut namesakes =
-            leases.iter().filter(|lease| lease.replica == old.replica && lease.revision > written);
-        Ok(namesakes.any(|lease| !ours.contains(&lease.claim.incarnation)))
+        found.revision > written && !ours.contains(&found.claim.incarnation)
     }
 
-    async fn reborn(&mut self, old: &Origin, new: &Origin) -> Result<(), Failure> {
-        // From here on nothing more of the old incarnation is stored, so what the bus finds out stays true.
-        self.repairer().fence(old.incarnation).await?;
+    /// `None` when there is another process of this name.
+    async fn reborn(&mut self, old: &Origin, new: &Origin) -> Result<Option<()>, Failure> {
+        // An earlier try may have taken the lease for the new one.
+        let ours = [old.incarnation, new.incarnation];
+        let leases = lease::all(&self.desk, &old.instance).await?;
+        let mut namesakes = leases.iter().filter(|lease| lease.replica == old.replica);
+        if namesakes.any(|lease| self.is_replaced(lease, ours)) {
+            return Ok(None);
+        }
+        // From here on nothing more of the old incarnation is stored, so what the bus finds out stays true. The fences are written
+        // in the new one's name: the bus would take those of its own for its own.
+        let repairer = Repairer { origin: new.clone(), ..self.repairer() };
+        repairer.fence(old.incarnation).await?;
         self.surrender().await;
-        // Whoever gave it up may have gone half-way; what it left is closed before anything of it begins again.
-        let closed = match self.repairer().close_all(old.incarnation).await {
-            Err(Failure::Conflict) => false,
-            closed => closed.map(|_| true)?,
-        };
+        // Whoever gave it up may have gone half-way. What it left is closed before anything of it begins again; a rival who is at it
+        // is let be, and it is tried again.
+        let (_, closed) = repairer.close_all(old.incarnation).await?;
+        let claim = Claim::new(new.incarnation, self.settings.lease_ttl);
+        // All of that may have taken its time, and another process its place.
+        let is_left = |found: &Found| self.is_replaced(found, ours);
+        let lease = Lease::take_unless(&self.desk, &old.instance, &old.replica, claim, is_left).await?;
+        let Some(lease) = lease else { return Ok(None) };
         let _ = self.lease.end.send(true);
-        let (lease, fences) = begin(&self.desk, new, self.settings.lease_ttl).await?;
+        let fences = begin(&self.desk, new).await?;
         self.lease = Held::keep(lease, &self.scope, self.settings.lease_ttl);
         self.checkpoint = Marks { round: 0, behind: fences.connectivity.sequence() };
         let anew = self.hub.begin_anew(new.incarnation, |session| self.bus.unstored(session));
@@ -70,11 +77,12 @@ impl Guardian {
         );
         self.bus.resume(Resumption { fences, anew });
         let mut standing = self.bus.standing();
-        let _ = standing.wait_for(|standing| *standing == Standing::Publishing).await;
-        if closed && let Err(error) = self.repairer().forget(old.incarnation).await {
+        // It may be fenced out again before this is looked at.
+        let _ = standing.wait_for(|standing| *standing != Standing::Surrendered).await;
+        if let Err(error) = repairer.forget(old.incarnation, &closed).await {
             tracing::debug!(%error, "somebody else will forget the old incarnation");
         }
-        Ok(())
+        Ok(Some(()))
     }
 
     async fn surrender(&self) {

@@ -13,6 +13,7 @@ use landfall_testkit::{Mode, NatsServer, Proxy};
 use tempfile::TempDir;
 
 use crate::node::{self, Node, ends, hear, presence, send};
+use crate::support::make_streams_with;
 
 /// A message that nobody waits for.
 fn tell(session: &SessionHandle, n: u64) {
@@ -163,6 +164,7 @@ async fn a_spool_whose_sessions_a_survivor_has_closed() {
     let survivor = Node::start(&nats.url(), "b1").await;
     let node = Node::keeping(&format!("nats://{}", proxy.address()), "a1", disk.path()).await;
     let known = node.open("known").await;
+    let known_id = known.id();
     proxy.set(Mode::Cut);
     until_keeping(&node).await;
     tell(&known, 1);
@@ -177,9 +179,12 @@ async fn a_spool_whose_sessions_a_survivor_has_closed() {
     node.die().await;
     drop(stays);
     let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
-    // What a session that is closed in the ledger had still to say is counted; what began on disk is told.
+    // What a session that is closed in the ledger had still to say is named; what began on disk is told.
+    let lost = serde_json::json!([{ "sessionId": known_id.to_string(), "from": 1, "to": 1 }]);
     let dropped = |events: &[Seen]| {
-        events.iter().any(|event| event.kind() == "events-dropped" && event.number("messages") == 1)
+        events.iter().any(|event| {
+            event.kind() == "events-dropped" && event.number("messages") == 1 && event.json["gaps"] == lost
+        })
     };
     let events = stored_when(&nats, CONNECTIVITY, "the count", dropped).await;
     assert_eq!((ends(&events, "client-closed"), ends(&events, "gateway-lost")), (1, 2));
@@ -307,6 +312,64 @@ async fn a_spool_does_not_close_what_is_stored_and_closed_a_second_time() {
     survivor.leave().await;
     ledger::assert_kept(&nats, Open::None).await;
     assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
+}
+
+/// The stream may have the beginning of a session: the end is told, whatever the disk lacks room for.
+#[tokio::test]
+async fn what_was_sent_before_the_disk_filled_up_is_closed_all_the_same() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let node = Node::keeping_at_most(&nats.url(), "a1", disk.path(), 1 << 20).await;
+    let stays = node.open("stays").await;
+    nats.freeze();
+    // Sent to a server that has it and says nothing.
+    let left = node.open("left").await;
+    tell(&left, 1);
+    until_keeping(&node).await;
+    left.close(Reason::ClientClosed);
+    let dropped = async || (node.bus.stats().dropped > 0).then_some(());
+    let mut n = 0;
+    while dropped().await.is_none() {
+        assert!(n < 20_000, "the disk never fills up");
+        node.open(&format!("passing-{n}")).await.close(Reason::ClientClosed);
+        n += 1;
+    }
+    nats.thaw();
+    eventually(PATIENCE, "an empty disk", async || (node.bus.stats().kept == 0).then_some(())).await;
+    stays.close(Reason::ClientClosed);
+    node.leave().await;
+    let told = presence(&nats).await;
+    assert_eq!(told.iter().filter(|event| event.is_about("left")).count(), 2, "its beginning and its end");
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "left"), [1]);
+    ledger::assert_kept(&nats, Open::None).await;
+}
+
+/// What finds no room on the disk waits in memory. The server may have it, and forgets the ids of what it has.
+#[tokio::test]
+async fn what_was_sent_and_found_no_room_on_disk_is_stored_once() {
+    let (nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let window = Duration::from_millis(100);
+    make_streams_with(&nats.url(), window).await;
+    let node = Node::keeping_at_most(&nats.url(), "a1", disk.path(), 1 << 20).await;
+    let filler = node.open("filler").await;
+    let stays = node.open("stays").await;
+    nats.freeze();
+    for n in 1..=3_000 {
+        send(&stays, n);
+    }
+    until_kept(&node, 1).await;
+    // More than fits, and somebody waits for each.
+    eventually(PATIENCE, "a full disk", async || (!node.bus.can_keep()).then_some(())).await;
+    send(&filler, 1);
+    // Longer than the stream knows what it has.
+    tokio::time::sleep(window * 3).await;
+    nats.thaw();
+    hear(&stays, &(1..=3_000).collect::<Vec<_>>()).await;
+    hear(&filler, &[1]).await;
+    stays.close(Reason::ClientClosed);
+    filler.close(Reason::ClientClosed);
+    node.leave().await;
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "stays"), (1..=3_000).collect::<Vec<_>>());
+    ledger::assert_kept(&nats, Open::None).await;
 }
 
 /// Found out that it counts as lost, and NATS is away before it can begin anew.
