@@ -155,6 +155,7 @@ impl Driver {
             self.shared.ready.store(false, Ordering::Relaxed);
             self.goes_away();
             self.window.reset(self.now());
+            self.keep_again();
             self.count_in_flight();
             match end {
                 Err(End::Lost(why)) => {
@@ -300,7 +301,7 @@ impl Driver {
             room -= 1;
             self.window.admit(item);
         }
-        if room > 0 {
+        if room > 0 && self.may_pass_disk() {
             self.shared.take(room, &mut self.taken);
             for publication in self.taken.drain(..) {
                 let behind = self.newest.as_mut().map_or(0, |newest| *newest.of(publication.stream));

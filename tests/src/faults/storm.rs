@@ -197,6 +197,12 @@ async fn a_storm_over_one_gateway() {
     storm(&["a1"], 61).await;
 }
 
+/// nats-server comes back for milliseconds at a time, and the gateway is killed while it moves from the disk to the server.
+#[tokio::test]
+async fn a_storm_whose_server_comes_back_for_moments() {
+    storm(&["a1"], 126).await;
+}
+
 #[tokio::test]
 async fn a_storm_over_two_replicas() {
     storm(&["a1", "b1"], 62).await;

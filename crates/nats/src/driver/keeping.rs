@@ -39,9 +39,14 @@ impl Driver {
             return;
         }
         if !self.keeping && self.away_since.is_some_and(|since| since.elapsed() >= KEEP_AFTER) {
+            tracing::warn!("NATS is away: what happens is kept on disk");
             self.begin_keeping();
         }
-        if self.keeping {
+        if self.window.paused_until().is_some() && self.window.in_flight() == 0 && self.has_loose() {
+            self.keep_again();
+        }
+        // Nothing goes to the disk while something older is only in memory: a process that is killed loses the newest.
+        if self.keeping && !self.has_loose() {
             self.keep_queue();
         }
         self.count_in_flight();
@@ -52,9 +57,26 @@ impl Driver {
         matches!(self.standing(), Standing::Publishing | Standing::Fenced)
     }
 
+    /// Puts what the window holds back where it was, if NATS is away again before anything was stored.
+    pub(super) fn keep_again(&mut self) {
+        if self.keeping && self.may_keep() && !self.window.is_empty() {
+            self.begin_keeping();
+        }
+    }
+
+    /// Whether what waits in the queue may go into the window beside the disk: not while the disk takes it, since the disk is asked
+    /// first whenever something comes.
+    pub(super) fn may_pass_disk(&self) -> bool {
+        !self.keeping || self.keep.as_ref().is_none_or(Keep::is_full)
+    }
+
+    /// Something is in the window, and nowhere else.
+    fn has_loose(&self) -> bool {
+        self.window.unsettled().any(|(_, item)| item.record.is_none())
+    }
+
     fn begin_keeping(&mut self) {
         let Some(mut keep) = self.keep.take() else { return };
-        tracing::warn!("NATS is away: what happens is kept on disk");
         let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
         let mut reached_disk = keep.is_empty();
         for (item, sent) in self.window.drain() {
