@@ -117,8 +117,8 @@ impl Hub {
         if lane.ended.is_some() || session.never_began() || unstored.presence == Some(1) {
             return;
         }
-        let now = self.clock.unix();
-        let (id, epoch) = (SessionId::new(now, rand::random()), self.next_epoch(now));
+        let (now, micros) = self.clock.both();
+        let (id, epoch) = (SessionId::new(now, rand::random()), self.next_epoch(micros));
         let (presence_less, messages_less) = lane.renumber(unstored);
         session.info.identity.replace(id, epoch);
         let event = session.connected(&lane, keep_alive_ms, session.is_inferred(), None);

@@ -8,8 +8,13 @@ use tokio::time::Instant;
 
 /// What the wall clock says, in Unix milliseconds. It may step, so no duration is computed from it.
 pub fn unix_now() -> UnixMs {
+    unix_micros() / 1000
+}
+
+/// The same in microseconds.
+fn unix_micros() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Made once per process; the tracker's ticks count from its making.
@@ -26,6 +31,12 @@ impl Clock {
     /// Milliseconds since the clock was made; never steps.
     pub(crate) fn tick(&self) -> Tick {
         Tick::try_from(self.start.elapsed().as_millis()).unwrap_or(Tick::MAX)
+    }
+
+    /// One look at the wall clock: in milliseconds, and in microseconds.
+    pub(crate) fn both(&self) -> (UnixMs, u64) {
+        let micros = unix_micros();
+        (micros / 1000, micros)
     }
 
     /// What the wall clock says. It may step, so no duration is computed from it.

@@ -266,12 +266,12 @@ impl Hub {
     }
 
     fn make_session(&self, hello: Hello, mailbox: Option<Box<Mailbox>>) -> Session {
-        let now = self.clock.unix();
+        let (now, micros) = self.clock.both();
         let info = SessionInfo {
             tenant: hello.principal.tenant.clone(),
             device: hello.principal.device.clone(),
             app_version: hello.principal.app_version.as_ref().into(),
-            identity: Identity::new(SessionId::new(now, rand::random()), self.next_epoch(now)),
+            identity: Identity::new(SessionId::new(now, rand::random()), self.next_epoch(micros)),
             transport: hello.transport,
         };
         Session::new(info, hello, mailbox, self.clock.tick())
@@ -282,9 +282,10 @@ impl Hub {
         self.epoch.fetch_max(floor.0, Ordering::AcqRel);
     }
 
-    /// A hybrid clock: rises with every session, follows the wall clock, and stays above what was stored before.
-    pub(crate) fn next_epoch(&self, now: UnixMs) -> Epoch {
-        let next = |last: u64| last.saturating_add(1).max(now);
+    /// A hybrid clock: rises with every session, follows the wall clock, and stays above what was stored before. Microseconds, so that
+    /// no crowd makes it run ahead of the clocks of other replicas, to which these devices may go next.
+    pub(crate) fn next_epoch(&self, micros: u64) -> Epoch {
+        let next = |last: u64| last.saturating_add(1).max(micros);
         let last = self.epoch.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last)));
         Epoch(next(last.unwrap_or_else(|last| last)))
     }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use landfall_event::{
@@ -173,6 +173,19 @@ async fn epochs_rise_above_what_was_stored_before() {
     w.hub.raise_epoch(Epoch(floor));
     let handle = w.hub.open(hello("pump")).await.unwrap();
     assert!(handle.epoch().0 > floor);
+}
+
+/// Its devices may go to another replica next, whose clock says no more than the time.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_does_not_make_epochs_run_ahead_of_the_clock() {
+    let w = world(|_| {});
+    let micros = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    for n in 0..2_000 {
+        let before = micros();
+        let handle = w.hub.open(hello(&format!("d{n}"))).await.unwrap();
+        let epoch = u128::from(handle.epoch().0);
+        assert!((before..=micros() + 2).contains(&epoch), "{before} {epoch}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,16 +61,16 @@ impl Verifier {
         }
     }
 
-    /// What is told late, of a time before the newest session began, has the epoch of its time. Two gateways may begin sessions in
-    /// the same millisecond: their epochs are the same, and neither is the later one.
+    /// What is told late, of a session that began before the newest one, has the epoch of its time. Of two that began on different
+    /// gateways in the same millisecond either may be the later one.
     fn epoch_rises(&mut self, stored: &Stored<'_>, session: &Session, device: &Arc<str>) {
         let (epoch, at, incarnation) =
-            (session.epoch.0, stored.event.head.timestamp, stored.event.head.incarnation);
+            (session.epoch.0, session.session_id.began_at(), stored.event.head.incarnation);
         let this = Newest { epoch, at, incarnation };
         let owner = self.owner(stored, device);
         match self.newest.get_mut(&owner) {
             Some(newest) if epoch > newest.epoch => *newest = this,
-            Some(newest) if epoch == newest.epoch && incarnation != newest.incarnation => {}
+            Some(newest) if at == newest.at && incarnation != newest.incarnation => {}
             Some(newest) if at >= newest.at => {
                 let detail = format!("epoch {epoch} after {}", newest.epoch);
                 self.report(Kind::EpochNotRising, Some(session.session_id), device, stored, detail);

@@ -318,7 +318,9 @@ fn another_instances_device_of_the_same_name_is_another_device() {
 
 #[test]
 fn two_gateways_may_begin_in_the_same_millisecond() {
-    let (here, there) = (session(0, 1, T0, Transport::Mqtt), session(0, 1, T0 + 1, Transport::Udp));
+    let here = session(0, 2, T0, Transport::Mqtt);
+    let identity = Identity::new(SessionId::new(T0, [99; 10]), Epoch(T0 + 1));
+    let there = forged::session("d0", identity, Transport::Udp);
     let mut elsewhere = connected(&there, T0);
     elsewhere.incarnation = 2;
     assert_eq!(kinds(&verify(&[connected(&here, T0), elsewhere]).1), HashSet::new());

@@ -40,7 +40,7 @@ pub(crate) fn session(device: &str, number: u8, transport: Transport) -> Session
         tenant: "default".parse().unwrap(),
         device: device.parse().unwrap(),
         app_version: if number == 0 { "demo-v1".into() } else { "".into() },
-        identity: Identity::new(SessionId::new(began, [number + 1; 10]), Epoch(began)),
+        identity: Identity::new(SessionId::new(began, [number + 1; 10]), Epoch(began * 1000 + 417)),
         transport,
     })
 }
