@@ -143,15 +143,15 @@ impl Adopter<'_> {
 
     async fn publish_as(&self, dead: Incarnation, mut keep: Keep) -> Result<(), AdoptError> {
         let (fences, open) = self.right_to(dead).await?;
-        let mut unchanged = self.begun(&mut keep).await?;
+        let mut unchanged = self.begun(&mut keep, fences.connectivity.sequence()).await?;
         unchanged.extend(open);
         keep.translate_all(Arc::new(Translation::of(dead, unchanged)), dead);
         self.publish(keep, fences).await
     }
 
-    /// The sessions that begin on disk and nowhere else. One that the stream holds all the same is open in the ledger or was
-    /// closed there.
-    async fn begun(&self, keep: &mut Keep) -> Result<HashSet<SessionId>, Failure> {
+    /// The sessions that begin on disk and nowhere else. One that the stream holds before the fence all the same is open in the
+    /// ledger or was closed there.
+    async fn begun(&self, keep: &mut Keep, fence: u64) -> Result<HashSet<SessionId>, Failure> {
         let mut begun = HashSet::new();
         keep.for_each(|id| {
             if let EventId::Session(session, Stream::Connectivity, 1) = id {
@@ -159,7 +159,7 @@ impl Adopter<'_> {
             }
         });
         let stream = self.repairer.desk.stream(stream_name(Stream::Connectivity)).await?;
-        let selection = Selection::behind(keep.behind(Stream::Connectivity)).headers_only();
+        let selection = Selection::behind(keep.behind(Stream::Connectivity)).before(fence).headers_only();
         let stored = |_, message: Message| {
             if let Some(EventId::Session(session, Stream::Connectivity, 1)) = event_id(&message) {
                 begun.remove(&session);

@@ -105,9 +105,14 @@ pub(crate) async fn commit(
     Ok(())
 }
 
-/// Whether there is one in force. Every incarnation has one until it is forgotten.
-pub(crate) async fn exists(desk: &Desk, incarnation: &Incarnation) -> Result<bool, Failure> {
-    Ok(desk.last(&stream(), &subject::checkpoint_subject(incarnation, HEAD)).await?.is_some())
+/// Puts the first one in force, with nothing open at this place; if there is one, that stays.
+pub(crate) async fn begin(desk: &Desk, incarnation: &Incarnation, behind: u64) -> Result<(), Failure> {
+    let head = serde_json::to_vec(&Head { round: 0, parts: 0, behind }).unwrap_or_default();
+    let subject = subject::checkpoint_subject(incarnation, HEAD);
+    match desk.put(&subject, head.into(), Expect::Last(0)).await {
+        Ok(_) | Err(Failure::Conflict) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The checkpoint in force; an empty one from the beginning of the stream on when there is none.

@@ -304,7 +304,7 @@ async fn begin(desk: &Desk, origin: &Origin) -> Result<Fences, Failure> {
     let sign = Sign { instance, incarnation, writer: incarnation, at: unix_now() };
     // Before there are fences to find it by: a repair never reads what was before.
     let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
-    checkpoint::commit(desk, &incarnation, (0, 0), behind).await?;
+    checkpoint::begin(desk, &incarnation, behind).await?;
     Fences::seize(desk, &sign).await
 }
 

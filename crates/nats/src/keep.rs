@@ -189,6 +189,7 @@ impl Keep {
                 continue;
             };
             if self.stored.remove(&publication.id) {
+                shared.counters.stored.fetch_add(1, Ordering::Relaxed);
                 self.settle(number);
                 publication.receipt.stored();
                 continue;

@@ -168,11 +168,11 @@ impl Link {
         }
     }
 
-    /// Hands the ids of the messages behind `place` in the stream to `each`.
-    pub(crate) async fn ids_behind(
+    /// Hands the ids of the stream's messages behind one place, up to another, to `each`.
+    pub(crate) async fn ids_within(
         &self,
         stream: Stream,
-        place: u64,
+        (behind, last): (u64, u64),
         mut each: impl FnMut(EventId),
     ) -> Result<(), async_nats::Error> {
         let context = jetstream::new(self.client.clone());
@@ -182,7 +182,8 @@ impl Link {
                 each(id);
             }
         };
-        reading::read(&stream, Selection::behind(place).headers_only(), take).await
+        let selection = Selection::behind(behind).before(last.saturating_add(1));
+        reading::read(&stream, selection.headers_only(), take).await
     }
 
     /// The subject in the library's form, which is cheap to clone.

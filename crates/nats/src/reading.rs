@@ -106,6 +106,9 @@ pub(crate) async fn read(
                 break 'pages;
             }
             each(At { place, time: unix_ms(info.published) }, message.message);
+            if place.saturating_add(1) >= before {
+                break 'pages;
+            }
         }
         if count == already {
             // A connection that was lost ends a page too, so the end is what the server says.

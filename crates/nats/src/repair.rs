@@ -78,11 +78,12 @@ impl Repairer {
 
     /// Makes sure that nothing more is stored in the name of the incarnation.
     pub(crate) async fn fence(&self, dead: Incarnation) -> Result<Fences, Failure> {
+        let behind = self.desk.newest_place(subject::stream_name(Stream::Connectivity)).await?;
         let newest = fence::newest(&self.desk, Stream::Connectivity, self.instance(), &dead).await?;
-        if newest.is_none() && !checkpoint::exists(&self.desk, &dead).await? {
-            // Somebody has closed all of its sessions and forgotten it: nothing that was before has to be read for it.
-            let behind = self.desk.newest_place(subject::stream_name(Stream::Connectivity)).await?;
-            checkpoint::commit(&self.desk, &dead, (0, 0), behind).await?;
+        if newest.is_none() {
+            // If there is no checkpoint either, somebody has closed all of its sessions and forgotten it: nothing that was before
+            // has to be read for it.
+            checkpoint::begin(&self.desk, &dead, behind).await?;
         }
         Fences::seize(&self.desk, &self.sign(dead)).await
     }

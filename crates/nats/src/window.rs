@@ -264,9 +264,13 @@ impl<T> Window<T> {
         self.doubt.map(|doubt| doubt.since)
     }
 
-    /// The stream has been asked: whatever it holds has been settled.
+    /// The stream has been asked: whatever it holds has been settled. That was no answer of this connection, so what is sent next is a
+    /// probe.
     pub fn no_doubt(&mut self) {
         self.doubt = None;
+        if self.phase == Phase::Open {
+            self.phase = Phase::Probing;
+        }
     }
 
     /// When the present pause ends, if there is one.

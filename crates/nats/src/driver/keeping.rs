@@ -38,7 +38,8 @@ impl Driver {
         if !self.may_keep() {
             return;
         }
-        if !self.keeping && self.away_since.is_some_and(|since| since.elapsed() >= KEEP_AFTER) {
+        let is_away = self.away_since.is_some_and(|since| since.elapsed() >= KEEP_AFTER);
+        if !self.keeping && is_away && self.keep.is_some() {
             tracing::warn!("NATS is away: what happens is kept on disk");
             self.begin_keeping();
         }
@@ -57,9 +58,9 @@ impl Driver {
         matches!(self.standing(), Standing::Publishing | Standing::Fenced)
     }
 
-    /// Puts what the window holds back where it was, if NATS is away again before anything was stored.
+    /// Puts what is in the window and ahead of the disk back where it was, if nothing was stored since the disk was begun with.
     pub(super) fn keep_again(&mut self) {
-        if self.keeping && self.may_keep() && !self.window.is_empty() {
+        if self.keeping && self.may_keep() && !(self.window.is_empty() && self.ahead.is_empty()) {
             self.begin_keeping();
         }
     }
@@ -79,7 +80,12 @@ impl Driver {
         let Some(mut keep) = self.keep.take() else { return };
         let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
         let mut reached_disk = keep.is_empty();
-        for (item, sent) in self.window.drain() {
+        // What was surrendered stands in one row, also what came from the disk and from behind it.
+        let aside = std::mem::take(&mut self.ahead).into_iter().map(|item| {
+            let sent = item.sent;
+            (item, sent)
+        });
+        for (item, sent) in self.window.drain().chain(aside) {
             self.unsure |= sent;
             match item.record {
                 Some(number) => {
@@ -91,12 +97,7 @@ impl Driver {
                 None => ahead.push_back(Item { sent: sent || item.sent, ..item }),
             }
         }
-        ahead.append(&mut self.ahead);
-        if keep.is_empty() {
-            behind.append(&mut ahead);
-        } else {
-            keep.rewind();
-        }
+        keep.rewind();
         behind.append(&mut self.later);
         if keep.is_empty() {
             let mut newest = self.newest.unwrap_or(Newest { connectivity: 0, messages: 0 });
@@ -154,7 +155,11 @@ impl Driver {
 
     /// At the end: what could not be stored stays on the disk for the next start. Returns how much that is.
     pub(super) fn leave_kept(&mut self) -> u64 {
-        if self.may_keep() && !(self.window.is_empty() && self.shared.is_queue_empty()) {
+        let nothing_waits = self.window.is_empty()
+            && self.ahead.is_empty()
+            && self.later.is_empty()
+            && self.shared.is_queue_empty();
+        if self.may_keep() && !nothing_waits {
             self.begin_keeping();
             self.keep_queue();
         }

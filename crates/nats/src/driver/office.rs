@@ -115,6 +115,7 @@ impl Driver {
         tracing::info!(announced = self.ahead.len(), "publishing as another incarnation");
         self.fences = Some(fences);
         self.set_standing(Standing::Publishing);
+        self.keep_again();
     }
 
     /// What is left to say of these; a record of one that is not said any more is settled.

@@ -91,7 +91,9 @@ impl Driver {
             // A stream that was made anew begins at 1 again.
             let behind = if behind > end.newest { 0 } else { behind };
             let mut found = Vec::new();
-            link.ids_behind(stream, behind, |id| found.extend(unsure.remove_entry(&id))).await?;
+            // What is sought cannot stand behind the newest: the fences were written before.
+            let range = (behind, end.newest);
+            link.ids_within(stream, range, |id| found.extend(unsure.remove_entry(&id))).await?;
             let (stream, count) = (subject::stream_name(stream), found.len());
             tracing::info!(stream, found = count, "asked what was stored before the connection was lost");
             self.are_stored(found);

@@ -67,8 +67,8 @@ impl Guardian {
         let lease = Lease::take_unless(&self.desk, &old.instance, &old.replica, claim, is_left).await?;
         let Some(lease) = lease else { return Ok(None) };
         let _ = self.lease.end.send(true);
-        let fences = begin(&self.desk, new).await?;
         self.lease = Held::keep(lease, &self.scope, self.settings.lease_ttl);
+        let fences = begin(&self.desk, new).await?;
         self.checkpoint = Marks { round: 0, behind: fences.connectivity.sequence() };
         let anew = self.hub.begin_anew(new.incarnation, |session| self.bus.unstored(session));
         tracing::warn!(
