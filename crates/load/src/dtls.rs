@@ -7,7 +7,6 @@ mod client;
 mod fleet;
 mod queue;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -18,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::process::{cpu, resident};
 use crate::report::Report;
-use client::{Client, Scratch};
-use fleet::{Fleet, Shaken};
+pub(crate) use client::{Client, Scratch};
+pub(crate) use fleet::{Clients, Fleet, Shaken};
 
 /// A record that is not answered for so long is taken for lost.
 const UNANSWERED: Duration = Duration::from_millis(250);
@@ -29,42 +28,8 @@ const TURN: u32 = 32;
 /// Settings of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Dtls {
-    /// The server.
-    #[arg(long, global = true, default_value = "127.0.0.1:7684")]
-    server: SocketAddr,
-    /// The clients' PSK identity; `{n}` is a client's number, from 0.
-    #[arg(long, global = true, default_value = "bench-{n}")]
-    identity: String,
-    /// How many identities there are: client n shows the identity of n modulo this. More than clients at a time, where the
-    /// server lets a device take over from itself.
-    #[arg(long, global = true, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    identities: u32,
-    /// The key of all identities, in hex.
-    #[arg(long, global = true, default_value = "6c616e6466616c6c2d6c6f61642d6b79")]
-    key: String,
-    /// Bytes of a datagram's content.
-    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_200))]
-    size: u16,
-    /// What a datagram says instead of `size` bytes; `{id}` is the client's identity, `{n}` the datagram's number in its
-    /// session, from 1.
-    #[arg(long, global = true)]
-    text: Option<String>,
-    /// The server answers every datagram with one: the clients wait for that, and say again what was not answered.
-    #[arg(long, global = true)]
-    answered: bool,
-    /// Addresses of 127.0.1.0/24 and on that the clients come from, in turn, when the server's is a loopback address of
-    /// IPv4: an address has 28,000 ports, and a server may bound what one address can hold.
-    #[arg(long, global = true, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=50_000))]
-    sources: u16,
-    /// Of 100 datagrams, how many are lost on their way, each way.
-    #[arg(long, global = true, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
-    lose: u8,
-    /// When a flight of the handshake is sent again for the first time, in ms (RFC 6347, section 4.2.4.1).
-    #[arg(long, global = true, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    resend: u64,
-    /// How long a handshake may take, in seconds.
-    #[arg(long, global = true, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    patience: u64,
+    #[command(flatten)]
+    clients: Clients,
     /// Process id of the server: its CPU time and its resident memory are measured.
     #[arg(long, global = true)]
     pid: Option<u32>,
@@ -172,7 +137,7 @@ struct Then {
 
 impl Dtls {
     pub(crate) async fn run(&self) -> Result<Report, String> {
-        let fleet = Arc::new(Fleet::new(self)?);
+        let fleet = Arc::new(Fleet::new(&self.clients)?);
         let mut report = Report::default();
         match self.measure {
             Measure::Handshakes { count, at_once } => {
@@ -197,7 +162,7 @@ impl Dtls {
                 let then = Then { speaks: false, leaves: false };
                 let opened = self.open(&fleet, sessions, 16, then, &mut report).await?;
                 let (warmup, seconds) = (Duration::from_secs(warmup), Duration::from_secs(seconds));
-                let window = self.answered.then_some(window);
+                let window = self.clients.answered.then_some(window);
                 self.records(opened.open, window, (warmup, seconds), &mut report).await?;
             }
         }
@@ -244,7 +209,7 @@ impl Dtls {
         let took = started.elapsed().as_secs_f64();
         if all.lost == count {
             let why = all.first_lost.unwrap_or_default();
-            return Err(format!("no handshake with {} succeeded: {why}", self.server));
+            return Err(format!("no handshake with {} succeeded: {why}", self.clients.server));
         }
         report.add("handshakes", count).add("at_once", at_once).add("handshake_seconds", rounded(took));
         report.add("handshakes_per_second", (f64::from(count - all.lost) / took).round());
@@ -265,9 +230,9 @@ impl Dtls {
             running.spawn(speak(client, window, from, from + seconds));
         }
         tokio::time::sleep_until(from.into()).await;
-        let (cpu_before, dropped_before) = (self.cpu()?, queue::dropped(self.server));
+        let (cpu_before, dropped_before) = (self.cpu()?, queue::dropped(self.clients.server));
         tokio::time::sleep_until((from + seconds).into()).await;
-        let (cpu_after, dropped_after) = (self.cpu()?, queue::dropped(self.server));
+        let (cpu_after, dropped_after) = (self.cpu()?, queue::dropped(self.clients.server));
         let (mut spoken, mut clients) = (Spoken::default(), Vec::with_capacity(sessions));
         while let Some(done) = running.join_next().await {
             let (one, client) = done.map_err(|error| error.to_string())??;
@@ -283,7 +248,10 @@ impl Dtls {
             Some(_) => (spoken.answered, spoken.lost),
             None => (spoken.sent.saturating_sub(dropped.unwrap_or(0)), dropped.unwrap_or(0)),
         };
-        report.add("sessions", sessions).add("answered", self.answered).add("seconds", seconds.as_secs());
+        report
+            .add("sessions", sessions)
+            .add("answered", self.clients.answered)
+            .add("seconds", seconds.as_secs());
         report.add("records", taken).add("records_lost", lost);
         report.add("records_per_second", (taken as f64 / seconds.as_secs_f64()).round());
         if let (Some(before), Some(after)) = (cpu_before, cpu_after) {

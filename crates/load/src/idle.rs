@@ -1,28 +1,25 @@
 //! `idle`: what a connection costs that does nothing.
+//!
+//! Owns: holding the connections. Does not own: opening them ([`crate::connect`]).
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
-use crate::client;
-use crate::process::resident;
+use crate::connect::report_opening;
+use crate::fleet::{Crowd, Device, Fleet, Opening, open_all};
+use crate::process::Memory;
+use crate::progress::Progress;
 use crate::report::Report;
+use crate::says::Says;
 
 /// Settings of the scenario.
 #[derive(Args, Debug)]
 pub(crate) struct Idle {
-    /// The server.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    server: SocketAddr,
-    /// Connections to open.
-    #[arg(long, default_value_t = 10_000)]
-    connections: usize,
-    /// Connections being opened at the same time.
-    #[arg(long, default_value_t = 64)]
-    at_once: usize,
+    #[command(flatten)]
+    crowd: Crowd,
+    #[command(flatten)]
+    opening: Opening,
     /// Process id of the server: its resident memory is measured before and with the connections.
     #[arg(long)]
     pid: Option<u32>,
@@ -32,39 +29,40 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    pub(crate) async fn run(&self) -> Result<Report, String> {
-        let before = self.pid.map(resident).transpose()?;
-        let started = Instant::now();
-        let mut open = Vec::with_capacity(self.connections);
-        let mut opening: JoinSet<std::io::Result<TcpStream>> = JoinSet::new();
-        let server = self.server;
-        for n in 0..self.connections {
-            if opening.len() >= self.at_once
-                && let Some(done) = opening.join_next().await
-            {
-                open.push(
-                    done.map_err(|e| e.to_string())?
-                        .map_err(|e| format!("connection {}: {e}", open.len()))?,
-                );
-            }
-            opening.spawn(async move { client::connect(server, &format!("idle-{n}"), 0).await });
-        }
-        while let Some(done) = opening.join_next().await {
-            open.push(
-                done.map_err(|e| e.to_string())?.map_err(|e| format!("connection {}: {e}", open.len()))?,
-            );
-        }
-        let took = started.elapsed();
-        tokio::time::sleep(Duration::from_secs(self.hold)).await;
-        let with = self.pid.map(resident).transpose()?;
+    pub(crate) async fn run(&self, progress: Progress) -> Result<Report, String> {
+        let says = Says::nothing();
+        let count = self.opening.connections;
+        let fleet = Fleet::new(&self.crowd, count, count, &says)?;
+        let memory = Memory::before(self.pid)?;
+        let mut opened = open_all(&fleet, &self.opening, &says, progress).await?.complete()?;
+        self.hold(&mut opened.devices).await;
         let mut report = Report::default();
-        report.add("connections", open.len()).add("connect_seconds", took.as_secs_f64());
-        report.add("connects_per_second", (open.len() as f64 / took.as_secs_f64()).round());
-        if let (Some(before), Some(with)) = (before, with) {
-            let each = with.saturating_sub(before) / u64::try_from(open.len().max(1)).unwrap_or(1);
-            report.add("resident_bytes_before", before).add("resident_bytes_with", with);
-            report.add("bytes_per_connection", each);
+        report_opening(&opened, &mut report);
+        if let Some(memory) = memory {
+            memory.report(opened.devices.len(), "bytes_per_connection", &mut report)?;
         }
+        report.add(
+            "lost",
+            opened.devices.iter_mut().filter_map(|(_, device)| device.is_lost().then_some(())).count(),
+        );
         Ok(report)
+    }
+
+    /// Nobody says anything but, twice in each keep-alive, that it is there.
+    async fn hold(&self, devices: &mut [(u32, Device)]) {
+        let until = Instant::now() + Duration::from_secs(self.hold);
+        let every = Duration::from_millis(u64::from(self.crowd.keep_alive) * 500);
+        let mut ping_at = Instant::now() + every;
+        while self.crowd.keep_alive > 0 && ping_at < until {
+            tokio::time::sleep_until(ping_at.into()).await;
+            for (_, device) in devices.iter_mut() {
+                if let Device::Mqtt(mqtt) = device {
+                    // Who is gone is counted at the end.
+                    let _ = mqtt.ping().await;
+                }
+            }
+            ping_at += every;
+        }
+        tokio::time::sleep_until(until.into()).await;
     }
 }

@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::report::Report;
+
 /// The kernel tells CPU time in hundredths of a second (`USER_HZ`), whatever its own clock's rate.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -20,6 +24,37 @@ pub(crate) fn resident(pid: u32) -> Result<u64, String> {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| format!("{path} has no RssAnon"))
+}
+
+/// Memory of a server before a load and with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pid: u32,
+    before: u64,
+}
+
+impl Memory {
+    /// Looks before the load.
+    pub(crate) fn before(pid: Option<u32>) -> Result<Option<Self>, String> {
+        pid.map(|pid| Ok(Self { pid, before: resident(pid)? })).transpose()
+    }
+
+    /// Looks with the load, and tells what each of `count` takes.
+    pub(crate) fn report(self, count: usize, name: &str, report: &mut Report) -> Result<(), String> {
+        let with = resident(self.pid)?;
+        let each = with.saturating_sub(self.before) / u64::try_from(count.max(1)).unwrap_or(1);
+        report.add("resident_bytes_before", self.before).add("resident_bytes_with", with);
+        report.add(name, each);
+        Ok(())
+    }
+}
+
+/// Lets this process open as many files as it may.
+pub(crate) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What is refused shows when there are too many.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// CPU time of all threads of a process since its start, in user and kernel mode.

@@ -8,11 +8,12 @@ mod flock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::task::JoinSet;
 
+use crate::clock::unix_us;
 use crate::metrics::Metrics;
 use crate::process::{cpu, resident};
 use crate::report::Report;
@@ -65,8 +66,7 @@ pub(crate) struct Udp {
 
 /// Unix time in ms: the gateway is on the same machine and has the same clock.
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    unix_us() / 1_000
 }
 
 impl Udp {
@@ -189,7 +189,7 @@ impl Udp {
         let stored_at = unix_ms();
         let cpu = self.cpu()?.zip(cpu_before).map(|(after, before)| after - before);
         let messages = ends.close().await?;
-        let tally = tokio::task::block_in_place(|| Tally::of(&messages, &bursts, self.devices))?;
+        let tally = Tally::of(&messages, &bursts, self.devices)?;
         tally.report(stored_at, report);
         if let Some(cpu) = cpu {
             let each = cpu.as_secs_f64() * 1e6 / f64::from(self.devices);

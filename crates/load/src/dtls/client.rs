@@ -14,7 +14,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 const TIMES: u64 = 60;
 
 /// What clients that take turns share.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     input: Vec<u8>,
     output: Vec<u8>,
     text: Vec<u8>,
@@ -53,7 +53,7 @@ impl Words {
 }
 
 /// A client from its ClientHello on.
-pub(super) struct Client {
+pub(crate) struct Client {
     socket: UdpSocket,
     dtls: Box<dimpl::Dtls>,
     words: Words,
@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// Says one datagram; if it is to be answered, again and again until it is. Returns how often again.
-    pub(super) async fn say(&mut self, is_answered: bool, scratch: &mut Scratch) -> Result<u64, String> {
+    pub(crate) async fn say(&mut self, is_answered: bool, scratch: &mut Scratch) -> Result<u64, String> {
         for again in 0..TIMES {
             self.send(scratch)?;
             if !is_answered || self.answers(Instant::now() + AGAIN, scratch).await? > 0 {
@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// Says close_notify. Best effort, as it is in DTLS.
-    pub(super) fn leave(&mut self, scratch: &mut Scratch) {
+    pub(crate) fn leave(&mut self, scratch: &mut Scratch) {
         if self.dtls.close().is_ok() {
             let _ = self.drain(scratch);
         }

@@ -3,37 +3,102 @@
 //! Owns: what a client's number leads to, and bringing it to a session. Does not own: the client's protocol
 //! ([`super::client`]).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use dimpl::crypto::{CryptoProvider, Dtls12CipherSuite, rust_crypto};
 use dimpl::{Config, PskResolver};
-use tokio::net::UdpSocket;
 
-use super::Dtls;
 use super::client::{Client, Scratch, Words};
+use crate::sources::Sources;
 
 /// More than any handshake needs that ends within its patience.
 const FLIGHTS_AGAIN: usize = 100;
-/// 127.0.1.1.
-const FIRST_SOURCE: u32 = 0x7f00_0101;
+
+/// Settings of the clients.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Clients {
+    /// The server.
+    #[arg(long, global = true, default_value = "127.0.0.1:7684")]
+    pub(super) server: SocketAddr,
+    /// The clients' PSK identity; `{n}` is a client's number, from 0.
+    #[arg(long, global = true, default_value = "bench-{n}")]
+    pub(super) identity: String,
+    /// How many identities there are: client n shows the identity of n modulo this. More than clients at a time, where the
+    /// server lets a device take over from itself.
+    #[arg(long, global = true, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) identities: u32,
+    /// The key of all identities, in hex.
+    #[arg(long, global = true, default_value = "6c616e6466616c6c2d6c6f61642d6b79")]
+    pub(super) key: String,
+    /// Bytes of a datagram's content.
+    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_200))]
+    pub(super) size: u16,
+    /// What a datagram says instead of `size` bytes; `{id}` is the client's identity, `{n}` the datagram's number in its
+    /// session, from 1.
+    #[arg(long, global = true)]
+    pub(super) text: Option<String>,
+    /// The server answers every datagram with one: the clients wait for that, and say again what was not answered.
+    #[arg(long, global = true)]
+    pub(super) answered: bool,
+    /// Addresses of 127.0.1.0/24 and on that the clients come from, in turn, when the server's is a loopback address of
+    /// IPv4: an address has 28,000 ports, and a server may bound what one address can hold.
+    #[arg(long, global = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(super) sources: u32,
+    /// Of 100 datagrams, how many are lost on their way, each way.
+    #[arg(long, global = true, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
+    pub(super) lose: u8,
+    /// When a flight of the handshake is sent again for the first time, in ms (RFC 6347, section 4.2.4.1).
+    #[arg(long, global = true, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) resend: u64,
+    /// How long a handshake may take, in seconds.
+    #[arg(long, global = true, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) patience: u64,
+}
 
 /// Clients 0 and on.
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     server: SocketAddr,
     /// Of each identity.
     people: Vec<(Arc<Config>, Words)>,
-    sources: u32,
+    sources: Sources,
     lose: u8,
     /// Datagrams are answered.
     pub(super) answered: bool,
 }
 
 /// What became of a handshake.
-pub(super) enum Shaken {
+pub(crate) enum Shaken {
     Open(Client),
     Lost { why: String, flights_again: u64 },
+}
+
+impl Clients {
+    /// Clients of the other scenarios, each with an identity of its own; `text` is what they say, and is answered.
+    pub(crate) fn plain(
+        server: SocketAddr,
+        identity: &str,
+        identities: u32,
+        key: &str,
+        text: String,
+        sources: Sources,
+    ) -> Self {
+        Self {
+            server,
+            identity: identity.to_owned(),
+            identities,
+            key: key.to_owned(),
+            size: 0,
+            text: Some(text),
+            answered: true,
+            sources: sources.count(),
+            lose: 0,
+            resend: 1_000,
+            patience: 60,
+        }
+    }
 }
 
 struct Key(Vec<u8>);
@@ -63,7 +128,7 @@ fn provider() -> CryptoProvider {
 }
 
 impl Fleet {
-    pub(super) fn new(settings: &Dtls) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Clients) -> Result<Self, String> {
         let key = Arc::new(Key(bytes(&settings.key)?));
         let provider = provider();
         let mut people = Vec::new();
@@ -84,26 +149,20 @@ impl Fleet {
             };
             people.push((Arc::new(config), words));
         }
-        let (sources, lose, answered) = (settings.sources.into(), settings.lose, settings.answered);
-        Ok(Self { server: settings.server, people, sources, lose, answered })
-    }
-
-    /// The address that client `n` comes from.
-    fn source(&self, n: u32) -> IpAddr {
-        match self.server.ip() {
-            IpAddr::V4(server) if server.is_loopback() => {
-                IpAddr::V4(Ipv4Addr::from(FIRST_SOURCE + n % self.sources))
-            }
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        }
+        let sources = Sources::new(settings.server, settings.sources);
+        Ok(Self {
+            server: settings.server,
+            people,
+            sources,
+            lose: settings.lose,
+            answered: settings.answered,
+        })
     }
 
     /// Client `n` shakes hands, from a socket of its own.
-    pub(super) async fn shake(&self, n: u32, scratch: &mut Scratch) -> Result<Shaken, String> {
+    pub(crate) async fn shake(&self, n: u32, scratch: &mut Scratch) -> Result<Shaken, String> {
         let failed = |error: std::io::Error| format!("client {n}: a socket towards {}: {error}", self.server);
-        let socket = UdpSocket::bind((self.source(n), 0)).await.map_err(failed)?;
-        socket.connect(self.server).await.map_err(failed)?;
+        let socket = self.sources.udp(n).await.map_err(failed)?;
         let place = usize::try_from(n).unwrap_or(0) % self.people.len().max(1);
         let Some((config, words)) = self.people.get(place) else { return Err("nobody to be".into()) };
         let mut client =

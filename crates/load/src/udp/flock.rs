@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
+use crate::line::acked;
+
 /// A datagram without an ack for so long is sent again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// No ack at all for so long: nobody is there.
@@ -76,10 +78,6 @@ fn put_heartbeat(out: &mut Vec<u8>, device: u32, heartbeat: u32, seq: Option<u64
         write!(out, " seq={seq} ack")?;
     }
     Ok(())
-}
-
-fn acked(datagram: &[u8]) -> Option<u64> {
-    std::str::from_utf8(datagram).ok()?.strip_prefix("LF1 ack seq=")?.trim_end().parse().ok()
 }
 
 /// Waits for acks up to `patience` and hands out their numbers; false when none came.
