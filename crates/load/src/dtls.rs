@@ -15,7 +15,8 @@ use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-use crate::process::{cpu, resident};
+use crate::process::{Memory, add_cpu, cpu};
+use crate::progress::{Counters, Progress};
 use crate::report::Report;
 pub(crate) use client::{Client, Scratch};
 pub(crate) use fleet::{Clients, Fleet, Shaken};
@@ -136,31 +137,27 @@ struct Then {
 }
 
 impl Dtls {
-    pub(crate) async fn run(&self) -> Result<Report, String> {
+    pub(crate) async fn run(&self, progress: Progress) -> Result<Report, String> {
         let fleet = Arc::new(Fleet::new(&self.clients)?);
         let mut report = Report::default();
         match self.measure {
             Measure::Handshakes { count, at_once } => {
-                self.handshakes(&fleet, count, at_once, &mut report).await?;
+                self.handshakes(&fleet, (count, at_once), progress, &mut report).await?;
             }
             Measure::Idle { sessions, at_once, hold, mute } => {
-                let before = self.pid.map(resident).transpose()?;
+                let memory = Memory::before(self.pid)?;
                 let then = Then { speaks: !mute, leaves: false };
-                let opened = self.open(&fleet, sessions, at_once, then, &mut report).await?;
+                let opened = self.open(&fleet, (sessions, at_once), then, progress, &mut report).await?;
                 tokio::time::sleep(Duration::from_secs(hold)).await;
-                let with = self.pid.map(resident).transpose()?;
                 report.add("sessions", opened.open.len());
-                if let (Some(before), Some(with)) = (before, with) {
-                    let each =
-                        with.saturating_sub(before) / u64::try_from(opened.open.len().max(1)).unwrap_or(1);
-                    report.add("resident_bytes_before", before).add("resident_bytes_with", with);
-                    report.add("bytes_per_session", each);
+                if let Some(memory) = memory {
+                    memory.report(opened.open.len(), "bytes_per_session", &mut report)?;
                 }
                 leave(opened.open).await?;
             }
             Measure::Records { sessions, window, seconds, warmup } => {
                 let then = Then { speaks: false, leaves: false };
-                let opened = self.open(&fleet, sessions, 16, then, &mut report).await?;
+                let opened = self.open(&fleet, (sessions, 16), then, progress, &mut report).await?;
                 let (warmup, seconds) = (Duration::from_secs(warmup), Duration::from_secs(seconds));
                 let window = self.clients.answered.then_some(window);
                 self.records(opened.open, window, (warmup, seconds), &mut report).await?;
@@ -176,13 +173,13 @@ impl Dtls {
     async fn handshakes(
         &self,
         fleet: &Arc<Fleet>,
-        count: u32,
-        at_once: u32,
+        (count, at_once): (u32, u32),
+        progress: Progress,
         report: &mut Report,
     ) -> Result<(), String> {
         let before = self.cpu()?;
         let then = Then { speaks: true, leaves: true };
-        self.open(fleet, count, at_once, then, report).await?;
+        self.open(fleet, (count, at_once), then, progress, report).await?;
         if let (Some(before), Some(after)) = (before, self.cpu()?) {
             add_cpu(report, "handshake", after.saturating_sub(before), u64::from(count));
         }
@@ -193,15 +190,17 @@ impl Dtls {
     async fn open(
         &self,
         fleet: &Arc<Fleet>,
-        count: u32,
-        at_once: u32,
+        (count, at_once): (u32, u32),
         then: Then,
+        progress: Progress,
         report: &mut Report,
     ) -> Result<Tally, String> {
+        let counters = Counters::new()?;
         let (started, next, mut lanes) = (Instant::now(), Arc::new(AtomicU32::new(0)), JoinSet::new());
         for _ in 0..at_once.clamp(1, count.max(1)) {
-            lanes.spawn(lane(Arc::clone(fleet), Arc::clone(&next), count, then));
+            lanes.spawn(lane(Arc::clone(fleet), Arc::clone(&next), count, (then, Arc::clone(&counters))));
         }
+        let _showing = progress.show("handshakes", &counters);
         let mut all = Tally::new()?;
         while let Some(done) = lanes.join_next().await {
             all.add(done.map_err(|error| error.to_string())??)?;
@@ -265,14 +264,13 @@ fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-fn add_cpu(report: &mut Report, of: &str, used: Duration, count: u64) {
-    let each = used.as_secs_f64() * 1e6 / count.max(1) as f64;
-    report.add("cpu_seconds", rounded(used.as_secs_f64()));
-    report.add(&format!("cpu_us_per_{of}"), rounded(each));
-}
-
 /// One client after the other, until there are none left.
-async fn lane(fleet: Arc<Fleet>, next: Arc<AtomicU32>, count: u32, then: Then) -> Result<Tally, String> {
+async fn lane(
+    fleet: Arc<Fleet>,
+    next: Arc<AtomicU32>,
+    count: u32,
+    (then, counters): (Then, Arc<Counters>),
+) -> Result<Tally, String> {
     let (mut tally, mut scratch) = (Tally::new()?, Scratch::default());
     loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +288,7 @@ async fn lane(fleet: Arc<Fleet>, next: Arc<AtomicU32>, count: u32, then: Then) -
         };
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         tally.latencies.saturating_record(took.max(1));
+        counters.add_done(1);
         tally.flights_again += client.flights_again();
         let said = if then.speaks { client.say(fleet.answered, &mut scratch).await } else { Ok(0) };
         match said {

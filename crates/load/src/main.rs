@@ -94,8 +94,8 @@ impl Scenario {
             Self::Churn(scenario) => scenario.run(progress).await,
             Self::Commands(scenario) => scenario.run(progress).await,
             Self::Sleepy(scenario) => scenario.run(progress).await,
-            Self::Udp(scenario) => scenario.run().await,
-            Self::Dtls(scenario) => scenario.run().await,
+            Self::Udp(scenario) => scenario.run(progress).await,
+            Self::Dtls(scenario) => scenario.run(progress).await,
         }
     }
 }

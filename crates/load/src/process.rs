@@ -63,6 +63,15 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration, String> {
     parse_cpu(&stat).ok_or_else(|| format!("{path} has no CPU times"))
 }
 
+/// Adds what CPU time was used, in all and by each of `count`.
+pub(crate) fn add_cpu(report: &mut Report, of: &str, used: Duration, count: u64) {
+    let hundredths = |value: f64| (value * 100.0).round() / 100.0;
+    report.add("cpu_seconds", hundredths(used.as_secs_f64()));
+    if count > 0 {
+        report.add(&format!("cpu_us_per_{of}"), hundredths(used.as_secs_f64() * 1e6 / count as f64));
+    }
+}
+
 /// The program's name stands in parentheses and may hold anything; utime and stime are the 12th and 13th field behind it.
 fn parse_cpu(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;

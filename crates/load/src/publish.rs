@@ -21,7 +21,7 @@ use crate::events::upstream::Heard;
 use crate::fleet::{Crowd, Device, Fleet, Opening, open_all, rate};
 use crate::line;
 use crate::pace::Steady;
-use crate::process::cpu;
+use crate::process::{add_cpu, cpu};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::says::{Says, Stamp};
@@ -106,9 +106,7 @@ impl Publish {
         let mut report = Report::default();
         self.report(&tally, &mut report);
         if let Some(used) = used {
-            let counted = tally.counted.load(Ordering::Relaxed).max(1) as f64;
-            report.add("cpu_seconds", used.as_secs_f64());
-            report.add("cpu_us_per_message", (used.as_secs_f64() * 1e8 / counted).round() / 100.0);
+            add_cpu(&mut report, "message", used, tally.counted.load(Ordering::Relaxed));
         }
         if let Some(heard) = heard {
             let window = clock.unix_us(from)..clock.unix_us(until);
@@ -143,16 +141,22 @@ impl Publish {
 
     fn report(&self, tally: &Tally, report: &mut Report) {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        report.add("connections", self.connections).add("payload_bytes", self.says.size);
-        report.add("qos", self.says.qos).add("seconds", self.seconds);
-        report.add("window", self.asked_window());
+        let carrier = self.crowd.server.carrier;
+        report.add("connections", self.connections).add("window", self.asked_window());
+        report.add("payload_bytes", self.says.bytes_over(carrier)).add("seconds", self.seconds);
+        if carrier != Carrier::Coap {
+            report.add("qos", self.says.qos);
+        }
         if let Some(rate) = self.rate {
             report.add("rate", rate);
         }
         report.add("sent", read(&tally.sent)).add("acknowledged", read(&tally.counted));
         let per_second = read(&tally.counted) as f64 / self.seconds as f64;
         report.add("acknowledged_per_second", per_second.round());
-        report.add("refused", read(&tally.refused)).add("lost", read(&tally.lost));
+        report.add("refused", read(&tally.refused));
+        if !carrier.is_stream() {
+            report.add("lost", read(&tally.lost)).add("sent_again", read(&tally.again));
+        }
         if self.rate.is_some() {
             report.add("unanswered", read(&tally.unanswered));
         }
@@ -185,5 +189,5 @@ async fn start(
         }
         Device::Dtls(_) => return Err("not over DTLS".into()),
     };
-    sent.map(drop).map_err(failed)
+    sent.map_err(failed)
 }

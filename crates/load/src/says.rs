@@ -7,6 +7,7 @@ use landfall_coap_core::{Code, Kind};
 
 use crate::coap::{Expected, Method, Request};
 use crate::fleet::Fleet;
+use crate::target::Carrier;
 
 /// Settings of the messages.
 #[derive(Args, Clone, Debug)]
@@ -79,6 +80,11 @@ impl Says {
 
     pub(crate) fn has_body(&self) -> bool {
         matches!(self.method, Method::Post | Method::Put)
+    }
+
+    /// Bytes of a message's payload.
+    pub(crate) fn bytes_over(&self, carrier: Carrier) -> usize {
+        if carrier == Carrier::Coap && !self.has_body() { 0 } else { self.size }
     }
 
     pub(crate) fn is_confirmable(&self) -> bool {

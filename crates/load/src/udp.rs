@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock::unix_us;
 use crate::metrics::Metrics;
 use crate::process::{cpu, resident};
+use crate::progress::Progress;
 use crate::report::Report;
 use ends::{Ends, Tally};
 use flock::{Burst, Flock};
@@ -70,9 +71,10 @@ fn unix_ms() -> u64 {
 }
 
 impl Udp {
-    pub(crate) async fn run(&self) -> Result<Report, String> {
+    pub(crate) async fn run(&self, progress: Progress) -> Result<Report, String> {
         let others = self.metrics().await?.sum("landfall_sessions");
         let flock = Flock::open(self.server, self.devices, self.sockets, self.window).await?;
+        let _showing = progress.show("acks", flock.acks());
         let mut report = Report::default();
         report.add("devices", self.devices).add("sockets", self.sockets);
         self.arrive(&flock, others, &mut report).await?;

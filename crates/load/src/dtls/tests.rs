@@ -80,7 +80,7 @@ async fn against_stand_in(line: &str) -> (Result<Value, String>, Seen) {
     let server = socket.local_addr().unwrap();
     let (stop, mut running) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
     running.spawn(stand_in(socket, Arc::clone(&stop)));
-    let found = settings(&format!("--server {server} {line}")).run().await;
+    let found = settings(&format!("--server {server} {line}")).run(Progress::new(false, true)).await;
     // What was said last is on its way through the loopback already.
     tokio::time::sleep(Duration::from_millis(50)).await;
     stop.store(true, Ordering::Relaxed);
@@ -158,7 +158,9 @@ async fn a_wrong_key_and_nobody_there_are_errors() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = socket.local_addr().unwrap();
     drop(socket);
-    let error =
-        settings(&format!("--server {server} --patience 1 idle --sessions 2")).run().await.unwrap_err();
+    let error = settings(&format!("--server {server} --patience 1 idle --sessions 2"))
+        .run(Progress::new(false, true))
+        .await
+        .unwrap_err();
     assert!(error.contains(&server.to_string()), "{error}");
 }

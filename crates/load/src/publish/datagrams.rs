@@ -48,7 +48,7 @@ pub(crate) struct Datagrams {
     turn: u16,
     /// When to look next for what nobody answered.
     look_at: Instant,
-    pub(crate) again: u64,
+    again: u64,
 }
 
 impl Speech {
@@ -212,7 +212,7 @@ impl Pipe for Datagrams {
         Ok(())
     }
 
-    async fn finish(self) -> io::Result<()> {
-        Ok(())
+    async fn finish(self) -> io::Result<u64> {
+        Ok(self.again)
     }
 }

@@ -44,8 +44,9 @@ pub(crate) trait Pipe: Send {
     fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
     /// Waits for answers. May be dropped half-way and called again.
     fn take(&mut self, taken: &mut Taken) -> impl Future<Output = io::Result<()>> + Send;
-    /// Waits until the server has read everything, where that can be known, and says goodbye.
-    fn finish(self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Waits until the server has read everything, where that can be known, and says goodbye. Tells how often something was
+    /// sent again.
+    fn finish(self) -> impl Future<Output = io::Result<u64>> + Send;
 }
 
 /// What all devices together sent and heard.
@@ -59,6 +60,7 @@ pub(crate) struct Tally {
     pub(crate) counted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) again: AtomicU64,
     /// Meant for the time that counts and not acknowledged at the end, or never sent.
     pub(crate) unanswered: AtomicU64,
 }
@@ -72,6 +74,7 @@ impl Tally {
             counted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            again: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
         }))
     }
@@ -121,8 +124,8 @@ impl Seats {
 }
 
 impl Drive {
-    /// Sends and hears until the end. Returns how many were sent.
-    pub(crate) async fn run<P: Pipe>(self, mut pipe: P) -> io::Result<u64> {
+    /// Sends and hears until the end.
+    pub(crate) async fn run<P: Pipe>(self, mut pipe: P) -> io::Result<()> {
         let (mut seats, mut taken, mut next) = (Seats::new(self.window), Taken::default(), 0_u64);
         let alarm = self.pace.map(|_| Alarm::new()).transpose()?;
         let end = self.until + GRACE;
@@ -157,10 +160,11 @@ impl Drive {
         }
         self.give_up(&seats, next, Instant::now());
         let finishing = tokio::time::timeout(GRACE, pipe.finish());
-        finishing
+        let again = finishing
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the server reads no more"))??;
-        Ok(next)
+        self.tally.again.fetch_add(again, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Puts what is due. Returns when the next message is meant to be sent, if there is one.

@@ -51,8 +51,8 @@ impl Pipe for StandIn {
         Ok(())
     }
 
-    async fn finish(self) -> io::Result<()> {
-        Ok(())
+    async fn finish(self) -> io::Result<u64> {
+        Ok(0)
     }
 }
 
@@ -70,8 +70,8 @@ fn read(counter: &AtomicU64) -> u64 {
 async fn at_a_rate_all_that_was_meant_is_sent_and_counted() {
     let drive = drive(Some(500.0), 20, 400 * MS);
     let tally = Arc::clone(&drive.tally);
-    let sent = drive.run(StandIn::new(2 * MS)).await.unwrap();
-    assert_eq!((sent, read(&tally.sent), read(&tally.counted)), (200, 200, 200));
+    drive.run(StandIn::new(2 * MS)).await.unwrap();
+    assert_eq!((read(&tally.sent), read(&tally.counted)), (200, 200));
     assert_eq!((tally.counters.latencies.len(), read(&tally.unanswered)), (200, 0));
 }
 
@@ -82,21 +82,20 @@ async fn what_waits_for_its_place_is_measured_from_when_it_was_meant() {
     let mut server = StandIn::new(Duration::ZERO);
     server.still = Some((drive.from + 100 * MS, drive.from + 300 * MS));
     let tally = Arc::clone(&drive.tally);
-    assert_eq!(drive.run(server).await.unwrap(), 200);
+    drive.run(server).await.unwrap();
     let mut report = crate::report::Report::default();
     tally.counters.latencies.report("x", &mut report);
     let report = report.value();
     assert_eq!(tally.counters.latencies.len(), 200);
-    assert!(report["x_p50_us"].as_u64() > Some(1), "{report}");
-    let p75 = report["x_p99_us"].as_u64().unwrap();
-    assert!(p75 > 180_000, "{report}");
+    assert!(report["x_p99_us"].as_u64() > Some(180_000), "{report}");
 }
 
 #[tokio::test]
 async fn without_a_rate_the_window_is_kept_full() {
     let drive = drive(None, 3, 300 * MS);
     let tally = Arc::clone(&drive.tally);
-    let sent = drive.run(StandIn::new(10 * MS)).await.unwrap();
+    drive.run(StandIn::new(10 * MS)).await.unwrap();
+    let sent = read(&tally.sent);
     // 30 turns of 3, less what a busy machine takes; what is under way at the end is heard and not counted.
     assert!((30..=93).contains(&sent), "{sent}");
     assert!(read(&tally.counted) <= sent && sent - read(&tally.counted) <= 3, "{sent} {tally:?}");
@@ -112,8 +111,8 @@ async fn who_never_answers_is_waited_for_and_counted() {
     drive.from -= back;
     drive.pace = Some(Steady::new(drive.from, 100.0));
     let tally = Arc::clone(&drive.tally);
-    let sent = drive.run(StandIn::new(Duration::from_secs(60))).await.unwrap();
-    assert_eq!((sent, read(&tally.counted), read(&tally.unanswered)), (5, 0, 10));
+    drive.run(StandIn::new(Duration::from_secs(60))).await.unwrap();
+    assert_eq!((read(&tally.sent), read(&tally.counted), read(&tally.unanswered)), (5, 0, 10));
     assert_eq!(tally.counters.latencies.len(), 10, "they have waited until now at least");
 }
 
@@ -124,7 +123,8 @@ async fn what_nobody_acknowledges_is_counted_when_it_is_sent() {
         let mut server = StandIn::new(MS);
         server.is_acked = false;
         let (tally, seen) = (Arc::clone(&drive.tally), Arc::clone(&server.seen));
-        let sent = drive.run(server).await.unwrap();
+        drive.run(server).await.unwrap();
+        let sent = read(&tally.sent);
         assert_eq!((read(&seen), read(&tally.counted), tally.counters.latencies.len()), (sent, sent, 0));
         assert!(rate.is_none() || sent == 20, "{sent}");
     }

@@ -77,8 +77,9 @@ impl Pipe for Packets {
         })
     }
 
-    async fn finish(mut self) -> io::Result<()> {
+    async fn finish(mut self) -> io::Result<u64> {
         self.mqtt.settle().await?;
-        self.mqtt.leave().await
+        self.mqtt.leave().await?;
+        Ok(0)
     }
 }

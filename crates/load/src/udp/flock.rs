@@ -17,6 +17,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use crate::line::acked;
+use crate::progress::Counters;
 
 /// A datagram without an ack for so long is sent again.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -38,6 +39,8 @@ pub(crate) struct Flock {
     /// Datagrams under way, per socket.
     window: usize,
     pause: Arc<AtomicBool>,
+    /// Acks that came.
+    acks: Arc<Counters>,
 }
 
 /// What a delivery took.
@@ -123,12 +126,17 @@ impl Flock {
             open.push(Arc::new(socket));
         }
         let window = (window / open.len()).max(1);
-        Ok(Self { sockets: open, devices, window, pause: Arc::default() })
+        Ok(Self { sockets: open, devices, window, pause: Arc::default(), acks: Counters::new()? })
     }
 
     /// While it is true, nobody whose datagram is not under way speaks.
     pub(crate) fn pause(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.pause)
+    }
+
+    /// Counts the acks, for the progress line.
+    pub(crate) fn acks(&self) -> &Arc<Counters> {
+        &self.acks
     }
 
     /// One heartbeat of each of `devices`, sent again until it is acked.
@@ -151,6 +159,7 @@ impl Flock {
                 waiting: HashMap::with_capacity(self.window),
                 out: Vec::with_capacity(128),
                 again: 0,
+                acks: Arc::clone(&self.acks),
             };
             running.spawn(courier.run(own, self.window, self.pause()));
         }
@@ -187,6 +196,7 @@ struct Courier {
     waiting: HashMap<u32, Instant>,
     out: Vec<u8>,
     again: u64,
+    acks: Arc<Counters>,
 }
 
 impl Courier {
@@ -211,10 +221,12 @@ impl Courier {
                 heard = Instant::now();
                 continue;
             }
-            let Self { socket, waiting, first_seq, .. } = &mut self;
+            let Self { socket, waiting, first_seq, acks, .. } = &mut self;
             let take = |seq: u64| {
                 let device = seq.checked_sub(*first_seq).and_then(|n| u32::try_from(n).ok());
-                device.map(|device| waiting.remove(&device));
+                if device.and_then(|device| waiting.remove(&device)).is_some() {
+                    acks.add_done(1);
+                }
             };
             if take_acks(socket, AGAIN / 4, take).await.map_err(|error| self.failed(&error))? {
                 heard = Instant::now();
