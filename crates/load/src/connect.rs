@@ -50,7 +50,7 @@ impl Connect {
 /// What coming took.
 pub(crate) fn report_opening(opened: &Opened, report: &mut Report) {
     let (count, seconds) = (opened.devices.len(), opened.outcome.took.as_secs_f64());
-    report.add("connections", count).add("connect_seconds", seconds);
+    report.add("connections", count).add("connect_seconds", (seconds * 1e3).round() / 1e3);
     report.add("connects_per_second", (count as f64 / seconds).round());
     opened.outcome.report_failures(report);
     opened.outcome.counters.latencies.report("connect", report);

@@ -28,7 +28,7 @@ impl Outcome {
     /// Adds the figures of rounds, say: `rounds`, `rounds_per_second`, `round_p50_us`.
     pub(crate) fn report(&self, many: &str, one: &str, report: &mut Report) {
         let (done, seconds) = (self.counters.done(), self.took.as_secs_f64());
-        report.add("seconds", seconds).add(many, done);
+        report.add("seconds", (seconds * 1e3).round() / 1e3).add(many, done);
         report.add(&format!("{many}_per_second"), (done as f64 / seconds).round());
         self.report_failures(report);
         report.add("fell_behind", self.fell_behind);

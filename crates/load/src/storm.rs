@@ -134,7 +134,7 @@ impl Storm {
         let schedule = Schedule::count(Order::Burst(started), count.into());
         let outcome = lanes::run(("reconnects", progress), at_once, schedule, work).await?;
         report.add("back", outcome.counters.done());
-        report.add("back_within_seconds", started.elapsed().as_secs_f64());
+        report.add("back_within_us", u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         report.add("tried_again", counters.load(std::sync::atomic::Ordering::Relaxed));
         outcome.report_failures(report);
         outcome.counters.latencies.report("back", report);
