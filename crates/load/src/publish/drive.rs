@@ -176,6 +176,10 @@ impl Drive {
         now: Instant,
     ) -> Option<Instant> {
         let first = *next;
+        // Without a rate, several places are filled together: a write for each would be most of what is measured.
+        if self.pace.is_none() && seats.under_way() && seats.free.len() < seats.window / 4 {
+            return (now < self.until).then_some(now);
+        }
         let due = loop {
             let from = self.pace.map_or(now, |pace| pace.at(*next));
             if from >= self.until {
