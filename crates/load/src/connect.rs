@@ -11,6 +11,7 @@ use crate::process::Memory;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::says::Says;
+use crate::target::Carrier;
 
 /// Settings of the scenario.
 #[derive(Args, Debug)]
@@ -29,9 +30,7 @@ pub(crate) struct Connect {
 
 impl Connect {
     pub(crate) async fn run(&self, progress: Progress) -> Result<Report, String> {
-        if matches!(self.crowd.server.carrier, crate::target::Carrier::Coap | crate::target::Carrier::Udp) {
-            return Err("nobody connects over CoAP or UDP: `publish` and `sleepy` speak them".into());
-        }
+        must_connect(&self.crowd)?;
         let says = Says::nothing();
         let count = self.opening.connections;
         let fleet = Fleet::new(&self.crowd, count, count, &says)?;
@@ -44,6 +43,16 @@ impl Connect {
             memory.report(opened.devices.len(), "bytes_per_connection", &mut report)?;
         }
         Ok(report)
+    }
+}
+
+/// An error for protocols without a connect.
+pub(crate) fn must_connect(crowd: &Crowd) -> Result<(), String> {
+    match crowd.server.carrier {
+        Carrier::Coap | Carrier::Udp => {
+            Err("nobody connects over CoAP or UDP: `publish`, `churn` and `sleepy` speak them".into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::connect::report_opening;
+use crate::connect::{must_connect, report_opening};
 use crate::fleet::{Crowd, Device, Fleet, Opening, open_all};
 use crate::process::Memory;
 use crate::progress::Progress;
@@ -30,6 +30,7 @@ pub(crate) struct Idle {
 
 impl Idle {
     pub(crate) async fn run(&self, progress: Progress) -> Result<Report, String> {
+        must_connect(&self.crowd)?;
         let says = Says::nothing();
         let count = self.opening.connections;
         let fleet = Fleet::new(&self.crowd, count, count, &says)?;
