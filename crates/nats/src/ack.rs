@@ -3,7 +3,7 @@
 //! Owns: telling stored, refused for now and refused for good apart. Does not own: what is done about it
 //! ([`crate::window`]).
 
-use async_nats::{Message, StatusCode};
+use async_nats::Message;
 use serde::Deserialize;
 
 use crate::window::Verdict;
@@ -57,14 +57,22 @@ impl Answer {
     }
 }
 
+/// The status of a message that says that nobody has taken the other one.
+const NO_RESPONDERS: u16 = 503;
+
 /// Reads an answer.
 pub(crate) fn read(message: &Message) -> Answer {
-    if message.status == Some(StatusCode::NO_RESPONDERS) {
+    answer(message.status.map(|status| status.as_u16()), &message.payload)
+}
+
+/// Reads an answer of this status and body.
+pub(crate) fn answer(status: Option<u16>, body: &[u8]) -> Answer {
+    if status == Some(NO_RESPONDERS) {
         return Answer::passing("no stream takes the subject");
     }
-    match plain_sequence(&message.payload) {
+    match plain_sequence(body) {
         Some(sequence) => Answer::stored(sequence),
-        None => read_body(&message.payload),
+        None => read_body(body),
     }
 }
 

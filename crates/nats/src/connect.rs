@@ -13,12 +13,12 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use parking_lot::Mutex;
 
 /// How long a connection may take, TLS and the first exchange included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection on which nothing was heard for two to three of these is dead. It also bounds how long the bytes of an
 /// abandoned publishing connection may linger, and stays far below the duplicate window for that reason.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// The same complaint of the server is logged once in this time.
@@ -86,8 +86,9 @@ impl fmt::Debug for ConnectSettings {
     }
 }
 
+/// Who the gateway says it is.
 #[derive(Clone, PartialEq, Eq)]
-enum User {
+pub(crate) enum User {
     Password(String, String),
     Token(String),
 }
@@ -96,8 +97,8 @@ enum User {
 #[derive(Clone)]
 pub struct Target {
     addresses: Vec<ServerAddr>,
-    user: Option<User>,
-    settings: Arc<ConnectSettings>,
+    pub(crate) user: Option<User>,
+    pub(crate) settings: Arc<ConnectSettings>,
 }
 
 impl fmt::Debug for Target {

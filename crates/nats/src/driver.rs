@@ -23,7 +23,8 @@ use crate::ack;
 use crate::connect::{Target, reconnect_delay};
 use crate::fence::Fences;
 use crate::keep::Keep;
-use crate::link::{Link, SendError};
+use crate::line::Lost;
+use crate::link::Link;
 use crate::publisher::{Order, Shared, Standing};
 use crate::window::{Bounds, Settled, Tick, Verdict, Window};
 
@@ -177,12 +178,12 @@ impl Driver {
                 return None;
             }
             let deadline = self.shared.deadline();
-            let (target, in_flight) = (self.target.clone(), self.bounds.in_flight);
+            let target = self.target.clone();
             let (attempts, delay) = (self.attempts, reconnect_delay(self.failures));
             let attempt = async move {
                 sleep(delay).await;
                 let address = target.address(attempts)?;
-                Some(Link::open(&target, address, in_flight).await)
+                Some(Link::open(&target, address).await)
             };
             let shared = Arc::clone(&self.shared);
             let opened = {
@@ -244,8 +245,8 @@ impl Driver {
             tokio::select! {
                 biased;
                 acknowledgement = link.acknowledgement() => {
-                    let (number, message) = acknowledgement.ok_or(End::Lost("it broke"))?;
-                    self.settle(number, &ack::read(&message));
+                    let (number, answer) = acknowledgement.map_err(|Lost| End::Lost("it broke"))?;
+                    self.settle(number, &answer);
                 }
                 () = self.shared.ordered.notified() => {}
                 () = self.shared.wake.notified() => self.keep_what_waits(),
@@ -255,6 +256,7 @@ impl Driver {
                     if self.window.is_stalled(self.now()) {
                         return Err(End::Lost("no acknowledgement comes"));
                     }
+                    link.look(Instant::now()).map_err(|Lost| End::Lost("it is silent"))?;
                     self.keep_what_waits();
                 }
             }
@@ -277,17 +279,14 @@ impl Driver {
             }
             self.sent_to = self.sent_to.max(number + 1);
             let fence = self.fences.as_ref().map(|fences| fences.of(item.publication.stream));
-            match link.send(number, &item.publication, fence).await {
-                Ok(()) => {}
-                Err(SendError::Lost) => return Err(End::Lost("it broke")),
-                Err(SendError::Refused(error)) => {
-                    if let Settled::Done(item) = self.window.settle(number, Verdict::Final, now) {
-                        self.settle_kept(item.record);
-                        self.shared.refuse(item.publication, error);
-                    }
-                }
+            if let Err(error) = link.send(number, &item.publication, fence)
+                && let Settled::Done(item) = self.window.settle(number, Verdict::Final, now)
+            {
+                self.settle_kept(item.record);
+                self.shared.refuse(item.publication, error);
             }
         }
+        link.flush().await.map_err(|Lost| End::Lost("it broke"))?;
         Ok(sent)
     }
 
@@ -314,8 +313,8 @@ impl Driver {
     fn take_acknowledgements(&mut self, link: &mut Link) -> Result<(), End> {
         for _ in 0..BATCH {
             let Some(arrived) = link.acknowledgement().now_or_never() else { break };
-            let (number, message) = arrived.ok_or(End::Lost("it broke"))?;
-            self.settle(number, &ack::read(&message));
+            let (number, answer) = arrived.map_err(|Lost| End::Lost("it broke"))?;
+            self.settle(number, &answer);
         }
         Ok(())
     }

@@ -8,16 +8,17 @@
 //! closes the incarnation's sessions writes the next one first, expecting the one that it knows. So one closes them, whatever
 //! else the dead one has under way is refused, and what stands before the new fence is all that there will ever be.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use async_nats::HeaderMap;
-use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use landfall_event::{Incarnation, InstanceName, Stream, UnixMs, subject};
 use landfall_hub::unix_now;
 use serde::{Deserialize, Serialize};
 
 use crate::desk::{Desk, Expect, Failure};
 
+/// The header that says which place the newest message of a subject has to have.
+const EXPECTED_PLACE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The header by which the place is that of another subject than the message's own (nats-server 2.11).
 const OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
@@ -56,9 +57,9 @@ impl Fence {
     }
 
     /// Lets the server refuse a message unless this is still the newest fence.
-    pub(crate) fn guard(&self, headers: &mut HeaderMap) {
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, &*self.place);
-        headers.insert(OF_SUBJECT, &*self.subject);
+    pub(crate) fn guard(&self, put: &mut impl FnMut(&'static str, &dyn Display)) {
+        put(EXPECTED_PLACE, &self.place);
+        put(OF_SUBJECT, &self.subject);
     }
 }
 

@@ -2,12 +2,18 @@
 //!
 //! Owns: writing and reading them. Does not own: what the event says, fences ([`crate::fence`]).
 
-use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
-use async_nats::{HeaderMap, HeaderValue, Message};
+use std::fmt::Display;
+
+use async_nats::{HeaderValue, Message};
 use landfall_event::{EventId, Stream, subject};
 use landfall_hub::StoreError;
 
 use crate::fence::Fence;
+
+/// The id under which a stream stores a message once.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The stream that a message is meant for.
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 
 /// The value of a header.
 pub fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
@@ -16,29 +22,29 @@ pub fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
 
 /// The id that an event was stored under; another program's id is none of ours.
 pub(crate) fn event_id(message: &Message) -> Option<EventId> {
-    header(message, NATS_MESSAGE_ID.as_ref())?.parse().ok()
+    header(message, MESSAGE_ID)?.parse().ok()
 }
 
-/// The headers of an event: its id, so that it is stored once; its stream; the fence that it stands behind; its own.
+/// Hands the headers of an event to `put`: its id, so that it is stored once; its stream; the fence that it stands behind; its own.
 ///
 /// # Errors
 /// [`StoreError::Refused`] for one of its own with a line break in it.
 pub(crate) fn event_headers(
-    id: EventId,
-    stream: Stream,
+    (id, stream): (EventId, Stream),
     own: &[(&'static str, String)],
     fence: Option<&Fence>,
-) -> Result<HeaderMap, StoreError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(NATS_MESSAGE_ID, id.to_string());
-    headers.insert(NATS_EXPECTED_STREAM, subject::stream_name(stream));
+    mut put: impl FnMut(&'static str, &dyn Display),
+) -> Result<(), StoreError> {
+    put(MESSAGE_ID, &id);
+    put(EXPECTED_STREAM, &subject::stream_name(stream));
     if let Some(fence) = fence {
-        fence.guard(&mut headers);
+        fence.guard(&mut put);
     }
     for (name, value) in own {
-        let value: HeaderValue =
-            value.parse().map_err(|_| StoreError::Refused(format!("a line break in the header {name}")))?;
-        headers.insert(*name, value);
+        if value.contains(['\r', '\n']) {
+            return Err(StoreError::Refused(format!("a line break in the header {name}")));
+        }
+        put(name, value);
     }
-    Ok(headers)
+    Ok(())
 }

@@ -11,9 +11,10 @@
 //! 4. Only when all are closed are fences, checkpoint and lease forgotten: until then somebody finds the incarnation again.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::time::Duration;
 
-use async_nats::Message;
+use async_nats::{HeaderMap, Message};
 use landfall_event::wire::{self, Body};
 use landfall_event::{
     Disconnected, Encoded, Ended, Event, EventId, Format, Identity, Incarnation, InstanceName, Occasion,
@@ -171,7 +172,9 @@ impl Repairer {
         let event = Event::Disconnected(Disconnected { ended });
         let occasion = Occasion { origin: &self.origin, id, at };
         let Encoded { body, headers } = encode(self.format, &occasion, &event);
-        let headers = event_headers(id, Stream::Connectivity, &headers, Some(fence))
+        let (own, mut headers) = (headers, HeaderMap::new());
+        let put = |name: &'static str, value: &dyn Display| headers.insert(name, value.to_string());
+        event_headers((id, Stream::Connectivity), &own, Some(fence), put)
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let subject = Subjects::new(self.instance()).of(&event);
         self.desk.put(&subject, body, Expect::Headers(&headers)).await.map(drop)
