@@ -16,8 +16,7 @@ use parking_lot::Mutex;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection on which nothing was heard for two to three of these is dead. It also bounds how long the bytes of an
-/// abandoned publishing connection may linger, and stays far below the duplicate window for that reason.
+/// A connection on which nothing was heard for two to three of these is dead.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);

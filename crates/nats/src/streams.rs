@@ -35,8 +35,8 @@ pub struct StreamSettings {
     pub queue: Keep,
     /// Copies of each stream in a cluster, 1..=5.
     pub replicas: usize,
-    /// How long a stream knows the ids that it has stored. Twice the time that a publish may linger is enough; two minutes
-    /// is the server's own default.
+    /// How long a stream of events knows the ids that it has stored, 30 s by default. The server keeps each id in memory for so long.
+    /// After an outage that is more than half as long the publisher asks the stream.
     pub duplicate_window: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Default for StreamSettings {
             messages: Keep { max_age: Duration::from_hours(7 * 24), max_bytes: 0 },
             queue: Keep::default(),
             replicas: 1,
-            duplicate_window: Duration::from_mins(2),
+            duplicate_window: Duration::from_secs(30),
         }
     }
 }
@@ -134,6 +134,14 @@ pub(crate) fn sessions_stream() -> String {
     format!("KV_{SESSIONS_BUCKET}")
 }
 
+/// How long a stream knows the ids of single requests, which are tried for half a minute at the most; the server's own default.
+const REQUESTS_KNOWN: Duration = Duration::from_mins(2);
+
+/// The server wants the window to be no longer than the age.
+fn window(wanted: Duration, keep: Keep) -> Duration {
+    if keep.max_age.is_zero() { wanted } else { wanted.min(keep.max_age) }
+}
+
 fn configs(settings: &StreamSettings) -> [Config; 6] {
     let make = |name: &str, subjects: Vec<String>, keep: Keep| Config {
         name: name.to_owned(),
@@ -148,17 +156,16 @@ fn configs(settings: &StreamSettings) -> [Config; 6] {
         max_consumers: -1,
         max_message_size: -1,
         num_replicas: settings.replicas.max(1),
-        // The server wants the window to be no longer than the age.
-        duplicate_window: match keep.max_age {
-            Duration::ZERO => settings.duplicate_window,
-            age => settings.duplicate_window.min(age),
-        },
+        duplicate_window: window(REQUESTS_KNOWN, keep),
         allow_direct: true,
         ..Config::default()
     };
     let events = |stream, keep| {
         let subjects = subject::stream_subjects(stream).iter().map(|s| (*s).to_owned()).collect();
-        make(subject::stream_name(stream), subjects, keep)
+        Config {
+            duplicate_window: window(settings.duplicate_window, keep),
+            ..make(subject::stream_name(stream), subjects, keep)
+        }
     };
     // What the key-value tools make of a bucket with a history of one.
     let bucket = |stream: &str, subjects: String| Config {
@@ -301,8 +308,8 @@ mod tests {
 
     #[test]
     fn the_duplicate_window_is_never_longer_than_the_age() {
-        let keep = Keep { max_age: Duration::from_secs(60), max_bytes: 7 };
+        let keep = Keep { max_age: Duration::from_secs(20), max_bytes: 7 };
         let [_, messages, ..] = configs(&StreamSettings { messages: keep, ..StreamSettings::default() });
-        assert_eq!((messages.duplicate_window, messages.max_bytes), (Duration::from_secs(60), 7));
+        assert_eq!((messages.duplicate_window, messages.max_bytes), (Duration::from_secs(20), 7));
     }
 }

@@ -188,9 +188,9 @@ sections! {
         spool_limit: u64 = "\"256MiB\"", size(1 << 20, 1 << 40);
         /// Copies that JetStream keeps of each stream. Applied when the gateway makes a stream; never altered later.
         replicas: usize = "1", count(1, 5, "servers");
-        /// How long JetStream remembers the ids of events, so that one sent twice is stored once. Applied when the gateway
-        /// makes a stream.
-        duplicate_window: Duration = "\"2m\"", span(2 * M, D);
+        /// How long JetStream remembers the ids of events, so that one sent twice is stored once; it holds each in memory for so
+        /// long. After an outage of more than half of it the gateway asks the stream. Applied when the gateway makes a stream.
+        duplicate_window: Duration = "\"30s\"", span(20 * S, D);
         /// How long connectivity events are kept. They are the ledger of who is present: a session that is open for longer
         /// than this counts as one that was never opened. Applied when the gateway makes the stream.
         connectivity_max_age: Duration = "\"0s\"", span(H, 3_650 * D).or_zero("ever");

@@ -2,7 +2,7 @@
 //!
 //! Owns: when that is asked, and settling what is found. Does not own: how a stream is read ([`crate::link`]).
 //!
-//! Nothing is asked before the fences are written anew: then what is on its way on an older connection can no longer be
+//! Nothing is asked, or sent again, before the fences are written anew: then what is on its way on an older connection can no longer be
 //! stored, so the answer stays true; and what the streams show stands before a write that was acknowledged, so that a server
 //! which is killed keeps it.
 
@@ -48,12 +48,13 @@ impl Driver {
             return Ok(());
         }
         let since = self.window.doubtful_since();
-        let forgotten = since.is_some_and(|since| self.now().saturating_sub(since) >= remembered);
-        if !(forgotten || self.unsure || !self.is_keep_empty()) {
+        let must_ask = self.unsure || !self.is_keep_empty();
+        if since.is_none() && !must_ask {
             return Ok(());
         }
         self.renew_fences(link).await?;
-        if self.standing() == Standing::Fenced {
+        let forgotten = since.is_some_and(|since| self.now().saturating_sub(since) >= remembered);
+        if self.standing() == Standing::Fenced || !(must_ask || forgotten) {
             return Ok(());
         }
         self.ask(link).await.map_err(Failure::away)

@@ -35,7 +35,7 @@ async fn missing_streams_are_made_as_set() {
     let connectivity = config(&context, stream_name(Stream::Connectivity)).await;
     assert_eq!(connectivity.subjects, stream_subjects(Stream::Connectivity));
     assert_eq!((connectivity.max_age, connectivity.max_bytes), (Duration::from_hours(48), 1 << 30));
-    assert_eq!(connectivity.duplicate_window, Duration::from_mins(2));
+    assert_eq!(connectivity.duplicate_window, Duration::from_secs(30));
     assert!(connectivity.allow_direct);
     let messages = config(&context, stream_name(Stream::Messages)).await;
     assert_eq!((messages.max_age, messages.max_bytes), (Duration::from_hours(7 * 24), -1));
