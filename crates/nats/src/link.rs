@@ -67,10 +67,10 @@ impl Link {
         publication: &Publication,
         fence: Option<&Fence>,
     ) -> Result<(), StoreError> {
-        let Publication { id, stream, headers: own, .. } = publication;
+        let Publication { id, headers: own, .. } = publication;
         let headers = &mut self.headers;
         headers.begin();
-        event_headers((*id, *stream), own, fence, |name, value| headers.put(name, value))?;
+        event_headers(*id, own, fence, |name, value| headers.put(name, value))?;
         let size = publication.body.len() + headers.end();
         // The server answers a larger one by closing the connection.
         if size > self.line.largest {

@@ -5,15 +5,13 @@
 use std::fmt::Display;
 
 use async_nats::{HeaderValue, Message};
-use landfall_event::{EventId, Stream, subject};
+use landfall_event::EventId;
 use landfall_hub::StoreError;
 
 use crate::fence::Fence;
 
 /// The id under which a stream stores a message once.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// The stream that a message is meant for.
-const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 
 /// The value of a header.
 pub fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
@@ -25,18 +23,17 @@ pub(crate) fn event_id(message: &Message) -> Option<EventId> {
     header(message, MESSAGE_ID)?.parse().ok()
 }
 
-/// Hands the headers of an event to `put`: its id, so that it is stored once; its stream; the fence that it stands behind; its own.
+/// Hands the headers of an event to `put`: its id, so that it is stored once; the fence that it stands behind; its own.
 ///
 /// # Errors
 /// [`StoreError::Refused`] for one of its own with a line break in it.
 pub(crate) fn event_headers(
-    (id, stream): (EventId, Stream),
+    id: EventId,
     own: &[(&'static str, String)],
     fence: Option<&Fence>,
     mut put: impl FnMut(&'static str, &dyn Display),
 ) -> Result<(), StoreError> {
     put(MESSAGE_ID, &id);
-    put(EXPECTED_STREAM, &subject::stream_name(stream));
     if let Some(fence) = fence {
         fence.guard(&mut put);
     }

@@ -174,8 +174,7 @@ impl Repairer {
         let Encoded { body, headers } = encode(self.format, &occasion, &event);
         let (own, mut headers) = (headers, HeaderMap::new());
         let put = |name: &'static str, value: &dyn Display| headers.insert(name, value.to_string());
-        event_headers((id, Stream::Connectivity), &own, Some(fence), put)
-            .map_err(|error| Failure::Refused(error.to_string()))?;
+        event_headers(id, &own, Some(fence), put).map_err(|error| Failure::Refused(error.to_string()))?;
         let subject = Subjects::new(self.instance()).of(&event);
         self.desk.put(&subject, body, Expect::Headers(&headers)).await.map(drop)
     }
