@@ -28,11 +28,21 @@ fn escape_of(byte: u8) -> u8 {
     }
 }
 
+fn must_be_escaped(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
 /// Writes a text as a JSON string (RFC 8259, section 7). Only what must be escaped is.
 pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+    // Nearly every text is written as it is; without a way out of the loop many bytes are looked at at once.
+    if !rest.iter().fold(false, |found, byte| found | must_be_escaped(*byte)) {
+        out.extend_from_slice(rest);
+        out.push(b'"');
+        return;
+    }
+    while let Some(at) = rest.iter().position(|byte| must_be_escaped(*byte)) {
         let (plain, tail) = rest.split_at(at);
         out.extend_from_slice(plain);
         let Some((byte, tail)) = tail.split_first() else { break };
