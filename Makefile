@@ -1,7 +1,7 @@
 # Landfall's commands. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run check test figures
+.PHONY: help tools build run check test figures bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,3 +24,6 @@ test: tools ## everything: the checks, then every test against a real nats-serve
 
 figures: tools ## the figures of docs/performance.md, measured beside mosquitto and OpenSSL on this machine (about ten minutes)
 	@scripts/figures.sh
+
+bench: ## what a session, a timer, a packet, an event costs on this machine (about four minutes)
+	@scripts/bench.sh
