@@ -1,7 +1,7 @@
 # Landfall's commands. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run check test figures bench
+.PHONY: help tools build run check test figures bench compare
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,13 @@ test: tools ## everything: the checks, then every test against a real nats-serve
 	@scripts/check.sh
 	@scripts/test.sh
 
-figures: tools ## the figures of docs/performance.md, measured beside mosquitto and OpenSSL on this machine (about ten minutes)
+figures: tools ## crowds that end at once, a killed gateway, an outage: how late it is told (about three minutes)
 	@scripts/figures.sh
 
 bench: ## what a session, a timer, a packet, an event costs on this machine (about four minutes)
 	@scripts/bench.sh
+
+compare: ## beside mosquitto, nats-server's MQTT, rumqttd, libcoap and OpenSSL: the tables of docs/performance.md (about 15 minutes)
+	@scripts/tools.sh nats
+	@scripts/tools.sh peers
+	@benches/compare/run.sh

@@ -49,7 +49,7 @@ def time(ns):
             return f"{ns / size:.3g} {unit}" if ns < 1000 * size else f"{ns / size:,.0f} {unit}"
     return f"{ns:.3g} ns"
 
-print(f"\n{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, {rust}\n")
+print(f"\n{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, {rust}\n")
 print("| | median | elements | each |\n|---|---|---|---|")
 for _, title, median, elements in sorted(rows):
     print(f"| {title} | {time(median)} | {elements:,} | {time(median / elements)} |")

@@ -5,6 +5,9 @@
 #   scripts/tools.sh interop   paho-mqtt, aiocoap, python-mbedtls and DTLSSocket (tinydtls) in a virtual environment; Debian's
 #                              mosquitto, mosquitto-clients, libcoap3-bin, openssl, gnutls-bin, libfaketime, and what builds tinydtls
 #   scripts/tools.sh all       both
+#   scripts/tools.sh peers     what `make compare` measures beside: Debian's mosquitto, libcoap3-bin, and gcc and libssl-dev for
+#                              OpenSSL's server; rumqttd, built by cargo. What cannot be had is said, and is no failure: the
+#                              comparison leaves it out
 #
 # What is there already is left alone, so a second run costs nothing and needs no network.
 set -euo pipefail
@@ -16,6 +19,7 @@ readonly PAHO="paho-mqtt==2.1.0"
 readonly AIOCOAP="aiocoap==0.4.17"
 readonly MBEDTLS="python-mbedtls==2.10.1"
 readonly TINYDTLS="DTLSSocket==0.2.3"
+readonly RUMQTTD="0.20.0"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -101,6 +105,27 @@ missing_for_tinydtls() {
 sys.exit(not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || echo python3-dev
 }
 
+# Debian's packages, where root may install them; false where that cannot be.
+install() {
+  [ $# -gt 0 ] || return 0
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    say "programs are missing: install the packages $*."
+    return 1
+  fi
+  say "installing $*"
+  # A service that a package would start is not wanted: a policy that forbids it for this one call.
+  local policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap "rm -f $policy" EXIT
+  fi
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
+    >.tools/apt.log 2>&1 && return
+  say "apt-get failed; its last lines: $(tail -n 3 .tools/apt.log)"
+  return 1
+}
+
 debian_clients() {
   local packages=()
   has_mosquitto || packages+=(mosquitto mosquitto-clients)
@@ -110,19 +135,26 @@ debian_clients() {
   # A wall clock that a test can step.
   compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
   mapfile -t -O "${#packages[@]}" packages < <(missing_for_tinydtls)
-  [ ${#packages[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] ||
-    fail "the interop tests need programs that are missing: install the packages ${packages[*]}."
-  say "installing ${packages[*]}"
-  # A service that a package would start is not wanted: a policy that forbids it for this one call.
-  local policy=/usr/sbin/policy-rc.d
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    trap "rm -f $policy" EXIT
+  install "${packages[@]}" || fail "the interop tests need these packages."
+}
+
+has_openssl_headers() {
+  command -v cc >/dev/null && echo '#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1
+}
+
+peers() {
+  local packages=()
+  has_mosquitto || packages+=(mosquitto mosquitto-clients)
+  has_libcoap || packages+=(libcoap3-bin)
+  has_openssl_headers || packages+=(gcc libc6-dev libssl-dev)
+  install "${packages[@]}" || true
+  # Neither TLS nor WebSocket is compared.
+  if ! command -v rumqttd >/dev/null && [ ! -x .tools/bin/rumqttd ]; then
+    say "building rumqttd $RUMQTTD into .tools/bin"
+    CARGO_TARGET_DIR=.tools/rumqttd cargo install --quiet --locked --no-default-features --version "$RUMQTTD" --root .tools rumqttd \
+      >.tools/rumqttd.log 2>&1 || say "rumqttd could not be built: $(grep -m 1 '^error' .tools/rumqttd.log || tail -n 1 .tools/rumqttd.log)"
+    rm -rf .tools/rumqttd
   fi
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    "${packages[@]}"; } >.tools/apt.log 2>&1 || fail "apt-get failed; its last lines: $(tail -n 3 .tools/apt.log)"
 }
 
 mkdir -p .tools
@@ -130,6 +162,7 @@ case "${1:-all}" in
   nats) nats ;;
   # Each in a subshell, so that each has its own clean-up on exit.
   interop) (debian_clients) && (python_clients) ;;
+  peers) (peers) ;;
   all) (nats) && (debian_clients) && (python_clients) ;;
-  *) fail "usage: scripts/tools.sh nats|interop|all" ;;
+  *) fail "usage: scripts/tools.sh nats|interop|peers|all" ;;
 esac

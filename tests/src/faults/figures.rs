@@ -1,4 +1,4 @@
-//! The figures of docs/performance.md on crowds and outages: `PART=truth make figures` runs these with a release build of the
+//! The figures of docs/performance.md on crowds and outages: `make figures` runs these with a release build of the
 //! gateway.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,7 +44,7 @@ fn last_end(all: &[Timed]) -> u64 {
 }
 
 #[tokio::test]
-#[ignore = "a measurement: PART=truth make figures"]
+#[ignore = "a measurement: make figures"]
 async fn ten_thousand_dropped() {
     let nats = NatsServer::start().await;
     let gateway = roomy(&nats).start().await;
@@ -68,7 +68,7 @@ async fn ten_thousand_dropped() {
 }
 
 #[tokio::test]
-#[ignore = "a measurement: PART=truth make figures"]
+#[ignore = "a measurement: make figures"]
 async fn ten_thousand_drained() {
     let nats = NatsServer::start().await;
     let gateway = roomy(&nats).set("drain_timeout", "10s").start().await;
@@ -83,7 +83,7 @@ async fn ten_thousand_drained() {
 }
 
 #[tokio::test]
-#[ignore = "a measurement: PART=truth make figures"]
+#[ignore = "a measurement: make figures"]
 async fn ten_thousand_of_a_killed_gateway() {
     let nats = NatsServer::start().await;
     let mut gateway = roomy(&nats).start().await;
@@ -103,7 +103,7 @@ async fn ten_thousand_of_a_killed_gateway() {
 }
 
 #[tokio::test]
-#[ignore = "a measurement: PART=truth make figures"]
+#[ignore = "a measurement: make figures"]
 async fn ten_thousand_of_a_killed_replica() {
     let nats = NatsServer::start().await;
     let with_default_lease =
@@ -130,7 +130,7 @@ async fn metric(gateway: &Gateway, name: &str) -> f64 {
 }
 
 #[tokio::test]
-#[ignore = "a measurement: PART=truth make figures"]
+#[ignore = "a measurement: make figures"]
 async fn an_outage_of_a_minute_with_a_thousand_devices() {
     let (mut nats, folder) = (NatsServer::start().await, TempDir::new().expect("a folder"));
     let gateway = on(&nats).set("nats.lease_ttl", "10s").start().await;
