@@ -72,8 +72,9 @@ mqtt() {
 floor() {
     start_gateway gateway
     servers=("landfall $(listener gateway mqtt) $gateway")
+    local url=
     start_bare_nats
-    [ -z "${url:-}" ] || servers+=("floor $url $server")
+    [ -z "$url" ] || servers+=("floor $url $server")
     version nats-server "$("$NATS_SERVER" --version | sed 's/^nats-server: v//')"
     turn() {
         if [ "$1" = landfall ]; then

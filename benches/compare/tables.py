@@ -52,7 +52,7 @@ class Mark:
             return "met"
         if not self.bound:
             return f"missed by {number(self.value)}"
-        return f"missed by {abs(self.value - self.bound) / self.bound:.0%}"
+        return f"missed by {100 * abs(self.value - self.bound) / self.bound:.0f} %"
 
 
 class Table:

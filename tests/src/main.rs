@@ -14,6 +14,7 @@
 mod admin;
 mod architecture;
 mod auth;
+mod benches;
 mod clients;
 mod coap;
 mod command_line;
