@@ -27,9 +27,10 @@ def heading(part, name):
     """Where, when and with what: a table without it cannot be compared with another."""
     day = time.strftime("%-d %B %Y", time.localtime(part.when))
     versions = ", ".join(f"{what} {version}" for what, version in part.versions.items())
-    rounds = int(part.settings["rounds"])
+    rounds, seconds = int(part.settings["rounds"]), part.settings["seconds"]
     told = f"{rounds} alternating rounds, medians" if part.has_rounds and rounds > 1 else "one run"
-    text = f"`PART={name} make compare`, {day}: {machine()}; {versions}; {told}."
+    command = f"PART={name} ROUNDS={rounds} SECONDS_EACH={seconds} make compare"
+    text = f"`{command}`, {day}: {machine()}; {versions}; {told}."
     return text + "".join(f" Left out: {line}." for line in part.skipped)
 
 
