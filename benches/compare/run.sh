@@ -19,7 +19,7 @@
 # A mark that is missed is said so and by how much; with STRICT=1 it fails the command. A part that cannot be run fails it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export ROUNDS SECONDS_EACH WARMUP CONNECTIONS DEVICES BURSTS HANDSHAKES PEERS SHORT RESULTS DOCS
+export PYTHONDONTWRITEBYTECODE=1 ROUNDS SECONDS_EACH WARMUP CONNECTIONS DEVICES BURSTS HANDSHAKES PEERS SHORT RESULTS DOCS
 readonly all="mqtt floor coap connect idle udp storm dtls growth"
 parts=${PART:-$all}
 [ "$parts" != all ] || parts=$all
