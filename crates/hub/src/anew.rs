@@ -73,7 +73,7 @@ impl Hub {
         let mut open = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            let (tick, now) = (self.clock.tick(), self.clock.unix());
+            let (tick, now) = self.clock.together();
             for live in shard.iter().filter(|live| !live.tag.never_began()) {
                 let silent_ms = tick.saturating_sub(live.tag.vitals.last_seen());
                 let (info, next) = (live.tag.info.clone(), live.tag.lane.lock().presence() + 1);

@@ -33,6 +33,20 @@ impl Clock {
         Tick::try_from(self.start.elapsed().as_millis()).unwrap_or(Tick::MAX)
     }
 
+    /// What both clocks say at one moment. A thread may be held up between two looks; then it looks again.
+    pub(crate) fn together(&self) -> (Tick, UnixMs) {
+        let mut before = self.tick();
+        for _ in 0..3 {
+            let unix = self.unix();
+            let after = self.tick();
+            if after.saturating_sub(before) <= 1 {
+                return (after, unix);
+            }
+            before = after;
+        }
+        (before, self.unix())
+    }
+
     /// One look at the wall clock: in milliseconds, and in microseconds.
     pub(crate) fn both(&self) -> (UnixMs, u64) {
         let micros = unix_micros();

@@ -106,7 +106,7 @@ impl Hub {
     /// left in `untold`. The caller holds the device's shard, and tells it before it gives that up or leaves it there.
     pub(crate) fn conclude(self: &Arc<Self>, ending: &Ending, will_now: bool, untold: &mut VecDeque<Untold>) {
         let (session, reason) = (&ending.tag, ending.reason);
-        let now = self.clock.unix();
+        let (tick, now) = self.clock.together();
         let mut lane = session.lane.lock();
         if lane.ended.is_some() {
             return;
@@ -118,7 +118,7 @@ impl Hub {
         lane.ended = Some(reason);
         // By the tracker's clock, so that a late tick makes no device more silent than it was.
         let silent_ms = ending.at.saturating_sub(session.vitals.quiet_since(ending.at));
-        let silent_now_ms = self.clock.tick().saturating_sub(session.vitals.last_seen());
+        let silent_now_ms = tick.saturating_sub(session.vitals.last_seen());
         if !session.never_began() {
             let evidence = || self.evidence(&lane, silent_ms).map(Box::new);
             let evidence = if reason == Reason::IdleTimeout { evidence() } else { None };

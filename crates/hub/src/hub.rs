@@ -412,7 +412,7 @@ impl Hub {
         device: Option<(TenantId, DeviceId)>,
     ) {
         self.metrics.refused(cause, 1);
-        let times = (self.clock.tick(), self.clock.unix());
+        let times = self.clock.together();
         let told = {
             let mut refusals = self.refusals.lock();
             let told = refusals.note(cause, transport, remote, device, times, self.bus.is_ready());
@@ -429,7 +429,7 @@ impl Hub {
 
     /// The open sessions that `wanted` names, at most `limit`.
     pub fn sessions(&self, limit: usize, wanted: impl Fn(&SessionView) -> bool) -> Vec<SessionView> {
-        let (tick, unix) = (self.clock.tick(), self.clock.unix());
+        let (tick, unix) = self.clock.together();
         let mut views = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
