@@ -213,8 +213,8 @@ mod tests {
         headers.begin();
         headers.put("Nats-Msg-Id", "a.m.1");
         assert_eq!(headers.end(), 32);
-        put_publish(&mut out, ("kaa.v1.x", "_INBOX.q", 12), &headers, b"body");
-        let expected = "HPUB kaa.v1.x _INBOX.q.12 32 36\r\nNATS/1.0\r\nNats-Msg-Id: a.m.1\r\n\r\nbody\r\n";
+        put_publish(&mut out, ("some.where", "_INBOX.q", 12), &headers, b"body");
+        let expected = "HPUB some.where _INBOX.q.12 32 36\r\nNATS/1.0\r\nNats-Msg-Id: a.m.1\r\n\r\nbody\r\n";
         assert_eq!(std::str::from_utf8(&out), Ok(expected));
     }
 
