@@ -124,11 +124,14 @@ impl Udp {
     /// Waits until so many sessions are open and nothing waits for the store.
     async fn settled(&self, sessions: u64) -> Result<(), String> {
         let started = Instant::now();
+        let mut looks = 0;
         loop {
             let metrics = self.metrics().await?;
             let open = metrics.sum("landfall_sessions");
             let under_way = under_way(&metrics);
-            if open == sessions && under_way == 0 {
+            // The figures of one look are of several moments: what leaves one may not be in the next yet.
+            looks = if open == sessions && under_way == 0 { looks + 1 } else { 0 };
+            if looks == 2 {
                 return Ok(());
             }
             if started.elapsed() > PATIENCE {
