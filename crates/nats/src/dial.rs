@@ -27,15 +27,20 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// What a server says of itself that matters here.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Info {
     /// The largest message that it takes, headers and body.
-    #[serde(default)]
+    #[serde(default = "usual_payload")]
     pub(crate) max_payload: usize,
     #[serde(default)]
     tls_required: bool,
     #[serde(default)]
     nonce: String,
+}
+
+/// The server's own default.
+fn usual_payload() -> usize {
+    1 << 20
 }
 
 #[derive(Serialize)]
