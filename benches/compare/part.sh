@@ -10,6 +10,8 @@ rounds=$ROUNDS each=$SECONDS_EACH connections=$CONNECTIONS devices=$DEVICES burs
 results=$RESULTS/$part
 # Devices that publish, and seconds for which memory comes to rest.
 crowd=50 hold=5
+# rumqttd lets nobody in without one; nobody is silent for so long.
+keep_alive=600
 [ "$SHORT" != 1 ] || crowd=5 hold=0
 max_sessions=$((devices + 2 * connections + 100000))
 rm -rf "$results"
@@ -63,7 +65,7 @@ mqtt() {
     start_brokers
     publish() {
         measure_server "$1" "qos$5-$1-$4" publish --server "$2" --pid "$3" --connections "$crowd" --qos "$5" --seconds "$each" \
-            --warmup "$WARMUP"
+            --warmup "$WARMUP" --keep-alive "$keep_alive"
     }
     local qos
     for qos in 0 1 2; do in_turn publish "$qos"; done
@@ -104,7 +106,7 @@ coap() {
 
 connect() {
     start_brokers
-    come() { measure_server "$1" "$1-$4" connect --server "$2" --connections "$connections" --hold 0; }
+    come() { measure_server "$1" "$1-$4" connect --server "$2" --connections "$connections" --hold 0 --keep-alive "$keep_alive"; }
     in_turn come
 }
 
@@ -114,7 +116,8 @@ idle() {
     local one name address pid
     for one in "${servers[@]}"; do
         read -r name address pid <<<"$one"
-        measure_server "$name" "$name" idle --server "$address" --connections "$connections" --pid "$pid" --hold "$hold"
+        measure_server "$name" "$name" idle --server "$address" --connections "$connections" --pid "$pid" --hold "$hold" \
+            --keep-alive "$keep_alive"
     done
 }
 
