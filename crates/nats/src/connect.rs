@@ -282,7 +282,7 @@ impl Complaints {
         }
     }
 
-    fn complain(&self, text: String) {
+    pub(crate) fn complain(&self, text: String) {
         let mut last = self.last.lock();
         let again = last.as_ref().is_some_and(|(t, at)| *t == text && at.elapsed() < COMPLAINT_INTERVAL);
         if !again {

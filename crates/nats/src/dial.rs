@@ -27,7 +27,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// What a server says of itself that matters here.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Info {
     /// The largest message that it takes, headers and body.
     #[serde(default = "usual_payload")]
@@ -79,9 +79,13 @@ pub(crate) async fn dial(
     tcp.set_nodelay(true).map_err(broken)?;
     let mut stream: Box<dyn Stream> = Box::new(tcp);
     let mut input = BytesMut::with_capacity(4096);
-    let info = read_info(&mut stream, &mut input).await.map_err(refused)?;
+    let mut info = read_info(&mut stream, &mut input).await.map_err(refused)?;
     let tls_required = address.tls_required() || info.tls_required;
     if tls_required {
+        // Whatever stands behind it was not said by who shows the certificate.
+        if !input.is_empty() {
+            return Err(refused("it says more than it may before TLS".to_owned()));
+        }
         let config = target.client_config()?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| refused(error.to_string()))?;
         let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(broken)?;
@@ -93,6 +97,11 @@ pub(crate) async fn dial(
     let heard = |op: &ServerOp<'_>| match op {
         ServerOp::Pong => Some(Ok(())),
         ServerOp::Error(said) => Some(Err(format!("it says {}", String::from_utf8_lossy(said)))),
+        ServerOp::Info(json) => {
+            // Who has been told from the others may send less.
+            info = serde_json::from_slice(json).unwrap_or(info.clone());
+            None
+        }
         _ => None,
     };
     until(&mut stream, &mut input, heard).await.and_then(|heard| heard).map_err(refused)?;
@@ -111,7 +120,7 @@ async fn read_info(stream: &mut Box<dyn Stream>, input: &mut BytesMut) -> Result
 async fn until<T>(
     stream: &mut Box<dyn Stream>,
     input: &mut BytesMut,
-    find: impl Fn(&ServerOp<'_>) -> Option<T>,
+    mut find: impl FnMut(&ServerOp<'_>) -> Option<T>,
 ) -> Result<T, String> {
     loop {
         while let Some((op, taken)) = protocol::read(input).map_err(|error| error.to_string())? {

@@ -30,6 +30,8 @@ use crate::window::{Bounds, Settled, Tick, Verdict, Window};
 
 /// Messages that are sent before acknowledgements are looked at again, and the other way round.
 const BATCH: usize = 256;
+/// A batch ends with the message that makes it so large: a slow way is to carry it within the patience for one.
+const BATCH_BYTES: usize = 256 << 10;
 /// How often a silent connection is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// The same complaint is logged once in this time.
@@ -227,18 +229,18 @@ impl Driver {
             if self.unsure && self.standing() == Standing::Publishing {
                 return Err(End::Lost("what it was sent has to be asked for"));
             }
+            self.take_acknowledgements(link)?;
             let patience = Duration::from_millis(self.bounds.ack_timeout_ms);
-            let sent = timeout(patience, self.send_batch(link))
+            let more = timeout(patience, self.send_batch(link))
                 .await
                 .map_err(|_| End::Lost("it takes nothing"))??;
-            self.take_acknowledgements(link)?;
             let ready = self.window.is_open() && self.standing() == Standing::Publishing;
             self.shared.ready.store(ready, Ordering::Relaxed);
             self.count_in_flight();
             if self.is_finished() {
                 return Err(End::Finished);
             }
-            if sent == BATCH {
+            if more {
                 continue;
             }
             let pause = self.window.paused_until().map(|at| self.origin + Duration::from_millis(at));
@@ -263,15 +265,15 @@ impl Driver {
         }
     }
 
-    /// Sends what the window lets through, at most a batch; returns how many.
-    async fn send_batch(&mut self, link: &mut Link) -> Result<usize, End> {
+    /// Sends what the window lets through, at most a batch; true when there may be more.
+    async fn send_batch(&mut self, link: &mut Link) -> Result<bool, End> {
         if self.standing() != Standing::Publishing || matches!(self.order, Some(Order::Renew)) {
-            return Ok(0);
+            return Ok(false);
         }
         self.admit();
         let now = self.now();
         let mut sent = 0;
-        while sent < BATCH {
+        while sent < BATCH && link.unwritten() < BATCH_BYTES {
             let Some((number, item)) = self.window.next(now) else { break };
             sent += 1;
             if number < self.sent_to {
@@ -286,8 +288,9 @@ impl Driver {
                 self.shared.refuse(item.publication, error);
             }
         }
+        let more = sent == BATCH || link.unwritten() >= BATCH_BYTES;
         link.flush().await.map_err(|Lost| End::Lost("it broke"))?;
-        Ok(sent)
+        Ok(more)
     }
 
     /// Fills the window from the queue.

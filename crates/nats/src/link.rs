@@ -80,6 +80,11 @@ impl Link {
         Ok(())
     }
 
+    /// Bytes that were written and not sent.
+    pub(crate) fn unwritten(&mut self) -> usize {
+        self.line.out().len()
+    }
+
     /// Sends what was written. That it succeeds says nothing about its fate.
     pub(crate) async fn flush(&mut self) -> Result<(), Lost> {
         self.line.flush().await
