@@ -21,7 +21,7 @@ await() {
 }
 
 scripts/tools.sh nats
-bin=${LANDFALL_BIN:-target/debug}
+bin=${LANDFALL_BIN:-${CARGO_TARGET_DIR:-target}/debug}
 if [ -z "${LANDFALL_BIN:-}" ]; then
   say "building"
   cargo build --locked --quiet --package landfall --package landfall-examples
