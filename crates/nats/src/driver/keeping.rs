@@ -81,20 +81,17 @@ impl Driver {
         let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
         let mut reached_disk = keep.is_empty();
         // What was surrendered stands in one row, also what came from the disk and from behind it.
-        let aside = std::mem::take(&mut self.ahead).into_iter().map(|item| {
-            let sent = item.sent;
-            (item, sent)
-        });
-        for (item, sent) in self.window.drain().chain(aside) {
-            self.unsure |= sent;
+        let in_window = self.window.drain().map(|(item, sent)| Item { sent: sent || item.sent, ..item });
+        for item in in_window.chain(std::mem::take(&mut self.ahead)) {
+            self.unsure |= item.sent;
             match item.record {
                 Some(number) => {
                     reached_disk = true;
                     keep.take_back(number, item.publication.receipt);
                 }
-                None if reached_disk => behind.push_back(Item { sent: sent || item.sent, ..item }),
+                None if reached_disk => behind.push_back(item),
                 // What goes ahead of a spool that is not empty stays ahead of it.
-                None => ahead.push_back(Item { sent: sent || item.sent, ..item }),
+                None => ahead.push_back(item),
             }
         }
         keep.rewind();

@@ -34,15 +34,16 @@ impl Driver {
     /// Before anything is sent: where the streams end now, if that is not known yet; and which messages they hold that are on the
     /// disk, or were under way for so long that a stream may have forgotten their ids.
     pub(super) async fn take_stock(&mut self, link: &Link) -> Result<(), Failure> {
-        self.look_at_copies(link).await?;
         let mut newest = Newest { connectivity: 0, messages: 0 };
-        let mut remembered = Tick::MAX;
+        let (mut remembered, mut replicated) = (Tick::MAX, false);
         for stream in STREAMS {
             let Some(end) = link.end_of(stream).await.map_err(Failure::away)? else { continue };
             *newest.of(stream) = end.newest;
             remembered = remembered.min(Tick::try_from(end.remembers.as_millis() / 2).unwrap_or(Tick::MAX));
+            replicated |= end.is_replicated;
         }
         self.newest.get_or_insert(newest);
+        self.heed_copies(replicated);
         // Who is fenced out sends nothing, and asks when that is final.
         if matches!(self.standing(), Standing::Fenced | Standing::Surrendered) {
             return Ok(());
@@ -60,18 +61,22 @@ impl Driver {
         self.ask(link).await.map_err(Failure::away)
     }
 
-    /// A stream that is kept on several servers takes one message at a time that names a fence, and refuses others meanwhile.
+    /// With fences to publish behind for the first time: whether the streams are kept on several servers.
     pub(super) async fn look_at_copies(&mut self, link: &Link) -> Result<(), Failure> {
-        if self.fences.is_none() {
-            return Ok(());
-        }
         let mut replicated = false;
         for stream in STREAMS {
             let end = link.end_of(stream).await.map_err(Failure::away)?;
             replicated |= end.is_some_and(|end| end.is_replicated);
         }
-        self.window.one_by_one(replicated);
+        self.heed_copies(replicated);
         Ok(())
+    }
+
+    /// A stream that is kept on several servers takes one message at a time that names a fence, and refuses others meanwhile.
+    fn heed_copies(&mut self, replicated: bool) {
+        if self.fences.is_some() {
+            self.window.one_by_one(replicated);
+        }
     }
 
     /// Settles whatever the streams hold already of what is in the window, aside and on the disk.
