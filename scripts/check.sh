@@ -11,7 +11,7 @@ step() {
 
 step "formatting" cargo fmt --all --check
 step "lints" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
-RUSTDOCFLAGS="-D warnings" step "documentation" cargo doc --locked --workspace --no-deps --quiet
+RUSTDOCFLAGS="-D warnings" step "documentation" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
 # Licences and duplicate versions are checked by a plain test of the workspace (tests/src/supply.rs); advisories need a
 # database, and so cargo-deny and a network that reaches it.

@@ -1,4 +1,4 @@
-//! What a listener holds of a session: the whole face of the hub towards protocols.
+//! What a listener holds of the session of a device with a connection. Of those without one it holds a `PeerHandle`.
 //!
 //! Owns: the promise that a session ends exactly once, also when its handle is just dropped. Does not own: anything else;
 //! every method is one step into `hub.rs` or `router.rs`.

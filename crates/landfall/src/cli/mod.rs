@@ -76,8 +76,8 @@ enum ConfigCommand {
 /// What every command that talks to a running gateway takes.
 #[derive(Clone, Debug, Default, Args)]
 struct ClientArgs {
-    /// Where NATS is: nats://[user:password@]host[:port] or tls://… [default: the settings'; with the embedded server, the
-    /// running gateway's].
+    /// Where NATS is: nats://HOST:PORT or tls://…, with USER:PASSWORD@ before the host where it asks for them. Default: as the
+    /// settings say; with the embedded server, the running gateway's.
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
     /// The gateway's `instance.name` [default: the settings'].

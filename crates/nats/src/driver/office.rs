@@ -1,7 +1,7 @@
 //! The right to publish: taking it up, losing it, handing over what was not stored, going on as another incarnation.
 //!
 //! Owns: the driver's answers to its orders, and writing anew what an incarnation could not publish. Does not own: when an
-//! order is given ([`crate::tenure`]), what a fence is ([`crate::fence`]).
+//! order is given ([`crate::guardian`]), what a fence is ([`crate::fence`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
