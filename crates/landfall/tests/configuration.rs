@@ -52,7 +52,8 @@ fn the_examples_are_valid() {
     for example in blocks(&text, "toml devices") {
         let path = directory.path().join("devices.toml");
         std::fs::write(&path, &example).unwrap();
-        let devices = DevicesAuth::open(&path, 1).unwrap_or_else(|problems| panic!("{problems}\n{example}"));
+        let devices =
+            DevicesAuth::open(&path, (1, 64)).unwrap_or_else(|problems| panic!("{problems}\n{example}"));
         assert_eq!(devices.devices(), 2);
     }
 }
@@ -64,7 +65,7 @@ fn every_key_of_a_table_is_in_the_page() {
     let path = directory.path().join("devices.toml");
     for table in ["device", "tenant"] {
         std::fs::write(&path, format!("[[{table}]]\nnope = 1\n")).unwrap();
-        let problems = DevicesAuth::open(&path, 1).unwrap_err().to_string();
+        let problems = DevicesAuth::open(&path, (1, 64)).unwrap_err().to_string();
         let keys = problems.split(&format!("the keys of a {table} are ")).nth(1).expect("the list of keys");
         for key in keys.trim().split(", ") {
             let shown = if table == "device" { format!("| `{key}` |") } else { format!("`{key}`") };

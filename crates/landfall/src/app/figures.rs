@@ -6,22 +6,25 @@ use std::sync::Arc;
 use landfall_net::Gate;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::parts::Standing;
+use crate::auth::{Auth, Fill};
 use crate::settings::Settings;
 
 pub(super) fn register(
     registry: &mut Registry,
     standing: &Arc<Standing>,
-    gate: &Arc<Gate>,
+    (gate, auth): (&Arc<Gate>, &Arc<Auth>),
     settings: &Settings,
 ) {
     registry.register_collector(Box::new(Figures {
         standing: Arc::clone(standing),
         gate: Arc::clone(gate),
+        auth: Arc::clone(auth),
         most_connections: settings.mqtt.max_connections,
         most_sessions: settings.presence.max_sessions,
         most_channels: settings.dtls.max_sessions,
@@ -34,6 +37,7 @@ pub(super) fn register(
 struct Figures {
     standing: Arc<Standing>,
     gate: Arc<Gate>,
+    auth: Arc<Auth>,
     most_connections: usize,
     most_sessions: usize,
     most_channels: usize,
@@ -86,6 +90,29 @@ impl Collector for Figures {
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        self.lanes(&mut encoder)
+    }
+}
+
+impl Figures {
+    /// Passwords that are verified or wait for it.
+    fn lanes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let lanes = self.auth.lanes();
+        type Figure = fn(&Fill) -> usize;
+        let families: [(&str, &str, Figure); 3] = [
+            ("landfall_verifications_running", "Passwords that are verified now", |fill| fill.running),
+            ("landfall_verifications_waiting", "Passwords that wait to be verified", |fill| fill.waiting),
+            ("landfall_verifications_waiting_limit", "The most of them", |fill| fill.limit),
+        ];
+        for (name, help, figure) in families {
+            if lanes.is_empty() {
+                break;
+            }
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (lane, fill) in &lanes {
+                ConstGauge::new(level(figure(fill))).encode(family.encode_family(&[("lane", *lane)])?)?;
+            }
         }
         Ok(())
     }

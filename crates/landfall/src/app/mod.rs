@@ -149,7 +149,7 @@ impl Gateway {
             per_address: settings.mqtt.max_connections_per_address,
         };
         let gate = Gate::new(limits);
-        figures::register(&mut registry, &standing, &gate, &settings);
+        figures::register(&mut registry, &standing, (&gate, &auth), &settings);
         let (hub, who) = (standing.hub(), || Arc::clone(&auth) as _);
         let metrics = ChannelMetrics::register(&mut registry);
         let channels = channels.map(|config| (config, metrics));

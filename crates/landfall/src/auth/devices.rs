@@ -3,21 +3,23 @@
 //! Owns: the order of the ways to prove oneself, the bound on verifications, following the file. Does not own: the file's
 //! syntax (`super::file`), the comparison itself (`super::password`).
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use landfall_event::{DeviceId, IdentifiedBy, RefusedCause, TenantId};
+use landfall_event::{DeviceId, IdentifiedBy, RefusedCause, TenantId, Transport};
 use landfall_hub::{
     Acl, AuthError, Authenticator, BoxFuture, Credentials, PeerCertificate, Principal, Secret, Signature,
 };
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::file::{self, CertificateName, Device, Table};
-use super::password::{self, DigestKey, StoredPassword};
+use super::lanes::{Fill, Lane, Lanes, Source};
+use super::password::{self, DigestKey, Memory, StoredPassword};
 use crate::settings::Problems;
 
 /// Between two looks at the file. A change is read when two looks in a row find the same, so that no half-written file is:
@@ -30,7 +32,9 @@ pub struct DevicesAuth {
     path: PathBuf,
     table: RwLock<Arc<Table>>,
     key: DigestKey,
-    verifications: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
+    /// For the names of devices, in the lane of those whose address proves nothing.
+    names: RandomState,
     changes: watch::Sender<u64>,
     /// What the file looked like when it was last read, well or not.
     read: watch::Sender<Look>,
@@ -55,11 +59,11 @@ impl Look {
 }
 
 impl DevicesAuth {
-    /// Reads the file. At most `verifications` passwords are verified at once.
+    /// Reads the file. At most `verifications` passwords are verified at once, and `waiting` wait for that.
     ///
     /// # Errors
     /// What is wrong with the file, with the lines.
-    pub fn open(path: &Path, verifications: usize) -> Result<Self, Problems> {
+    pub fn open(path: &Path, (verifications, waiting): (usize, usize)) -> Result<Self, Problems> {
         let look = Look::at(path);
         let table = file::read(path)?;
         warn_of_short_keys(&table);
@@ -67,7 +71,8 @@ impl DevicesAuth {
             path: path.to_owned(),
             table: RwLock::new(Arc::new(table)),
             key: DigestKey::random(),
-            verifications: Arc::new(Semaphore::new(verifications)),
+            lanes: Lanes::new(verifications, waiting),
+            names: RandomState::new(),
             changes: watch::Sender::new(0),
             read: watch::Sender::new(look),
         })
@@ -76,6 +81,11 @@ impl DevicesAuth {
     /// How many devices the file has.
     pub fn devices(&self) -> usize {
         self.table().len()
+    }
+
+    /// How full each lane of those is who wait for their password to be verified.
+    pub(crate) fn lanes(&self) -> [(&'static str, Fill); 4] {
+        self.lanes.fill()
     }
 
     fn table(&self) -> Arc<Table> {
@@ -137,7 +147,7 @@ impl DevicesAuth {
     /// From now on no password can be hashed.
     #[cfg(test)]
     pub(super) fn forbid_hashing(&self) {
-        self.verifications.close();
+        self.lanes.close();
     }
 
     /// Changes when the file has been read again, well or not.
@@ -160,7 +170,7 @@ impl DevicesAuth {
         let device = table.user(name);
         let right = match (&credentials.signature, &credentials.password) {
             (Some(signature), _) => signed(device, signature),
-            (None, Some(password)) => self.verify(&table, device, password).await?,
+            (None, Some(password)) => self.verify(&table, device, (credentials, password)).await?,
             (None, None) => false,
         };
         match device {
@@ -190,54 +200,81 @@ impl DevicesAuth {
         &self,
         table: &Table,
         device: Option<&Arc<Device>>,
-        shown: &Secret,
+        (credentials, shown): (&Credentials, &Secret),
     ) -> Result<bool, AuthError> {
         let decoy = table.decoy.clone();
         match device.and_then(|device| device.spec.password.as_ref().map(|stored| (device, stored))) {
             Some((_, StoredPassword::Plain(stored))) if self.key.equal(stored, shown.expose()) => {
                 return Ok(true);
             }
-            Some((device, StoredPassword::Argon2(_))) => return self.verify_hash(device, shown).await,
+            Some((device, StoredPassword::Argon2(_))) => {
+                return self.verify_hash(device, (credentials, shown)).await;
+            }
             _ => {}
         }
         if let Some(params) = decoy {
-            let shown = shown.clone();
-            self.bounded(move || password::burn(params, shown.expose())).await?;
+            let (shown, source) = (shown.clone(), host_of(credentials));
+            let burn = move |memory: &mut Memory| password::burn(params, shown.expose(), memory);
+            self.bounded((Lane::Unknown, source), burn).await?;
         }
         Ok(false)
     }
 
-    async fn verify_hash(&self, device: &Arc<Device>, shown: &Secret) -> Result<bool, AuthError> {
+    async fn verify_hash(
+        &self,
+        device: &Arc<Device>,
+        (credentials, shown): (&Credentials, &Secret),
+    ) -> Result<bool, AuthError> {
         let digest = self.key.digest(shown.expose());
         if device.verified.get().is_some_and(|verified| password::same(verified, &digest)) {
             return Ok(true);
         }
+        let place = self.place_of(device, credentials);
         let (device, shown) = (Arc::clone(device), shown.clone());
-        self.bounded(move || {
+        let verify = move |memory: &mut Memory| {
             let Some(StoredPassword::Argon2(hash)) = &device.spec.password else { return false };
-            let right = password::verify_argon2(hash, shown.expose());
+            let right = password::verify_argon2(hash, shown.expose(), memory);
             if right {
                 device.verified.get_or_init(|| digest);
             }
             right
-        })
-        .await
+        };
+        let right = self.bounded(place, verify).await?;
+        if !right {
+            if let (Lane::Known | Lane::Failing, source) = place {
+                self.lanes.has_failed(source, Instant::now());
+            }
+            // Told no sooner than a name that is not known: how long that takes would tell which names are.
+            let turn = self.lanes.enter(Lane::Unknown, host_of(credentials)).await;
+            turn.ok_or(AuthError::Unavailable)?;
+        }
+        Ok(right)
+    }
+
+    /// Where this device's password waits to be verified.
+    fn place_of(&self, device: &Device, credentials: &Credentials) -> (Lane, Source) {
+        if matches!(credentials.transport, Transport::Coap | Transport::Udp) {
+            let name = (device.spec.tenant.as_str(), device.spec.id.as_str());
+            return (Lane::Unproven, Source::Name(self.names.hash_one(name)));
+        }
+        let host = host_of(credentials);
+        (if self.lanes.is_failing(host) { Lane::Failing } else { Lane::Known }, host)
     }
 
     /// Runs what takes long on a thread of its own. The permit goes with it: a device that gives up frees no place early.
     async fn bounded<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        (lane, source): (Lane, Source),
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, AuthError> {
-        let permit =
-            Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| AuthError::Unavailable)?;
-        let task = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(permit);
-            done
-        });
+        let mut permit = self.lanes.enter(lane, source).await.ok_or(AuthError::Unavailable)?;
+        let task = tokio::task::spawn_blocking(move || work(&mut permit.memory));
         task.await.map_err(|_| AuthError::Unavailable)
     }
+}
+
+fn host_of(credentials: &Credentials) -> Source {
+    Source::host(credentials.remote_address.ip())
 }
 
 fn warn_of_short_keys(table: &Table) {

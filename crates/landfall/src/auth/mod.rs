@@ -5,6 +5,7 @@
 
 mod devices;
 mod file;
+mod lanes;
 mod open;
 mod password;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::settings::{self, AuthMode, Problems};
 
 pub use devices::DevicesAuth;
+pub(crate) use lanes::Fill;
 pub use open::OpenAuth;
 pub(crate) use password::hash as hash_password;
 
@@ -41,7 +43,8 @@ impl Auth {
         match settings.mode {
             AuthMode::Open => Ok(Self::Open(OpenAuth::new())),
             AuthMode::Devices => {
-                DevicesAuth::open(&settings.devices, settings.max_verifications).map(Self::Devices)
+                let bounds = (settings.max_verifications, settings.max_waiting);
+                DevicesAuth::open(&settings.devices, bounds).map(Self::Devices)
             }
         }
     }
@@ -52,6 +55,14 @@ impl Auth {
         match self {
             Self::Open(_) => true,
             Self::Devices(devices) => devices.still_valid(tenant, device, acl),
+        }
+    }
+
+    /// How full each lane of those is who wait for their password to be verified; none where nobody waits.
+    pub(crate) fn lanes(&self) -> Vec<(&'static str, Fill)> {
+        match self {
+            Self::Open(_) => Vec::new(),
+            Self::Devices(devices) => devices.lanes().to_vec(),
         }
     }
 

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use argon2::password_hash::{PasswordHash, SaltString};
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use argon2::password_hash::{PasswordHash, Salt, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher, Version};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -72,18 +72,55 @@ pub(crate) fn hash(password: &[u8]) -> Option<String> {
     Some(hash.to_string())
 }
 
+/// What argon2 fills, some 20 MiB: used again and again, since an allocator keeps what many threads take and give back.
+#[derive(Default)]
+pub(super) struct Memory(Vec<Block>);
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} KiB)", self.0.len())
+    }
+}
+
+impl Memory {
+    /// As much as these parameters need. What was there is overwritten in the first pass.
+    fn blocks(&mut self, params: &Params) -> &mut [Block] {
+        let needed = params.block_count();
+        if self.0.len() < needed {
+            // Not grown: what was there would be copied, and both would be there for a moment.
+            self.0 = Vec::new();
+            self.0.resize(needed, Block::default());
+        }
+        &mut self.0
+    }
+}
+
 /// Verifies a password against an argon2id hash. Takes long: not for an async thread.
-pub(super) fn verify_argon2(hash: &str, password: &[u8]) -> bool {
-    let Ok(hash) = PasswordHash::new(hash) else { return false };
-    Argon2::default().verify_password(password, &hash).is_ok()
+pub(super) fn verify_argon2(hash: &str, password: &[u8], memory: &mut Memory) -> bool {
+    verified(hash, password, memory).unwrap_or(false)
+}
+
+fn verified(hash: &str, password: &[u8], memory: &mut Memory) -> Option<bool> {
+    let hash = PasswordHash::new(hash).ok()?;
+    let (salt, stored) = (hash.salt?, hash.hash?);
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+    let (algorithm, params) = (Algorithm::try_from(hash.algorithm).ok()?, Params::try_from(&hash).ok()?);
+    let mut salt_bytes = [0_u8; Salt::MAX_LENGTH];
+    let salt = salt.decode_b64(&mut salt_bytes).ok()?;
+    let mut out = vec![0_u8; stored.len()];
+    let blocks = memory.blocks(&params);
+    let argon2 = Argon2::new(algorithm, version, params);
+    argon2.hash_password_into_with_memory(password, salt, &mut out, blocks).ok()?;
+    Some(bool::from(out.ct_eq(stored.as_bytes())))
 }
 
 /// Takes as long as verifying against a hash of these parameters, to no end: so that a name that is not known cannot be told
 /// from a wrong password.
-pub(super) fn burn(params: Params, password: &[u8]) {
+pub(super) fn burn(params: Params, password: &[u8], memory: &mut Memory) {
     let mut out = [0_u8; 32];
+    let blocks = memory.blocks(&params);
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let done = argon2.hash_password_into(password, b"landfall's decoy", &mut out);
+    let done = argon2.hash_password_into_with_memory(password, b"landfall's decoy", &mut out, blocks);
     std::hint::black_box((done.is_ok(), out));
 }
 
@@ -146,8 +183,11 @@ mod tests {
     fn a_hash_verifies_its_password_only() {
         let stored = cheap("open sesame");
         assert!(StoredPassword::parse(&stored).is_some());
-        assert!(verify_argon2(&stored, b"open sesame"));
-        assert!(!verify_argon2(&stored, b"open sesam"));
+        let mut memory = Memory::default();
+        assert!(verify_argon2(&stored, b"open sesame", &mut memory));
+        assert!(!verify_argon2(&stored, b"open sesam", &mut memory));
+        burn(Params::new(16, 2, 1, None).unwrap(), b"another", &mut memory);
+        assert!(verify_argon2(&stored, b"open sesame", &mut memory), "whatever was in the memory before");
     }
 
     #[test]
@@ -155,7 +195,10 @@ mod tests {
         let (one, two) = (hash(b"open sesame").unwrap(), hash(b"open sesame").unwrap());
         assert_ne!(one, two, "each has a salt of its own");
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
-        assert!(StoredPassword::parse(&one).is_some() && verify_argon2(&one, b"open sesame"));
+        assert!(
+            StoredPassword::parse(&one).is_some()
+                && verify_argon2(&one, b"open sesame", &mut Memory::default())
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DevicesAuth, OpenAuth, file};
 
+mod crowd;
 mod stateless;
 
 /// `secret` under parameters so small that the tests do not wait for them.
@@ -64,7 +65,7 @@ impl World {
     }
 
     fn auth(&self) -> DevicesAuth {
-        DevicesAuth::open(&self.path, 2).unwrap()
+        DevicesAuth::open(&self.path, (2, 64)).unwrap()
     }
 
     /// Puts another text in the file's place, at once.
@@ -380,14 +381,14 @@ fn problems_are_counted_and_not_listed_without_end() {
 
 #[test]
 fn a_file_that_is_absent_or_garbage_stops_the_start() {
-    let missing = DevicesAuth::open(Path::new("/nonexistent/devices.toml"), 1).unwrap_err();
+    let missing = DevicesAuth::open(Path::new("/nonexistent/devices.toml"), (1, 64)).unwrap_err();
     assert!(
         missing.to_string().contains("the file of devices /nonexistent/devices.toml cannot be read"),
         "{missing}"
     );
     let world = World::new("");
     std::fs::write(&world.path, [0xff, 0xfe, 0x00]).unwrap();
-    let garbage = DevicesAuth::open(&world.path, 1).unwrap_err();
+    let garbage = DevicesAuth::open(&world.path, (1, 64)).unwrap_err();
     assert!(garbage.to_string().contains("devices.toml cannot be read"), "{garbage}");
 }
 

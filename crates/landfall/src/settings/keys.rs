@@ -361,8 +361,12 @@ sections! {
         /// The file of devices. It is read again when it changes; sessions of devices that are gone from it or changed in
         /// it end within a second.
         devices: PathBuf = "\"devices.toml\"", Path("a TOML file");
-        /// Passwords that are verified at once; each may take a processor and some 20 MiB for a moment.
+        /// Passwords that are verified at once; each may take a processor for a moment, and keeps
+        /// the memory that its hash needs, some 20 MiB, for the next one.
         max_verifications: usize = "2", count(1, 256, "passwords");
+        /// Passwords that wait to be verified, of devices of the file and hosts that have not failed of late. One in 64 as many
+        /// wait in each of the narrow lanes: names that are not known, hosts that have failed, CoAP and UDP in the clear.
+        max_waiting: usize = "4096", count(64, 1_000_000, "passwords");
     }
 
     /// When silence ends a session.
