@@ -78,7 +78,10 @@ fn help_and_version_are_no_errors() {
     let version = program.run(&["--version"]);
     assert_eq!(version.ends(0).out(), format!("landfall {}\n", env!("CARGO_PKG_VERSION")));
     let help = program.run(&["--help"]);
-    for command in ["run", "config", "watch", "sessions", "kick", "send", "hash-password"] {
+    for protocol in ["MQTT", "CoAP", "UDP", "DTLS"] {
+        assert!(help.out().contains(protocol), "{}", help.out());
+    }
+    for command in ["run", "config", "watch", "sessions", "kick", "send", "init", "hash-password"] {
         assert!(help.ends(0).out().contains(&format!("\n  {command} ")), "{}", help.out());
     }
     assert!(!help.out().contains("__nats-child"), "{}", help.out());
@@ -152,6 +155,31 @@ fn a_password_is_hashed_for_the_file_of_devices() {
     let program = program.file("devices.toml", &devices).env("LANDFALL_AUTH__MODE", "devices");
     program.run(&["config", "check"]).ends(0);
     program.run(&["hash-password"]).ends(1).says(&["no password"]);
+}
+
+#[test]
+fn a_bench_is_made_once_with_secrets_that_others_cannot_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = Program::new();
+    let made = program.run(&["init", "bench", "--host", "gateway.lan", "--device", "board 7"]);
+    let told = made.ends(0).out();
+    for line in [
+        "landfall run --config bench/landfall.toml",
+        "mosquitto_pub -h gateway.lan -p 8883 --cafile bench/ca.pem -i 'board 7' -u 'board 7' -P ",
+        "coap-client-openssl -u 'board 7' -k ",
+    ] {
+        assert!(told.contains(line), "{line:?} is not in {told}");
+    }
+    for secret in ["landfall.toml", "devices.toml", "server.key"] {
+        let file = program.path().join("bench").join(secret);
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{secret}");
+    }
+    let password = told.split_once("password ").unwrap().1.split_once('\n').unwrap().0;
+    let devices = std::fs::read_to_string(program.path().join("bench/devices.toml")).unwrap();
+    assert!(devices.contains("id = \"board 7\"") && !devices.contains(password), "{devices}");
+    program.run(&["--config", "bench/landfall.toml", "config", "check"]).ends(0);
+    program.run(&["init", "bench"]).ends(1).says(&["bench/landfall.toml is there already"]);
+    assert_eq!(std::fs::read_to_string(program.path().join("bench/devices.toml")).unwrap(), devices);
 }
 
 #[test]

@@ -47,6 +47,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// When the settings cannot be put into effect, or a part that is needed cannot start.
 pub async fn run(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    settings.exposed().iter().for_each(|told| tracing::warn!("{told}"));
     let auth = Arc::new(Auth::from_settings(&settings.auth)?);
     let tls = parts::tls(&settings)?;
     let secure = Secure::load(&settings)?;

@@ -84,7 +84,7 @@ pub(super) async fn connect(
 ) -> Result<Connection, Failure> {
     let Place { urls, instance, alone } = place(args, settings)?;
     let place = NatsTarget::Servers(urls.clone()).to_string();
-    reach(&urls, &place).await?;
+    reach(&urls, &place, alone).await?;
     let nats = &settings.nats;
     let target = Target::new(ConnectSettings {
         urls: urls.iter().map(NatsUrl::expose).collect(),
@@ -110,11 +110,11 @@ pub(super) async fn connect(
 pub(super) async fn has_moved(args: &ClientArgs, settings: &Settings, place: &str) -> bool {
     let Ok(now) = self::place(args, settings) else { return false };
     let there = NatsTarget::Servers(now.urls.clone()).to_string();
-    now.alone && there != place && reach(&now.urls, &there).await.is_ok()
+    now.alone && there != place && reach(&now.urls, &there, true).await.is_ok()
 }
 
 /// Is anything listening there? The client library would go on trying, and never say why.
-async fn reach(urls: &[NatsUrl], place: &str) -> Result<(), Failure> {
+async fn reach(urls: &[NatsUrl], place: &str, embedded: bool) -> Result<(), Failure> {
     let mut why = String::new();
     for url in urls {
         match timeout(CONNECT, TcpStream::connect(url.address())).await {
@@ -123,9 +123,12 @@ async fn reach(urls: &[NatsUrl], place: &str) -> Result<(), Failure> {
             Err(_) => why = format!("no answer within {} s", CONNECT.as_secs()),
         }
     }
-    Err(Failure::Runtime(format!(
-        "NATS at {place} cannot be reached ({why}): start the gateway with `landfall run`, or say where NATS is with --nats URL"
-    )))
+    let cure = if embedded {
+        "its gateway has ended, or is starting its server again; `landfall run` starts one"
+    } else {
+        "start that NATS, or name another with --nats URL"
+    };
+    Err(Failure::Runtime(format!("NATS at {place} cannot be reached ({why}): {cure}")))
 }
 
 /// Waits until the server has taken everything that was sent so far, by sending something to ourselves.

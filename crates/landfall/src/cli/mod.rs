@@ -5,27 +5,29 @@
 
 mod admin;
 mod client;
+mod init;
 mod line;
 mod output;
+mod password;
 mod send;
 mod verify;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::{BufRead, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::auth::{self, Auth};
+use crate::auth::Auth;
 use crate::settings::{DEFAULT_FILE, Environment, Settings};
 use crate::{Failure, logging};
 
 use output::Output;
 
-/// A device connectivity gateway: devices reach it over MQTT, and NATS is told who connected, who left and why, what they
-/// sent and what was sent to them.
+/// A device connectivity gateway: devices reach it over MQTT, CoAP, UDP, TLS and DTLS, and NATS is told who connected, who left
+/// and why, what they sent and what was sent to them.
 #[derive(Debug, Parser)]
 #[command(name = "landfall", version, arg_required_else_help = true)]
 struct Cli {
@@ -55,6 +57,8 @@ enum Command {
     Send(send::SendArgs),
     /// Reads the stored events as a ledger and says which promise is broken; exit status 1 if any is.
     Verify(verify::VerifyArgs),
+    /// Makes what a board on the bench needs: certificates, one device, a settings file; and prints what to type.
+    Init(init::InitArgs),
     /// Reads a password from standard input, up to the end of the line, and prints its hash for the file of devices.
     HashPassword,
     /// Keeps the embedded nats-server; the gateway starts this itself.
@@ -132,31 +136,20 @@ where
         Command::Config { what: ConfigCommand::Print } => out.text(&settings()?.annotated()),
         Command::Config { what: ConfigCommand::Check } => {
             let file = named.as_deref().unwrap_or(DEFAULT_FILE.as_ref());
-            check(&settings()?)?;
+            let settings = settings()?;
+            check(&settings)?;
+            settings.exposed().iter().for_each(|told| output::remark(told));
             let place = if file.exists() { file.display().to_string() } else { "the defaults".to_owned() };
             out.line(&format!("ok: {place}"))
         }
-        Command::HashPassword => out.line(&hash_password(std::io::stdin().lock())?),
+        Command::Init(args) => init::init(&args, &mut out),
+        Command::HashPassword => out.line(&password::hash_typed()?),
         Command::Watch(args) => client_runtime()?.block_on(watch::watch(&args, &settings()?, &mut out)),
         Command::Sessions(args) => client_runtime()?.block_on(admin::sessions(&args, &settings()?, &mut out)),
         Command::Kick(args) => client_runtime()?.block_on(admin::kick(&args, &settings()?, &mut out)),
         Command::Verify(args) => client_runtime()?.block_on(verify::verify(&args, &settings()?, &mut out)),
         Command::Send(args) => client_runtime()?.block_on(send::send(args, &settings()?, &mut out)),
     }
-}
-
-/// A password is no argument: others on the machine can see those.
-fn hash_password(input: impl BufRead) -> Result<String, Failure> {
-    const MOST: u64 = 64 << 10;
-    let mut line = Vec::new();
-    let read = input.take(MOST).read_until(b'\n', &mut line);
-    read.map_err(|error| Failure::Runtime(format!("standard input cannot be read: {error}")))?;
-    let line = line.strip_suffix(b"\n").unwrap_or(&line);
-    let password = line.strip_suffix(b"\r").unwrap_or(line);
-    if password.is_empty() {
-        return Err(Failure::Runtime("there is no password on standard input".to_owned()));
-    }
-    auth::hash_password(password).ok_or_else(|| Failure::Runtime("the password is too long".to_owned()))
 }
 
 /// Looks at the files that the settings name, too.

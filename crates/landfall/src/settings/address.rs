@@ -69,7 +69,8 @@ impl Kind for HostPortKind {
     }
 }
 
-fn without_scheme(endpoint: &Endpoint) -> String {
+/// `host:port` of an endpoint that has only one scheme.
+pub(super) fn without_scheme(endpoint: &Endpoint) -> String {
     let text = endpoint.to_string();
     text.strip_prefix("tcp://").unwrap_or(&text).to_owned()
 }

@@ -4,6 +4,7 @@
 //! do with them.
 
 mod address;
+mod exposed;
 mod keys;
 mod kind;
 mod log;

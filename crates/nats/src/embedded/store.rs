@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{EmbeddedError, EmbeddedSettings};
 
-/// Above this the log is set aside when the server starts.
+/// Above this the log is set aside: there are never more than two of this size, and what a minute adds.
 const LOG_LIMIT: u64 = 8 << 20;
 /// How much of the log an error shows.
 const LAST_WORDS: u64 = 2_000;
@@ -98,6 +98,21 @@ impl StoreDir {
             Ok((log.try_clone()?.into(), log.into(), begins))
         };
         open().map_err(|error: std::io::Error| Self::failed(&path, &error))
+    }
+
+    /// Sets the log of a running server aside when it is too long. The server writes to the end of whatever the file is, so it is
+    /// copied and emptied; what comes between the two is lost. Says whether the log begins anew.
+    pub(super) fn shorten_log(&self) -> bool {
+        let path = self.log();
+        if fs::metadata(&path).map_or(0, |log| log.len()) <= LOG_LIMIT {
+            return false;
+        }
+        let shortened = fs::copy(&path, path.with_extension("log.old"))
+            .and_then(|_| OpenOptions::new().write(true).open(&path)?.set_len(0));
+        if let Err(error) = &shortened {
+            tracing::warn!(%error, path = %path.display(), "the log of nats-server cannot be shortened");
+        }
+        shortened.is_ok()
     }
 
     /// The last words in the log from `begins` on.
@@ -204,6 +219,34 @@ mod tests {
         assert!(text.contains("port: -1\n") && text.contains("sync_interval: always\n"), "{text}");
         let text = configuration(&EmbeddedSettings::default(), Path::new("/s"), Path::new("/p"), 4222);
         assert!(text.contains("port: 4222\n") && !text.contains("sync_interval"), "{text}");
+    }
+
+    #[test]
+    fn the_log_of_a_running_server_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = StoreDir::open(folder.path()).unwrap();
+        let (out, _, _) = store.open_log().unwrap();
+        let mut writer = std::process::Command::new("cat").stdin(Stdio::piped()).stdout(out).spawn().unwrap();
+        let mut server = writer.stdin.take().unwrap();
+        let wait_for = |bytes: u64| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            while fs::metadata(store.log()).unwrap().len() < bytes {
+                assert!(std::time::Instant::now() < deadline, "the log does not grow");
+                std::thread::yield_now();
+            }
+        };
+        std::io::Write::write_all(&mut server, b"early\n").unwrap();
+        wait_for(6);
+        assert!(!store.shorten_log(), "it is short");
+        let much = vec![b'x'; usize::try_from(LOG_LIMIT).unwrap()];
+        std::io::Write::write_all(&mut server, &much).unwrap();
+        wait_for(LOG_LIMIT + 6);
+        assert!(store.shorten_log());
+        std::io::Write::write_all(&mut server, b"late\n").unwrap();
+        drop(server);
+        writer.wait().unwrap();
+        assert_eq!(fs::read(store.log()).unwrap(), b"late\n");
+        assert!(fs::read(store.path.join("nats-server.log.old")).unwrap().starts_with(b"early\n"));
     }
 
     #[test]

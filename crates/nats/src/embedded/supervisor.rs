@@ -19,6 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A server that ran for this long is started again without a pause that earlier deaths have earned.
 const GOOD_RUN: Duration = Duration::from_secs(30);
+/// How often the length of its log is looked at.
+const LOG_LOOKS: Duration = Duration::from_secs(60);
 /// How long the server may take to greet a connection.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -163,7 +165,7 @@ impl Supervisor {
         loop {
             let status = tokio::select! {
                 within = &mut *stop => return self.finish(Some(server), within.unwrap_or_default()).await,
-                status = server.child.wait() => status.map_or_else(|error| error.to_string(), |s| s.to_string()),
+                status = self.watched(&mut server) => status,
             };
             if server.since.elapsed() >= GOOD_RUN {
                 pause = FIRST_PAUSE;
@@ -186,6 +188,17 @@ impl Supervisor {
                     Ok(restarted) => break server = restarted,
                     Err(error) => tracing::error!(%error, "nats-server"),
                 }
+            }
+        }
+    }
+
+    /// Returns how the server ended. Keeps its log short until then.
+    async fn watched(&self, server: &mut Server) -> String {
+        let mut looks = tokio::time::interval(LOG_LOOKS);
+        loop {
+            tokio::select! {
+                status = server.child.wait() => return status.map_or_else(|error| error.to_string(), |s| s.to_string()),
+                _ = looks.tick() => if self.store.shorten_log() { server.log_begins = 0 },
             }
         }
     }
