@@ -153,8 +153,8 @@ impl Hub {
         }
     }
 
-    /// The commands of a session that ends have failed; those that wait to be sent to a device that just fell silent
-    /// wait on, and are returned.
+    /// The commands of a session that ends have failed, unless they outlive it; those that wait to be sent to a device that
+    /// just fell silent wait on, and are returned.
     fn end_commands(
         &self,
         session: &Arc<Session>,
@@ -163,6 +163,9 @@ impl Hub {
         by_silence: bool,
     ) -> Vec<Arc<Command>> {
         let mut waiting = Vec::new();
+        if lane.is(Flag::Outlived) && reason != Reason::CredentialsRevoked {
+            return waiting;
+        }
         for (flight, waits) in lane.land_all() {
             if by_silence && waits {
                 waiting.push(self.ground(flight));

@@ -72,6 +72,14 @@ impl SessionHandle {
         Self { hub, session, slot }
     }
 
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// The session's id.
     pub fn id(&self) -> SessionId {
         let _lane = self.session.lane.lock();
@@ -170,7 +178,7 @@ impl SessionHandle {
 
     /// Puts a command under way that was kept for the device.
     pub fn adopt(&self, command: &Arc<Command>) -> Adopted {
-        self.hub.adopt(&self.session, command)
+        self.hub.adopt(&self.session, command, 0)
     }
 
     /// Is the command still to be sent? It may have expired while it waited for room.
@@ -240,5 +248,6 @@ impl SessionHandle {
 impl Drop for SessionHandle {
     fn drop(&mut self) {
         self.hub.close(&self.session, self.slot, Reason::ConnectionLost, || Receipt::unheard(None));
+        self.hub.leave_to_offline(&self.session);
     }
 }

@@ -21,6 +21,8 @@ pub struct Mail {
     pub command: Option<Arc<Command>>,
     /// The gateway has ended the session.
     pub ended: Option<Reason>,
+    /// A command has come to its outcome, in a session whose commands outlive it: what is kept of them is old.
+    pub has_landed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ struct Inside {
     settled: Vec<(u64, Result<(), StoreError>)>,
     commands: VecDeque<Arc<Command>>,
     ended: Option<Reason>,
+    has_landed: bool,
     waker: Option<Waker>,
 }
 
@@ -78,14 +81,20 @@ impl Mailbox {
             settled: std::mem::take(&mut inside.settled),
             command: if take_commands { inside.commands.pop_front() } else { None },
             ended: inside.ended,
+            has_landed: std::mem::take(&mut inside.has_landed),
         };
-        if mail.settled.is_empty() && mail.command.is_none() && mail.ended.is_none() {
+        if mail.settled.is_empty() && mail.command.is_none() && mail.ended.is_none() && !mail.has_landed {
             if !inside.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 inside.waker = Some(cx.waker().clone());
             }
             return Poll::Pending;
         }
         Poll::Ready(mail)
+    }
+
+    /// Says that a command has come to its outcome.
+    pub(crate) fn settled_one(&self) {
+        self.put(|inside| inside.has_landed = true);
     }
 
     /// Waits until a message is stored, or never will be.

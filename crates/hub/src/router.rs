@@ -21,8 +21,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::bus::Listener;
 use crate::command::CheckedCommand;
 use crate::quiet::Quiet;
-use crate::session::{Flight, Lane, Session};
-use crate::{Bus, Command, CommandRequest, Hub, Receipt, StoreError, Wait};
+use crate::session::{Flag, Flight, Lane, Session};
+use crate::{Bus, Command, CommandRequest, Hub, LeftCommand, Receipt, StoreError, Wait};
 
 /// Who hears by which token of a stored answer, and the answer's share of the publish window.
 pub(crate) type Told = (Option<(Arc<dyn Listener>, u64)>, Option<OwnedSemaphorePermit>);
@@ -31,6 +31,10 @@ pub(crate) type Told = (Option<(Arc<dyn Listener>, u64)>, Option<OwnedSemaphoreP
 pub trait Offline: Send + Sync + std::fmt::Debug {
     /// Keeps the command for the device's return and settles it one day ([`Hub::settle_offline`]), or says why not.
     fn offer(&self, command: &Arc<Command>) -> Result<(), NotKept>;
+
+    /// The connection of a device that has a persistent session is gone without a word; `left` has no outcome yet. Keeps it
+    /// for the device's return, and settles it one day ([`Hub::settle_left`]).
+    fn outlived(&self, left: Vec<LeftCommand>);
 }
 
 /// What became of a command that waited for its device.
@@ -201,7 +205,7 @@ impl Hub {
     }
 
     /// Puts a command under way that waited for the session's device, without a place in the mailbox.
-    pub(crate) fn adopt(&self, session: &Arc<Session>, command: &Arc<Command>) -> Adopted {
+    pub(crate) fn adopt(&self, session: &Arc<Session>, command: &Arc<Command>, attempts: u32) -> Adopted {
         let mut lane = session.lane.lock();
         if lane.ended.is_some() {
             return Adopted::Ended;
@@ -210,6 +214,9 @@ impl Hub {
             return Adopted::Duplicate;
         }
         self.take_off(session, &mut lane, command);
+        if let Some(flight) = lane.flight(&command.id) {
+            flight.attempts = attempts;
+        }
         Adopted::UnderWay
     }
 
@@ -391,6 +398,15 @@ impl Hub {
         told: Told,
     ) {
         self.forget_flight(flight);
+        if lane.is(Flag::Outlived)
+            && let Some(mailbox) = &session.mailbox
+        {
+            mailbox.settled_one();
+        }
+        // Nothing of the session follows its end.
+        if lane.ended.is_some() {
+            return self.settle_apart(&flight.command, flight.attempts, verdict, told);
+        }
         let seq = lane.next_message();
         let id = EventId::Session(session.info.session(), Stream::Messages, seq);
         let place = Some((Arc::clone(session).into(), seq));
@@ -398,12 +414,18 @@ impl Hub {
         self.publish_outcome((id, at), &flight.command, &event, told);
     }
 
-    /// Settles a command that belongs to no session. When too many such outcomes wait for the store already, the requester
-    /// alone is told: memory is bounded, and it may ask again.
     fn settle_alone(&self, command: &Command, verdict: Verdict) {
-        let (event, at) = self.outcome_event(command, 0, None, verdict);
+        self.settle_apart(command, 0, verdict, (None, None));
+    }
+
+    /// Settles a command that belongs to no session, or no longer to one. When too many such outcomes wait for the store
+    /// already, the requester alone is told: memory is bounded, and it may ask again.
+    pub(crate) fn settle_apart(&self, command: &Command, attempts: u32, verdict: Verdict, told: Told) {
+        let (event, at) = self.outcome_event(command, attempts, None, verdict);
         let id = self.gateway_event_id();
-        if self.router.alone.load(Ordering::Relaxed) >= self.config.max_commands {
+        let is_crowded = self.router.alone.load(Ordering::Relaxed) >= self.config.max_commands;
+        // A device whose answer it is waits for the store.
+        if is_crowded && told.0.is_none() {
             if let Some(to) = &command.reply {
                 let origin = self.origin();
                 let occasion = Occasion { origin: &origin, id, at };
@@ -411,7 +433,7 @@ impl Hub {
             }
             return;
         }
-        self.publish_outcome((id, at), command, &event, (None, None));
+        self.publish_outcome((id, at), command, &event, told);
     }
 
     /// Settles a command that an [`Offline`] kept.

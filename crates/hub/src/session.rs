@@ -180,6 +180,8 @@ pub(crate) enum Flag {
     Watched = 1,
     /// The listener knows that there are commands.
     Told = 2,
+    /// What is under way outlives the session.
+    Outlived = 4,
 }
 
 /// The order of one session's events: whoever holds its lock numbers and submits.
@@ -360,6 +362,13 @@ impl Lane {
         let mut all: Vec<_> = flights.into_values().map(|flight| (waits(&flight), flight)).collect();
         all.sort_by_key(|(_, flight)| flight.expiry);
         all.into_iter().map(|(waits, flight)| (flight, waits)).collect()
+    }
+
+    /// What is under way, with how often it was sent.
+    pub(crate) fn under_way(&self) -> Vec<(Arc<Command>, u32)> {
+        let commands = self.extra.as_ref().and_then(|extra| extra.commands.as_ref());
+        let flights = commands.into_iter().flat_map(|commands| commands.flights.values());
+        flights.map(|flight| (Arc::clone(&flight.command), flight.attempts)).collect()
     }
 
     pub(crate) fn flight(&mut self, id: &CommandId) -> Option<&mut Flight> {

@@ -136,6 +136,8 @@ pub enum Ack {
     Refused(u8),
     /// On resume: larger than the client's Maximum Packet Size has become, so dropped [MQTT-3.1.2-25].
     TooLarge,
+    /// After a resume: its time was over before it could be sent again ([`crate::Connection::lapse`]).
+    Lapsed,
 }
 
 /// What became of a message handed to `deliver`.

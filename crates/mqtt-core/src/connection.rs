@@ -13,8 +13,8 @@ use crate::fault::{Broken, Fault, Violation};
 use crate::guard::{self, kind};
 use crate::session::Session;
 use crate::{
-    Accept, Action, Delivery, DisconnectWhy, Limits, Message, PublishFailure, QoS, Refusal, SessionState,
-    SubscribeRequest, Subscription, Token, Verdict, Version, codec, encode,
+    Accept, Action, Delivery, DeliveryToken, DisconnectWhy, Limits, Message, PublishFailure, QoS, Refusal,
+    SessionState, SubscribeRequest, Subscription, Token, Verdict, Version, codec, encode,
 };
 
 /// One connection. See the crate's page for how a shell drives it.
@@ -177,6 +177,23 @@ impl Connection {
         match &mut self.phase {
             Phase::Open(session) => session.deliver(message, out),
             _ => Delivery::Closed(message),
+        }
+    }
+
+    /// Looks at what is to be sent again and has not found room yet: what is void at `now`, in Unix milliseconds, is not sent,
+    /// and told as [`Ack::Lapsed`](crate::Ack::Lapsed). What is void before the session is resumed is taken out by
+    /// [`SessionState::lapse`].
+    pub fn lapse(&mut self, now: u64, out: &mut BytesMut) {
+        if let Phase::Open(session) = &mut self.phase {
+            session.lapse(now, out);
+        }
+    }
+
+    /// The messages that were put into `out` again since the last call, after a resume.
+    pub fn take_resent(&mut self) -> Vec<DeliveryToken> {
+        match &mut self.phase {
+            Phase::Open(session) => session.take_resent(),
+            _ => Vec::new(),
         }
     }
 

@@ -30,9 +30,12 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_properties: UserProperties,
     /// Message Expiry Interval: the seconds that are left when it is handed over; 0 is sent as 1. Dropping what has
-    /// expired is the shell's part, which has a clock.
+    /// expired before that is the shell's part, which has a clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_expiry: Option<u32>,
+    /// When it is void, in Unix milliseconds: from then on it is not sent again. No client is told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
     /// Declare the payload as UTF-8.
     #[serde(default)]
     pub payload_is_utf8: bool,
@@ -50,6 +53,7 @@ impl Message {
             correlation_data: None,
             user_properties: Vec::new(),
             message_expiry: None,
+            expires_at: None,
             payload_is_utf8: false,
         }
     }

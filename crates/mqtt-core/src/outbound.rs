@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use crate::encode::Sending;
 use crate::fault::Broken;
 use crate::packet::AckKind;
-use crate::state::{InFlight, Stage};
+use crate::state::{InFlight, Lapse, Stage};
 use crate::subscribe::Subscriptions;
 use crate::{Ack, Delivery, DeliveryToken, Message, QoS, SessionState, Version, encode};
 
@@ -51,7 +51,9 @@ pub(crate) struct Sender {
     /// There is room again, and the shell does not know yet.
     opened: bool,
     /// Messages that ended without a packet of the client.
-    dropped: VecDeque<DeliveryToken>,
+    dropped: VecDeque<(DeliveryToken, Ack)>,
+    /// What was sent again on this connection, and the shell does not know yet.
+    resent: Vec<DeliveryToken>,
 }
 
 impl Sender {
@@ -76,6 +78,7 @@ impl Sender {
             starved: false,
             opened: false,
             dropped: VecDeque::new(),
+            resent: Vec::new(),
         }
     }
 
@@ -90,8 +93,34 @@ impl Sender {
     }
 
     /// A message that ended without a packet of the client.
-    pub(crate) fn take_dropped(&mut self) -> Option<DeliveryToken> {
+    pub(crate) fn take_dropped(&mut self) -> Option<(DeliveryToken, Ack)> {
         self.dropped.pop_front()
+    }
+
+    /// The messages that were sent again since the last time.
+    pub(crate) fn take_resent(&mut self) -> Vec<DeliveryToken> {
+        std::mem::take(&mut self.resent)
+    }
+
+    /// Drops, of the messages that are due, those whose time is over at `now`. True when there were any.
+    pub(crate) fn lapse(&mut self, now: u64, out: &mut BytesMut) -> bool {
+        let before = self.dropped.len();
+        let dropped = &mut self.dropped;
+        self.in_flight.retain_mut(|entry| {
+            if entry.stage != Stage::Due {
+                return true;
+            }
+            let lapse = entry.lapse(now);
+            if lapse != Lapse::Goes {
+                dropped.push_back((entry.token, Ack::Lapsed));
+            }
+            if lapse == Lapse::Released {
+                encode::ack(AckKind::Rel, entry.packet_id, 0, out);
+            }
+            lapse != Lapse::Over
+        });
+        self.look_for_room();
+        self.dropped.len() > before
     }
 
     /// True once after there is room again.
@@ -174,8 +203,9 @@ impl Sender {
                 entry.stage = Stage::Published;
                 entry.counted = true;
                 self.used += 1;
+                self.resent.push(entry.token);
             } else {
-                self.dropped.push_back(entry.token);
+                self.dropped.push_back((entry.token, Ack::TooLarge));
                 entry.message = None;
                 too_large = true;
             }
@@ -183,6 +213,10 @@ impl Sender {
         if too_large {
             self.in_flight.retain(|f| f.stage != Stage::Due || f.message.is_some());
         }
+        self.look_for_room();
+    }
+
+    fn look_for_room(&mut self) {
         if self.starved && self.has_room() {
             self.starved = false;
             self.opened = true;

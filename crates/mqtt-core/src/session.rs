@@ -11,7 +11,7 @@ use crate::inbound::Receiver;
 use crate::outbound::{Link, Sender};
 use crate::packet::{AckKind, Disconnect, Packet, Subscribe, Unsubscribe};
 use crate::subscribe::{SubscribeRequest, Subscription, Subscriptions, code};
-use crate::{Ack, Limits, Message, QoS, SessionState, Verdict, Version, encode};
+use crate::{DeliveryToken, Limits, Message, QoS, SessionState, Verdict, Version, encode};
 
 /// What client and gateway agreed on in CONNECT and CONNACK.
 #[derive(Clone, Copy, Debug)]
@@ -81,15 +81,25 @@ impl Session {
         self.sender.in_flight().len()
     }
 
+    pub(crate) fn take_resent(&mut self) -> Vec<DeliveryToken> {
+        self.sender.take_resent()
+    }
+
+    pub(crate) fn lapse(&mut self, now: u64, out: &mut BytesMut) {
+        if self.sender.lapse(now, out) {
+            self.changed();
+        }
+    }
+
     pub(crate) fn changed(&mut self) {
         self.revision = self.revision.wrapping_add(1);
     }
 
     /// Something to tell that no packet brought.
     pub(crate) fn news(&mut self) -> Option<Action> {
-        if let Some(token) = self.sender.take_dropped() {
+        if let Some((token, why)) = self.sender.take_dropped() {
             self.changed();
-            return Some(Action::Acknowledged(token, Ack::TooLarge));
+            return Some(Action::Acknowledged(token, why));
         }
         self.sender.take_opened().then_some(Action::WindowOpened)
     }

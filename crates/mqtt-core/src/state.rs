@@ -33,13 +33,23 @@ impl SessionState {
         self.in_flight.iter().filter_map(|f| f.message.as_ref().map(|m| (f.token, &**m)))
     }
 
-    /// Takes the seconds that the session waited off the messages' expiry [MQTT-3.3.2-6]. Their delivery had begun, so none
-    /// is dropped.
-    pub fn wait(&mut self, seconds: u32) {
-        for left in self.in_flight.iter_mut().filter_map(|f| f.message.as_mut()?.message_expiry.as_mut()) {
-            *left = left.saturating_sub(seconds);
-        }
+    /// Says how much is left at `now`, in Unix milliseconds, of the time of each message under way [MQTT-3.3.2-6]. One that
+    /// has none left is not sent again: at QoS 1 it is over; at QoS 2 the client may have it and hold its packet id, so a
+    /// resumed session releases that [MQTT-4.3.3-13].
+    pub fn lapse(&mut self, now: u64) {
+        self.in_flight.retain_mut(|message| message.lapse(now) != Lapse::Over);
     }
+}
+
+/// What time makes of a message that is to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lapse {
+    /// It has time left, or is beyond the point where that matters.
+    Goes,
+    /// It is not sent again, but the client is told to release its packet id.
+    Released,
+    /// Nothing is left of it.
+    Over,
 }
 
 /// How far a message to the client has come.
@@ -65,4 +75,20 @@ pub(crate) struct InFlight {
     pub(crate) counted: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<Box<Message>>,
+}
+
+impl InFlight {
+    /// Looks at the time of a message that is not on its way on this connection.
+    pub(crate) fn lapse(&mut self, now: u64) -> Lapse {
+        let Some(message) = &mut self.message else { return Lapse::Goes };
+        let Some(expires_at) = message.expires_at else { return Lapse::Goes };
+        let left_ms = expires_at.saturating_sub(now);
+        if left_ms > 0 {
+            message.message_expiry = Some(u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX));
+            return Lapse::Goes;
+        }
+        self.message = None;
+        self.stage = Stage::Released;
+        if self.qos == QoS::ExactlyOnce { Lapse::Released } else { Lapse::Over }
+    }
 }

@@ -1,25 +1,18 @@
 //! What a client's packets and a session's mail make a connection do.
 //!
-//! Owns: the ACL's word on each packet, the publish window, commands on their way. Does not own: waiting and buffers
-//! (`conn.rs`).
+//! Owns: the ACL's word on each packet, the publish window. Does not own: waiting and buffers (`conn.rs`), commands
+//! (`outbound.rs`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{Outcome, Reason, RefusedCause};
-use landfall_hub::{Adopted, Command, Mail, Permit, StoreError, Uplink, unix_now};
+use landfall_event::{Reason, RefusedCause};
+use landfall_hub::{Mail, Permit, StoreError, Uplink, unix_now};
 use landfall_mqtt_core::commands::parse_response;
-use landfall_mqtt_core::{
-    Ack, Action, Delivery, DeliveryToken, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict,
-};
+use landfall_mqtt_core::{Action, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict};
 use landfall_net::Stream;
 
-use crate::commands::{command_message, command_topic};
 use crate::conn::{Conn, End, WRITE_HIGH};
-
-/// How long a persistent session's answers wait for the store.
-const KEEP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a message costs of the publish window: everything of it that a device may make large.
 fn weight(inbound: &Inbound) -> usize {
@@ -32,7 +25,11 @@ fn weight(inbound: &Inbound) -> usize {
 impl<S: Stream> Conn<S> {
     /// Acts on every complete packet in `input`, until the publish window stops it.
     pub(crate) fn process(&mut self) -> Result<(), End> {
+        if self.core.in_flight() > 0 {
+            self.core.lapse(unix_now(), &mut self.out);
+        }
         loop {
+            self.note_resent();
             if self.is_blocked() || self.out.len() >= WRITE_HIGH {
                 return Ok(());
             }
@@ -62,8 +59,8 @@ impl<S: Stream> Conn<S> {
                 Ok(())
             }
             Action::WindowOpened => {
-                if let Some(command) = self.busy.as_mut().and_then(|busy| busy.stuck.take()) {
-                    self.send(command);
+                if let Some((command, queued)) = self.busy.as_mut().and_then(|busy| busy.stuck.take()) {
+                    self.send(command, queued);
                 }
                 Ok(())
             }
@@ -173,17 +170,6 @@ impl<S: Stream> Conn<S> {
         self.core.subscribed(request, &verdicts, &mut self.out);
     }
 
-    /// Keeps the session in the store. While the store does not answer, the client is served all the same.
-    pub(crate) async fn keep(&mut self) {
-        let (state, expiry) = (self.core.session_state(), self.core.session_expiry());
-        let Some(hold) = &self.hold else { return };
-        if let Some(kept) = self.server.sessions().keep(hold, state, expiry)
-            && self.server.hub().is_ready()
-        {
-            let _ = tokio::time::timeout(KEEP_PATIENCE, kept).await;
-        }
-    }
-
     pub(crate) fn on_mail(&mut self, mail: Mail) -> Result<(), End> {
         for (token, result) in mail.settled {
             match result {
@@ -203,82 +189,11 @@ impl<S: Stream> Conn<S> {
             return Err(End::Gateway(reason));
         }
         if let Some(command) = mail.command {
-            self.send(command);
+            self.send(command, None);
+        }
+        if mail.has_landed {
+            self.kept = None;
         }
         Ok(())
-    }
-
-    /// Commands that waited for the device, in order, as far as there is room.
-    pub(crate) fn send_queued(&mut self) {
-        while !self.deaf
-            && self.busy.as_ref().is_some_and(|busy| busy.stuck.is_none())
-            && self.out.len() < WRITE_HIGH
-        {
-            let Some(queued) = self.busy.as_mut().and_then(|busy| busy.queue.pop_front()) else { break };
-            let (sessions, hub) = (self.server.sessions(), self.server.hub());
-            if queued.command.expires_at <= unix_now() {
-                sessions.gone_out(&queued);
-                hub.settle_offline(&queued.command, Outcome::Expired, Some("not-connected"));
-                continue;
-            }
-            match self.handle.adopt(&queued.command) {
-                Adopted::UnderWay => {
-                    sessions.gone_out(&queued);
-                    self.send(Arc::clone(&queued.command));
-                }
-                Adopted::Duplicate => {
-                    sessions.gone_out(&queued);
-                    hub.settle_offline(&queued.command, Outcome::Rejected, Some("duplicate-id"));
-                }
-                Adopted::Ended => {
-                    self.busy().queue.push_front(queued);
-                    break;
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, command: Arc<Command>) {
-        if command.expires_at <= unix_now() || !self.handle.is_under_way(&command.id) {
-            // Its outcome is told, or will be at the next tick: a command that is said to have expired is never sent.
-            return;
-        }
-        let acl = self.handle.acl();
-        let topic =
-            command_topic(&command, |topic| self.core.granted(topic).is_some() && acl.may_receive(topic));
-        let Some(topic) = topic else {
-            self.handle.settled(&command.id, Outcome::Rejected, "not-subscribed");
-            return;
-        };
-        let message = command_message(&command, topic, unix_now());
-        match self.core.deliver(message, &mut self.out) {
-            Delivery::Sent { token, .. } => {
-                let unwritten = (command.id.clone(), command.payload.len(), token.is_some());
-                let busy = self.busy();
-                busy.unwritten.push(unwritten);
-                if let Some(token) = token {
-                    busy.flights.insert(token, command.id.clone());
-                }
-            }
-            Delivery::Full(_) => self.busy().stuck = Some(command),
-            Delivery::TooLarge => self.handle.settled(&command.id, Outcome::Rejected, "too-large"),
-            Delivery::Invalid => self.handle.settled(&command.id, Outcome::Rejected, "unsendable"),
-            Delivery::NotSubscribed(_) => {
-                self.handle.settled(&command.id, Outcome::Rejected, "not-subscribed");
-            }
-            // The session is ending: its end settles what is under way.
-            Delivery::Closed(_) => {}
-        }
-    }
-
-    fn on_acknowledged(&mut self, token: DeliveryToken, ack: Ack) {
-        let Some(command) = self.busy.as_mut().and_then(|busy| busy.flights.remove(&token)) else { return };
-        match ack {
-            Ack::Done => self.handle.acknowledged(&command),
-            Ack::Refused(code) => {
-                self.handle.settled(&command, Outcome::Rejected, &format!("mqtt-reason-0x{code:02x}"));
-            }
-            Ack::TooLarge => self.handle.settled(&command, Outcome::Rejected, "too-large"),
-        }
     }
 }

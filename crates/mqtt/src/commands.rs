@@ -29,6 +29,7 @@ pub(crate) fn command_message(command: &Command, topic: Arc<str>, now: UnixMs) -
         response_topic: answerable.then(|| response_topic(RequestForm::Long, &command.id, "200").into()),
         correlation_data: answerable.then(|| Bytes::copy_from_slice(command.id.as_str().as_bytes())),
         message_expiry: Some(u32::try_from(left_s).unwrap_or(u32::MAX)),
+        expires_at: Some(command.expires_at),
         ..Message::new(topic, command.payload.clone(), QoS::ExactlyOnce)
     }
 }

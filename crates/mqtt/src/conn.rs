@@ -1,7 +1,7 @@
 //! One MQTT connection: the loop between a socket, the protocol machine and the session.
 //!
 //! Owns: buffers, waiting, the end of the connection. Does not own: protocol rules (`landfall-mqtt-core`), what a packet
-//! makes happen (`act.rs`), letting the client in (`handshake.rs`), what a session's end publishes (`landfall-hub`).
+//! makes happen (`act.rs`), commands (`outbound.rs`), letting the client in (`handshake.rs`), what a session's end publishes (`landfall-hub`).
 //!
 //! An idle connection holds no buffer: bytes are read when there are some, and both buffers and [`Busy`] are given back
 //! when they are empty.
@@ -21,6 +21,7 @@ use landfall_net::{Permit as Place, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Sleep;
 
+use crate::flights::Flying;
 use crate::listener::MqttServer;
 use crate::sessions::{Hold, Queued};
 
@@ -69,10 +70,14 @@ pub(crate) struct Busy {
     pub(crate) flights: HashMap<DeliveryToken, CommandId>,
     /// Commands in `out`: payload bytes, and whether the client will acknowledge.
     pub(crate) unwritten: Vec<(CommandId, usize, bool)>,
-    /// A command that finds no room in the client's window.
-    pub(crate) stuck: Option<Arc<Command>>,
+    /// A command that finds no room in the client's window, with its place in the store if it has waited there.
+    pub(crate) stuck: Option<(Arc<Command>, Option<Queued>)>,
     /// Commands that waited while the device was away.
     pub(crate) queue: VecDeque<Queued>,
+    /// Those of them that went out: they leave the store when the session's state with them is there.
+    pub(crate) leaving: Vec<Queued>,
+    /// What an earlier connection had under way, and this one could not take up.
+    pub(crate) strays: Vec<Flying>,
     /// Runs while the client does not read.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -85,6 +90,8 @@ impl Busy {
             && self.unwritten.is_empty()
             && self.stuck.is_none()
             && self.queue.is_empty()
+            && self.leaving.is_empty()
+            && self.strays.is_empty()
             && self.stall.is_none()
     }
 }
@@ -103,7 +110,7 @@ pub(crate) struct Conn<S> {
     pub(crate) hold: Option<Box<Hold>>,
     pub(crate) busy: Option<Box<Busy>>,
     /// The revision of the session's state that is in the store.
-    kept: Option<u32>,
+    pub(crate) kept: Option<u32>,
     held: bool,
     /// A layer above TCP may still hold bytes.
     flushing: bool,
@@ -117,11 +124,12 @@ impl<S: Stream> Conn<S> {
         (stream, permit, core): (S, Place, Connection),
         (input, out): (BytesMut, BytesMut),
         (handle, hold): (SessionHandle, Option<Box<Hold>>),
-        queue: VecDeque<Queued>,
+        (queue, flying): (VecDeque<Queued>, Vec<Flying>),
     ) -> Box<Self> {
         handle.hold(false);
+        handle.outlive(hold.is_some());
         let busy = (!queue.is_empty()).then(|| Box::new(Busy { queue, ..Busy::default() }));
-        Box::new(Self {
+        let mut conn = Box::new(Self {
             server,
             stream,
             _place: permit,
@@ -135,7 +143,9 @@ impl<S: Stream> Conn<S> {
             flushing: false,
             deaf: false,
             kept: None,
-        })
+        });
+        flying.into_iter().for_each(|flying| conn.take_up(flying));
+        conn
     }
 
     /// Serves the client to its end.
@@ -155,7 +165,9 @@ impl<S: Stream> Conn<S> {
         let revision = Some(self.core.state_revision());
         if self.kept != revision && self.core.session_expiry() > 0 {
             self.kept = revision;
-            Box::pin(self.keep()).await;
+            if Box::pin(self.keep()).await {
+                self.release();
+            }
         }
         self.rest();
         match std::future::poll_fn(|cx| self.poll_wake(cx)).await {
@@ -318,6 +330,7 @@ impl<S: Stream> Conn<S> {
         match &end {
             End::Goodbye(goodbye) => {
                 expiry = goodbye.session_expiry;
+                self.handle.outlive(self.hold.is_some() && expiry > 0);
                 if goodbye.with_will {
                     self.handle.limit_will_delay(u64::from(expiry) * 1000);
                 } else {
@@ -347,13 +360,16 @@ impl<S: Stream> Conn<S> {
         // The client may be gone or not read: its session has ended either way.
         let listens = !matches!(end, End::Lost(_))
             && matches!(tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await, Ok(Ok(())));
-        let queue = self.busy.take().map(|busy| busy.queue).unwrap_or_default();
         if self.hold.is_some() && expiry > 0 {
             self.settle_the_rest().await;
         }
+        let (queue, sorted) = self.pack_up();
         match self.hold {
-            Some(hold) => self.server.sessions().put_down(hold, self.core.session_state(), expiry, queue),
-            None => self.server.sessions().abandon(&queue, "session-discarded"),
+            Some(hold) => {
+                let state = self.core.session_state();
+                self.server.sessions().put_down(hold, (state, expiry), queue, sorted);
+            }
+            None => self.server.sessions().abandon(&queue, &sorted.flying, "session-discarded"),
         }
         if listens {
             landfall_net::close(self.stream, FAREWELL).await;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::conn::{Conn, FAREWELL};
 use crate::listener::{MqttServer, transport};
-use crate::sessions::Hold;
+use crate::sessions::{Hold, Taken};
 
 /// The longest client id in bytes: it stands in every `connected` and in memory for as long as the session.
 const MAX_CLIENT_ID: usize = 256;
@@ -152,7 +152,7 @@ impl<S: Stream> Newcomer<S> {
     ) -> Box<Conn<S>> {
         let sessions = self.caller.server.sessions();
         let left = hold.as_ref().and_then(|hold| sessions.take(hold, request.clean_start));
-        let (state, queue) = left.map_or_else(Default::default, |(state, queue)| (Some(state), queue));
+        let Taken { state, queue, flying } = left.unwrap_or_default();
         let assigned = request.client_id.is_empty().then(|| handle.remote_id());
         let accept =
             Accept { assigned_client_id: assigned, keep_alive: Some(keep_alive), session_expiry: None };
@@ -165,7 +165,7 @@ impl<S: Stream> Newcomer<S> {
             hold => hold,
         };
         let streams = (self.stream, self.permit, self.core);
-        Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), queue)
+        Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), (queue, flying))
     }
 }
 

@@ -5,10 +5,13 @@
 //! (`landfall-hub`), the store (`landfall-nats`).
 
 mod act;
+mod budget;
 mod commands;
 mod conn;
+mod flights;
 mod handshake;
 mod listener;
+mod outbound;
 mod record;
 mod sessions;
 mod shelf;

@@ -5,10 +5,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use landfall_event::UnixMs;
+use landfall_event::{DeviceId, TenantId, UnixMs};
 use landfall_hub::{Command, StoredQueue, Wait};
 use landfall_mqtt_core::SessionState;
 use serde::{Deserialize, Serialize};
+
+use crate::flights::FlightRecord;
 
 /// The only version of both records so far.
 const VERSION: u32 = 1;
@@ -34,11 +36,19 @@ pub(crate) struct SessionRecord {
     /// When its connection ended; absent while one holds it, and so after a crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) left_at: Option<UnixMs>,
+    /// The commands that the device has or may get, and that have no outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flights: Vec<FlightRecord>,
 }
 
 impl SessionRecord {
     pub(crate) fn new(state: SessionState, expiry_s: u32, left_at: Option<UnixMs>) -> Self {
-        Self { version: VERSION, state, expiry_s, left_at }
+        Self { version: VERSION, state, expiry_s, left_at, flights: Vec::new() }
+    }
+
+    /// With the commands that are under way.
+    pub(crate) fn with(self, flights: Vec<FlightRecord>) -> Self {
+        Self { flights, ..self }
     }
 
     /// The stored bytes; `None` when the state cannot be written, which no state is known to be.
@@ -62,7 +72,7 @@ impl SessionRecord {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct QueuedCommand {
     version: u32,
-    id: String,
+    pub(crate) id: String,
     name: String,
     wait: Wait,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,12 +83,17 @@ pub(crate) struct QueuedCommand {
     payload: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply: Option<String>,
-    received_at: UnixMs,
+    pub(crate) received_at: UnixMs,
     expires_at: UnixMs,
 }
 
 impl QueuedCommand {
     pub(crate) fn new(command: &Command) -> Self {
+        Self { payload: STANDARD.encode(&command.payload), ..Self::without_payload(command) }
+    }
+
+    /// Of one whose payload is kept elsewhere.
+    pub(crate) fn without_payload(command: &Command) -> Self {
         let owned = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
         Self {
             version: VERSION,
@@ -87,7 +102,7 @@ impl QueuedCommand {
             wait: command.wait,
             topic: owned(&command.topic),
             content_type: owned(&command.content_type),
-            payload: STANDARD.encode(&command.payload),
+            payload: String::new(),
             reply: owned(&command.reply),
             received_at: command.received_at,
             expires_at: command.expires_at,
@@ -100,12 +115,18 @@ impl QueuedCommand {
 
     pub(crate) fn decode(stored: &StoredQueue) -> Result<Command, RecordError> {
         let record: Self = serde_json::from_slice(&stored.entry)?;
+        record.command(stored.tenant.clone(), stored.device.clone())
+    }
+
+    /// The device's command again.
+    pub(crate) fn command(self, tenant: TenantId, device: DeviceId) -> Result<Command, RecordError> {
+        let record = self;
         if record.version != VERSION {
             return Err(RecordError::Version(record.version));
         }
         Ok(Command {
-            tenant: stored.tenant.clone(),
-            device: stored.device.clone(),
+            tenant,
+            device,
             id: record.id.parse().map_err(|_| RecordError::Field("id"))?,
             name: record.name.parse().map_err(|_| RecordError::Field("name"))?,
             wait: record.wait,

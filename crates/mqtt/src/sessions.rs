@@ -3,27 +3,31 @@
 //! Owns: which connection holds a device's session, what is parked while none does, keeping it in the `SessionStore`.
 //! Does not own: the state's content (`landfall-mqtt-core`), the outcome of a command (`landfall-hub`).
 //!
+//! Reading it back after a restart is `restore.rs`.
+//!
 //! A device has one [`Place`]. A connection holds the place's gate for its life, so a second connection of the device
 //! gets the session when the first has put it down, and never before. What comes for the device meanwhile waits there.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+mod restore;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ahash::RandomState;
 use bytes::Bytes;
-use landfall_event::{DeviceId, Outcome, TenantId, UnixMs};
-use landfall_hub::{
-    Command, Hub, NotKept, Offline, SessionStore, StoreError, StoredQueue, StoredSession, unix_now,
-};
+use landfall_event::{DeviceId, Outcome, Reason, TenantId, UnixMs};
+use landfall_hub::{Command, Hub, LeftCommand, NotKept, Offline, unix_now};
 use landfall_mqtt_core::SessionState;
 use landfall_net::Scope;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
+use crate::budget::{Budget, Share};
 use crate::commands::command_topic;
-use crate::record::{QueuedCommand, SessionRecord};
+use crate::flights::{FlightRecord, Flying, Sorted, Whereabouts};
+use crate::record::SessionRecord;
 use crate::shelf::{Entry, EntryCell, Shelf};
 
 /// A device, as the key of its session.
@@ -35,8 +39,6 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// The largest payload in bytes of a command that waits: its entry in the store, written as Base64, stays below the
 /// megabyte that a NATS server takes unless it is told otherwise.
 const MAX_PAYLOAD: usize = 512 * 1024;
-/// What a waiting command counts beside its payload, in bytes.
-const ENTRY_BYTES: usize = 512;
 
 /// A session that no connection has.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ struct Lying {
     /// With a session, commands that it has a subscription for. Without one they came while its connection, whose session
     /// in the hub has ended, still had it: whether it has a subscription for them is seen when it is put down.
     queue: VecDeque<Queued>,
+    /// With a session, the commands that its device has or may get.
+    flying: Vec<Flying>,
+    /// What a connection that is gone without a word had under way: looked through when its hold is let go.
+    left: Vec<LeftCommand>,
     /// Where it stands in the calendar.
     due: UnixMs,
 }
@@ -62,37 +68,15 @@ impl Lying {
     /// When something of it expires next.
     fn next_due(&self) -> UnixMs {
         let session = self.session.as_ref().map_or(UnixMs::MAX, |left| left.expires_at);
-        self.queue.iter().map(|queued| queued.command.expires_at).fold(session, UnixMs::min)
+        let queued = self.queue.iter().map(|queued| queued.command.expires_at);
+        let flying = self.flying.iter().map(|flying| flying.left.command.expires_at);
+        queued.chain(flying).fold(session, UnixMs::min)
     }
-}
 
-/// Payload bytes of everything that waits.
-#[derive(Debug)]
-struct Budget {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-/// A waiting command's share of the budget, given back when it leaves.
-#[derive(Debug)]
-struct Share {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Budget {
-    /// A share for the command; None when that would be more than there is, unless it is `due` in any case.
-    fn share(self: &Arc<Self>, command: &Command, due: bool) -> Option<Share> {
-        let bytes = command.payload.len().saturating_add(ENTRY_BYTES);
-        let fits = |used: usize| used.checked_add(bytes).filter(|sum| due || *sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(Share { budget: Arc::clone(self), bytes })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    /// Is one of this id waiting or under way?
+    fn has(&self, command: &Command) -> bool {
+        self.queue.iter().any(|queued| queued.command.id == command.id)
+            || self.flying.iter().any(|flying| flying.left.command.id == command.id)
     }
 }
 
@@ -102,6 +86,14 @@ pub(crate) struct Queued {
     pub(crate) command: Arc<Command>,
     cell: EntryCell,
     _share: Share,
+}
+
+/// What a device's session left behind for its next connection.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) state: Option<SessionState>,
+    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) flying: Vec<Flying>,
 }
 
 /// Where a device's session lies.
@@ -189,90 +181,6 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Reads the sessions and queues that an earlier start left in the store.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn load(
-        hub: Arc<Hub>,
-        store: Arc<dyn SessionStore>,
-        limits: OfflineLimits,
-    ) -> Result<Self, StoreError> {
-        let (stored, queued) = (store.sessions().await?, store.queued().await?);
-        let sessions = Self {
-            places: Mutex::default(),
-            calendar: Mutex::default(),
-            kept: AtomicUsize::new(0),
-            limits,
-            budget: Arc::new(Budget { used: AtomicUsize::new(0), limit: limits.queue_bytes }),
-            hub,
-            shelf: Shelf::new(store),
-            me: OnceLock::new(),
-        };
-        sessions.load_sessions(stored);
-        sessions.load_queues(queued);
-        Ok(sessions)
-    }
-
-    fn load_sessions(&self, stored: Vec<StoredSession>) {
-        let now = unix_now();
-        for session in stored {
-            let key = (session.tenant, session.device);
-            match SessionRecord::decode(&session.state) {
-                Ok(record) => {
-                    let place = self.place(&key);
-                    self.park(&key, &mut place.spot.lock(), (record, now), VecDeque::new());
-                    self.set_kept(&place, true);
-                }
-                Err(error) => {
-                    tracing::error!(tenant = ?key.0, device = ?key.1, %error, "a stored session cannot be read, dropped");
-                    drop(self.shelf.write(&key, None));
-                }
-            }
-        }
-    }
-
-    /// A command whose storing was not acknowledged may have been stored twice: its double is removed.
-    fn load_queues(&self, stored: Vec<StoredQueue>) {
-        let mut known: HashSet<_, RandomState> = HashSet::default();
-        for entry in stored {
-            let cell = Arc::new(Mutex::new(Entry::Stored(entry.number)));
-            match QueuedCommand::decode(&entry) {
-                Ok(command) => {
-                    if known.insert((
-                        command.tenant.clone(),
-                        command.device.clone(),
-                        command.id.clone(),
-                        command.received_at,
-                    )) {
-                        self.requeue(Arc::new(command), cell);
-                    } else {
-                        self.shelf.dequeue(&cell);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(tenant = ?entry.tenant, device = ?entry.device, %error, "a queued command cannot be read, dropped");
-                    self.shelf.dequeue(&cell);
-                }
-            }
-        }
-    }
-
-    /// What was taken before the restart counts, and stays also where there is no room for it.
-    fn requeue(&self, command: Arc<Command>, cell: EntryCell) {
-        let Some(share) = self.budget.share(&command, true) else { return };
-        let key = (command.tenant.clone(), command.device.clone());
-        let queued = Queued { command, cell, _share: share };
-        let place = self.places.lock().get(&key).cloned();
-        match place.as_ref().map(|place| place.spot.lock()).as_deref_mut() {
-            Some(Spot { lying: Some(lying), .. }) => {
-                lying.queue.push_back(queued);
-                self.reschedule(&key, lying);
-            }
-            _ => self.settle(&queued, Outcome::Failed, "session-discarded"),
-        }
-    }
-
     /// Starts the writer and the sweep of expired sessions in `scope`.
     pub fn start(self: &Arc<Self>, scope: &Scope) {
         let _ = self.me.set(Arc::downgrade(self));
@@ -304,11 +212,11 @@ impl Sessions {
         key: &DeviceKey,
         spot: &mut Spot,
         (record, now): (SessionRecord, UnixMs),
-        queue: VecDeque<Queued>,
+        (queue, flying): (VecDeque<Queued>, Vec<Flying>),
     ) {
         let (left_at, expires_at) = (record.left_at.unwrap_or(now), record.expires_at(now));
         let session = Some(Left { state: record.state, left_at, expires_at });
-        let lying = spot.lying.insert(Box::new(Lying { session, queue, due: 0 }));
+        let lying = spot.lying.insert(Box::new(Lying { session, queue, flying, ..Lying::default() }));
         self.reschedule(key, lying);
     }
 
@@ -357,9 +265,9 @@ impl Sessions {
             || self.places.lock().get(key).is_some_and(|place| place.kept.load(Ordering::Relaxed))
     }
 
-    /// What the device's session left behind: its state and the commands that wait. With `discard`, nothing, and that is
-    /// the end of it.
-    pub(crate) fn take(&self, hold: &Hold, discard: bool) -> Option<(SessionState, VecDeque<Queued>)> {
+    /// What the device's session left behind: its state and its commands. With `discard`, nothing, and that is the end of
+    /// it.
+    pub(crate) fn take(&self, hold: &Hold, discard: bool) -> Option<Taken> {
         let Held { key, place, .. } = hold.0.as_ref()?;
         let lying = {
             let mut spot = place.spot.lock();
@@ -371,13 +279,13 @@ impl Sessions {
         };
         let now = unix_now();
         match lying.session {
-            Some(Left { mut state, left_at, expires_at }) if !discard && expires_at > now => {
-                state.wait(u32::try_from(now.saturating_sub(left_at) / 1000).unwrap_or(u32::MAX));
-                Some((state, lying.queue))
+            Some(Left { mut state, expires_at, .. }) if !discard && expires_at > now => {
+                state.lapse(now);
+                Some(Taken { state: Some(state), queue: lying.queue, flying: lying.flying })
             }
             _ => {
                 let status = if discard { "session-discarded" } else { "session-expired" };
-                self.abandon(&lying.queue, status);
+                self.abandon(&lying.queue, &lying.flying, status);
                 self.forget(key, place);
                 None
             }
@@ -385,7 +293,10 @@ impl Sessions {
     }
 
     /// The commands of a session that has ended.
-    pub(crate) fn abandon(&self, queue: &VecDeque<Queued>, status: &str) {
+    pub(crate) fn abandon(&self, queue: &VecDeque<Queued>, flying: &[Flying], status: &str) {
+        for flying in flying {
+            self.hub.settle_left(&flying.left, Outcome::Failed, Some(status));
+        }
         queue.iter().for_each(|queued| self.settle(queued, Outcome::Failed, status));
     }
 
@@ -406,45 +317,86 @@ impl Sessions {
         self.shelf.dequeue(&queued.cell);
     }
 
-    /// Keeps a copy of a held session in the store; the receiver is told when it is there.
+    /// Keeps a copy of a held session in the store; the receiver is told when it is there. `None` when the same was kept
+    /// before.
     pub(crate) fn keep(
         &self,
         hold: &Hold,
-        state: SessionState,
-        expiry_s: u32,
+        (state, expiry_s): (SessionState, u32),
+        flights: Vec<FlightRecord>,
     ) -> Option<oneshot::Receiver<()>> {
         let held = hold.0.as_ref()?;
-        let record = SessionRecord::new(state, expiry_s, None).encode()?;
-        *held.last.lock() = Some(record.clone());
+        let record = SessionRecord::new(state, expiry_s, None).with(flights).encode()?;
+        if held.last.lock().replace(record.clone()).as_ref() == Some(&record) {
+            return None;
+        }
         self.set_kept(&held.place, true);
         Some(self.shelf.write(&held.key, Some(record)))
     }
 
-    /// The connection is over: puts the session down for `expiry_s` seconds, with the commands that did not go out.
+    /// The connection is over: puts the session down for `expiry_s` seconds, with its commands: those in `queue`, which did
+    /// not go out, and what was under way.
     pub(crate) fn put_down(
         &self,
         mut hold: Box<Hold>,
-        state: SessionState,
-        expiry_s: u32,
+        (state, expiry_s): (SessionState, u32),
         queue: VecDeque<Queued>,
+        sorted: Sorted,
     ) {
         let held = hold.0.take();
         drop(hold);
+        let (queue, flying) = self.requeue_unsent(queue, sorted);
         match held {
             Some(held) if expiry_s > 0 => {
-                self.lay_down(&held, (state, expiry_s), queue);
+                self.lay_down(&held, (state, expiry_s), queue, flying);
                 self.leave(held);
             }
             held => {
-                self.abandon(&queue, "session-discarded");
+                self.abandon(&queue, &flying, "session-discarded");
                 held.into_iter().for_each(|held| self.clear(held));
             }
         }
     }
 
-    fn lay_down(&self, held: &Held, (state, expiry_s): (SessionState, u32), mut queue: VecDeque<Queued>) {
+    /// What was taken and did not go out waits for the next connection, in the order in which it came.
+    fn requeue_unsent(&self, queue: VecDeque<Queued>, sorted: Sorted) -> (VecDeque<Queued>, Vec<Flying>) {
+        let mut queue = Vec::from(queue);
+        for left in sorted.unsent {
+            let command = &left.command;
+            if !queue.iter().any(|queued| queued.command.id == command.id)
+                && let Some(share) = self.budget.share(command, true)
+            {
+                queue.push(self.enter(command, share));
+            }
+        }
+        for lost in &sorted.lost {
+            self.hub.settle_left(lost, Outcome::Failed, Some(Reason::ConnectionLost.as_str()));
+        }
+        queue.sort_by_key(|queued| queued.command.received_at);
+        (queue.into(), sorted.flying)
+    }
+
+    /// A place in the stored queue.
+    fn enter(&self, command: &Arc<Command>, share: Share) -> Queued {
+        let is_storable = command.payload.len() <= MAX_PAYLOAD;
+        let entry = if is_storable { Entry::Pending(Arc::clone(command)) } else { Entry::Unstorable };
+        let cell = Arc::new(Mutex::new(entry));
+        if is_storable {
+            self.shelf.enqueue(&cell);
+        }
+        Queued { command: Arc::clone(command), cell, _share: share }
+    }
+
+    fn lay_down(
+        &self,
+        held: &Held,
+        (state, expiry_s): (SessionState, u32),
+        mut queue: VecDeque<Queued>,
+        flying: Vec<Flying>,
+    ) {
         let now = unix_now();
-        let record = SessionRecord::new(state, expiry_s, Some(now));
+        let flights = flying.iter().map(FlightRecord::of).collect();
+        let record = SessionRecord::new(state, expiry_s, Some(now)).with(flights);
         if let Some(bytes) = record.encode() {
             self.set_kept(&held.place, true);
             drop(self.shelf.write(&held.key, Some(bytes)));
@@ -456,7 +408,7 @@ impl Sessions {
                 arrived.into_iter().partition(|queued| is_subscribed(&record.state, &queued.command));
             queue.extend(wanted);
             spot.held = false;
-            self.park(&held.key, &mut spot, (record, now), queue);
+            self.park(&held.key, &mut spot, (record, now), (queue, flying));
             strange
         };
         strange.iter().for_each(|queued| self.settle(queued, Outcome::Rejected, "not-subscribed"));
@@ -476,7 +428,10 @@ impl Sessions {
             self.pick_up(&held.key, &mut spot)
         };
         if let Some(lying) = lying {
-            self.abandon(&lying.queue, "session-discarded");
+            self.abandon(&lying.queue, &lying.flying, "session-discarded");
+            for left in &lying.left {
+                self.hub.settle_left(left, Outcome::Failed, Some("session-discarded"));
+            }
         }
         self.forget(&held.key, &held.place);
         self.leave(held);
@@ -493,7 +448,11 @@ impl Sessions {
     fn cut(&self, held: Held) {
         let last = held.last.lock().take().and_then(|record| SessionRecord::decode(&record).ok());
         if let Some(record) = last {
-            self.lay_down(&held, (record.state, record.expiry_s), VecDeque::new());
+            let left = held.place.spot.lock().lying.as_mut().map(|lying| std::mem::take(&mut lying.left));
+            let whereabouts = Whereabouts::of_record(&record.flights);
+            let sorted = whereabouts.sort(&self.hub, left.unwrap_or_default());
+            let (queue, flying) = self.requeue_unsent(VecDeque::new(), sorted);
+            self.lay_down(&held, (record.state, record.expiry_s), queue, flying);
             return self.leave(held);
         }
         let untaken = {
@@ -535,6 +494,14 @@ impl Sessions {
             lying.queue.drain(..).partition::<VecDeque<_>, _>(|q| q.command.expires_at <= now);
         lying.queue = waiting;
         due.iter().for_each(|queued| self.settle(queued, Outcome::Expired, "not-connected"));
+        let over: Vec<_> =
+            lying.flying.extract_if(.., |flying| flying.left.command.expires_at <= now).collect();
+        for flying in &over {
+            self.hub.settle_left(&flying.left, Outcome::Expired, Some("not-connected"));
+        }
+        if !over.is_empty() {
+            self.rewrite(key, lying);
+        }
         let stays = match &lying.session {
             Some(left) => left.expires_at > now,
             None => !lying.queue.is_empty(),
@@ -544,8 +511,19 @@ impl Sessions {
         } else if let Some(lying) = self.pick_up(key, &mut spot)
             && lying.session.is_some()
         {
-            self.abandon(&lying.queue, "session-expired");
+            self.abandon(&lying.queue, &lying.flying, "session-expired");
             self.forget(key, place);
+        }
+    }
+
+    /// A restart must not find what has come to its outcome.
+    fn rewrite(&self, key: &DeviceKey, lying: &Lying) {
+        let Some(Left { state, left_at, expires_at }) = &lying.session else { return };
+        let expiry_s = u32::try_from(expires_at.saturating_sub(*left_at) / 1000).unwrap_or(u32::MAX);
+        let flights = lying.flying.iter().map(FlightRecord::of).collect();
+        let record = SessionRecord::new(state.clone(), expiry_s, Some(*left_at)).with(flights);
+        if let Some(bytes) = record.encode() {
+            drop(self.shelf.write(key, Some(bytes)));
         }
     }
 }
@@ -566,16 +544,36 @@ impl Offline for Sessions {
             None if !spot.held => return Err(NotKept::Absent),
             _ => {}
         }
+        if spot.lying.as_ref().is_some_and(|lying| lying.has(command)) {
+            return Err(NotKept::Duplicate);
+        }
         let waiting = spot.lying.as_ref().map_or(0, |lying| lying.queue.len());
         if waiting >= self.limits.queue_per_device || command.payload.len() > MAX_PAYLOAD {
             return Err(NotKept::Full);
         }
         let share = self.budget.share(command, false).ok_or(NotKept::Full)?;
-        let cell = Arc::new(Mutex::new(Entry::Pending(Arc::clone(command))));
-        self.shelf.enqueue(&cell);
+        let queued = self.enter(command, share);
         let lying = spot.lying.get_or_insert_default();
-        lying.queue.push_back(Queued { command: Arc::clone(command), cell, _share: share });
+        lying.queue.push_back(queued);
         self.reschedule(&key, lying);
         Ok(())
+    }
+
+    fn outlived(&self, left: Vec<LeftCommand>) {
+        let Some(key) = left.first().map(|left| (left.command.tenant.clone(), left.command.device.clone()))
+        else {
+            return;
+        };
+        let _last_out = LastOut(self, &key);
+        let place = self.places.lock().get(&key).cloned();
+        if let Some(place) = place {
+            let mut spot = place.spot.lock();
+            if spot.held {
+                return spot.lying.get_or_insert_default().left.extend(left);
+            }
+        }
+        for left in &left {
+            self.hub.settle_left(left, Outcome::Failed, Some("session-discarded"));
+        }
     }
 }

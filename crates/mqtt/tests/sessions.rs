@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;
+#[path = "sessions/flights.rs"]
+mod flights;
 
 use std::net::IpAddr;
 use std::sync::Arc;

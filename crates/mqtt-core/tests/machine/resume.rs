@@ -211,14 +211,80 @@ fn failures_after_the_end_change_nothing() {
 fn the_state_tells_what_is_wanted_and_what_is_under_way() {
     let mut peer = Peer::v5();
     peer.subscribe(&[("a/#", 1)]);
-    peer.deliver(Message { message_expiry: Some(10), ..Message::new("a/b", "x", QoS::ExactlyOnce) });
+    peer.deliver(until(10_000, QoS::ExactlyOnce));
     let mut state = peer.conn.session_state();
     assert_eq!((state.granted("a"), state.granted("b")), (Some(QoS::AtLeastOnce), None));
-    for (waited, left) in [(0, 10), (4, 6), (100, 0)] {
-        state.wait(waited);
+    for (now, left) in [(0, 10), (3_500, 7), (9_999, 1)] {
+        state.lapse(now);
         let messages: Vec<_> = state.in_flight().collect();
         assert_eq!(messages[0].1.message_expiry, Some(left)); // [MQTT-3.3.2-6]
     }
+    state.lapse(10_000);
+    assert_eq!(state.in_flight().count(), 0);
+}
+
+/// A message that is void from then on.
+fn until(expires_at: u64, qos: QoS) -> Message {
+    Message { expires_at: Some(expires_at), ..Message::new("a/b", "x", qos) }
+}
+
+/// The state of a session with one message of each QoS that was sent and not acknowledged.
+fn state_with(version: Version, times: &[(u64, u8)]) -> SessionState {
+    let mut peer = Peer::of(version);
+    peer.subscribe(&[("a/#", 2)]);
+    for (expires_at, qos) in times {
+        let qos = if *qos == 1 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        assert!(matches!(peer.deliver(until(*expires_at, qos)), Delivery::Sent { token: Some(_), .. }));
+    }
+    peer.conn.session_state()
+}
+
+#[test]
+fn what_is_void_is_not_sent_again_and_its_handshake_ends_in_order() {
+    for version in BOTH {
+        let mut state = state_with(version, &[(10, 1), (10, 2), (20, 1), (20, 2)]);
+        state.lapse(10);
+        let connect = connect(version).flags(0).bytes();
+        let mut next = Peer::with(version, Limits::default(), &connect, Some(state));
+        let expiry: &[u8] = if version == Version::V5 { &[0x02, 0, 0, 0, 1] } else { &[] };
+        // The client may hold id 2 since its PUBREC was lost, and would take the next message of that id for the same.
+        let expected = [
+            ack(0x62, 2),
+            publish(version, 0x3A, "a/b", 3, expiry, b"x"),
+            publish(version, 0x3C, "a/b", 4, expiry, b"x"),
+        ];
+        assert_eq!(next.heard(), expected.concat());
+        assert_eq!(next.conn.in_flight(), 3, "the id is in use until the client has released it");
+        let actions = next.send(&ack(0x70, 2)); // [MQTT-4.3.3-13]
+        assert!(matches!(&actions[..], [Action::Acknowledged(..)]), "{actions:?}");
+        assert_eq!(next.conn.in_flight(), 2);
+    }
+}
+
+#[test]
+fn what_becomes_void_while_it_waits_for_the_window_is_not_sent_again() {
+    let mut state = state_with(Version::V5, &[(50, 1), (10, 1), (10, 2), (50, 1)]);
+    state.lapse(0);
+    let connect = connect(Version::V5).flags(0).properties(&[0x21, 0, 1]).bytes();
+    let mut next = Peer::with(Version::V5, Limits::default(), &connect, Some(state));
+    let one = |id| publish(Version::V5, 0x3A, "a/b", id, &[0x02, 0, 0, 0, 1], b"x");
+    assert_eq!(next.heard(), one(1));
+    assert_eq!(next.conn.take_resent().len(), 1, "what waits was not sent");
+    let revision = next.conn.state_revision();
+    let (conn, out) = next.both();
+    conn.lapse(9, out);
+    assert_eq!(next.heard(), [0_u8; 0]);
+    let (conn, out) = next.both();
+    conn.lapse(10, out);
+    assert_eq!(next.heard(), ack(0x62, 3));
+    assert_ne!(next.conn.state_revision(), revision, "the state is to be kept anew");
+    let actions = next.poll();
+    let lapsed = |action: &Action| matches!(action, Action::Acknowledged(_, Ack::Lapsed));
+    assert!(actions.len() == 2 && actions.iter().all(lapsed), "{actions:?}");
+    // What is on its way on this connection is not touched.
+    let (conn, out) = next.both();
+    conn.lapse(60, out);
+    assert_eq!(next.conn.in_flight(), 2, "the first, and the id that the client holds");
 }
 
 #[test]
