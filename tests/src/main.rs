@@ -39,6 +39,7 @@ mod supply;
 mod takeover;
 mod timing;
 mod udp;
+mod under_way;
 mod upstream;
 mod verify;
 mod wills;
