@@ -1,5 +1,5 @@
 //! What waits for a device that is away: what the store refuses, bounds, restarts, and connections that are just ending.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod common;
 #[path = "sessions/flights.rs"]
