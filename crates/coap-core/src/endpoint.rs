@@ -27,7 +27,7 @@ use crate::echo::Echo;
 use crate::limits::Limits;
 use crate::message::{Code, Kind, Message, Token};
 use crate::options::{Options, number};
-use crate::output::{Ending, ExchangeId, Output, Rejected};
+use crate::output::{Answered, Ending, ExchangeId, NoteId, Output, Rejected};
 use crate::remembered::{Gone, Key, Remembered};
 use crate::request::{Method, Observe};
 use crate::response::Response;
@@ -80,6 +80,8 @@ struct Exchange {
     block1: Option<BlockValue>,
     block2: Option<BlockValue>,
     resource: Fingerprint,
+    /// Its answer is one of several blocks that the shell wants to hear of.
+    note: Option<NoteId>,
 }
 
 impl Exchange {
@@ -98,6 +100,7 @@ impl Exchange {
             block1: draft.block1,
             block2: draft.block2,
             resource: draft.resource,
+            note: None,
         }
     }
 
@@ -112,6 +115,7 @@ impl Exchange {
             asked: self.block2.is_some(),
             wants_size2: self.wants_size2,
             resource: self.resource,
+            note: self.note,
         }
     }
 
@@ -258,6 +262,19 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         match self.take_exchange(exchange) {
             Some(exchange) => self.finish(now, &exchange, response, None),
             None => false,
+        }
+    }
+
+    /// The same for an answer whose arrival matters: one of several blocks is not there before the last has been fetched.
+    pub fn respond_in_full(&mut self, now: Tick, exchange: ExchangeId, response: Response) -> Answered {
+        let Some(mut exchange) = self.take_exchange(exchange) else { return Answered::No };
+        if response.payload.len() > exchange.cut().wanted.size() {
+            exchange.note = Some(NoteId(self.next_id()));
+        }
+        match (self.finish(now, &exchange, response, None), exchange.note) {
+            (false, _) => Answered::No,
+            (true, None) => Answered::Whole,
+            (true, Some(note)) => Answered::Begun(note),
         }
     }
 

@@ -34,7 +34,7 @@ pub use endpoint::Endpoint;
 pub use limits::Limits;
 pub use message::{Code, Kind, Message, Token};
 pub use options::{Options, number};
-pub use output::{Ending, ExchangeId, NoteFailure, NoteId, ObservationId, Output, Rejected};
+pub use output::{Answered, Ending, ExchangeId, NoteFailure, NoteId, ObservationId, Output, Rejected};
 pub use request::{Method, Observe, Request};
 pub use response::Response;
 pub use secrets::Seed;

@@ -68,8 +68,17 @@ pub enum Output<P> {
         /// Why.
         why: Ending,
     },
-    /// The peer has acknowledged a notification.
+    /// The peer has acknowledged a notification and, where it has several blocks, asked for the last of them. Also of an
+    /// answer: [`Endpoint::respond_in_full`](crate::Endpoint::respond_in_full).
     Delivered {
+        /// Which.
+        note: NoteId,
+        /// Who.
+        peer: P,
+    },
+    /// The peer has acknowledged a notification and fetched no block of it for long: the next one leaves.
+    /// [`Output::Delivered`] may follow yet, as long as the blocks are kept.
+    Unfetched {
         /// Which.
         note: NoteId,
         /// Who.
@@ -91,6 +100,17 @@ pub enum Output<P> {
         /// Why.
         why: Rejected,
     },
+}
+
+/// What became of an answer whose arrival matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answered {
+    /// It is not on its way.
+    No,
+    /// It is on its way, in one message.
+    Whole,
+    /// Its first block is: [`Output::Delivered`] tells of this name when the last one has been fetched.
+    Begun(NoteId),
 }
 
 /// Why an observation is over (RFC 7641, sections 3.6 and 4.5).

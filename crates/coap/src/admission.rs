@@ -317,6 +317,8 @@ impl Door {
                 Err(reason) => return Err(Over { asked, reason }),
             }
             self.doubt(peer);
+        } else {
+            self.regain(peer);
         }
         self.agree(&asked, peer);
         if !self.is_proven(asked.via) {

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use landfall_channel::Via;
-use landfall_coap_core::{Code, Ending, NoteFailure, NoteId, ObservationId, Observe, Response, content};
+use landfall_coap_core::{
+    Answered, Code, Ending, NoteFailure, NoteId, ObservationId, Observe, Response, content,
+};
 use landfall_event::Outcome;
 use landfall_hub::{Command, PeerHandle, may_receive_command, unix_now};
 
@@ -29,24 +31,26 @@ pub(crate) struct Station {
     waiting: VecDeque<(Tick, u64)>,
 }
 
+/// Who observes for a session.
 #[derive(Debug)]
-struct Observer {
-    id: ObservationId,
+pub(crate) struct Observer {
+    pub(crate) id: ObservationId,
     /// Of two observers of one session, on two sockets, the one with the higher number came later.
     serial: u64,
     via: Via,
     /// The notification that is under way.
-    note: Option<NoteId>,
+    pub(crate) note: Option<NoteId>,
     /// The last one that was sent to where the device was not heard last.
-    doubted: Option<NoteId>,
+    pub(crate) doubted: Option<NoteId>,
 }
 
-/// A command under way as a notification.
+/// A command under way as a notification, or as an answer of several blocks.
 #[derive(Debug)]
 pub(crate) struct Flight {
     peer: PeerHandle,
     command: Arc<Command>,
-    observation: ObservationId,
+    /// Of a notification.
+    observation: Option<ObservationId>,
 }
 
 impl Door {
@@ -74,6 +78,7 @@ impl Door {
 
     fn observe(&mut self, after: &After) {
         let now = self.now();
+        self.make_room_to_observe();
         let observed = self.endpoint.observe(now, after.exchange, Response::new(Code::CONTENT));
         if let Some(id) = observed {
             // Two sockets that take one at the same moment have to know of each other.
@@ -99,6 +104,7 @@ impl Door {
         if let Some(station) = former {
             station.observer = None;
         }
+        self.on_retained_ended(id, &after.via);
         let observer = Observer { id, serial, via: after.via, note: None, doubted: None };
         if let Some(before) = self.station(&after.peer).observer.replace(observer) {
             self.observed.remove(&before.id);
@@ -106,9 +112,19 @@ impl Door {
         }
     }
 
+    /// Gives the session an observer of before; false when it observes anew already.
+    pub(crate) fn take_in(&mut self, peer: &PeerHandle, observer: Observer) -> bool {
+        let station = self.station(peer);
+        let is_free = station.observer.is_none();
+        if is_free {
+            station.observer = Some(observer);
+        }
+        is_free
+    }
+
     /// What was kept for a session that has just ended might never be told of its end: another socket tells only those that
     /// kept something before it looked.
-    fn give_up_if_over(&mut self, peer: &PeerHandle) {
+    pub(crate) fn give_up_if_over(&mut self, peer: &PeerHandle) {
         if peer.is_over() {
             self.on_ended(peer);
         }
@@ -123,7 +139,7 @@ impl Door {
     }
 
     /// Gives the session's place up if nothing of it is left.
-    fn tidy(&mut self, peer: &PeerHandle) {
+    pub(crate) fn tidy(&mut self, peer: &PeerHandle) {
         let session = peer.id();
         let is_empty = |station: &Station| station.observer.is_none() && station.waiting.is_empty();
         if self.stations.get(&session).is_some_and(is_empty) {
@@ -162,13 +178,18 @@ impl Door {
         self.let_sleep(&after.peer, after.sleep_s);
     }
 
-    /// The answer is lost with its datagram, or comes again with it: the device's protocol acknowledges no answer to us.
+    /// The answer is lost with its datagram, or comes again with it: the device's protocol acknowledges no answer to us. But of
+    /// one in several blocks it asks for the others.
     fn finish_with(&mut self, after: &After, command: Arc<Command>) {
         let now = self.now();
-        if self.endpoint.respond(now, after.exchange, response(after.code, &command)) {
-            after.peer.sent(&command.id, command.payload.len(), false);
-        } else {
-            after.peer.put_back(command);
+        match self.endpoint.respond_in_full(now, after.exchange, response(after.code, &command)) {
+            Answered::Whole => after.peer.sent(&command.id, command.payload.len(), false),
+            Answered::Begun(note) => {
+                after.peer.attempted(&command.id, command.payload.len());
+                self.let_fetch(note, &command);
+                self.notes.insert(note, Flight { peer: after.peer.clone(), command, observation: None });
+            }
+            Answered::No => after.peer.put_back(command),
         }
         self.let_sleep(&after.peer, after.sleep_s);
     }
@@ -244,7 +265,7 @@ impl Door {
             observer.note = Some(note);
         }
         self.doubt(peer);
-        self.notes.insert(note, Flight { peer: peer.clone(), command, observation });
+        self.notes.insert(note, Flight { peer: peer.clone(), command, observation: Some(observation) });
         true
     }
 
@@ -271,7 +292,7 @@ impl Door {
     pub(crate) fn end_doubtful(&mut self, now: Tick) {
         while let Some((_, note)) = self.doubtful.pop_front_if(|(limit, _)| *limit <= now) {
             let Some(flight) = self.notes.get(&note) else { continue };
-            let (peer, observation) = (flight.peer.clone(), flight.observation);
+            let (peer, Some(observation)) = (flight.peer.clone(), flight.observation) else { continue };
             let lost =
                 self.observer(&peer, observation).is_some_and(|o| o.via.path.remote != peer.remote_address());
             if lost {
@@ -307,6 +328,31 @@ impl Door {
         self.send_commands(&flight.peer);
     }
 
+    /// The device has got the first block of a command and does not ask for the others. The next command goes out; this one
+    /// waits for them to be fetched until it has expired, and is not sent again.
+    pub(crate) fn on_unfetched(&mut self, note: NoteId) {
+        let Some(flight) = self.notes.remove(&note) else { return };
+        self.free(&flight, note);
+        self.let_fetch(note, &flight.command);
+        let peer = flight.peer.clone();
+        self.notes.insert(note, flight);
+        self.send_commands(&peer);
+    }
+
+    fn let_fetch(&mut self, note: NoteId, command: &Command) {
+        let limit = self.now().saturating_add(command.expires_at.saturating_sub(unix_now()));
+        self.unfetched.insert((limit, note));
+    }
+
+    /// Gives up commands that have expired before all of their blocks were fetched.
+    pub(crate) fn end_unfetched(&mut self, now: Tick) {
+        while self.unfetched.first().is_some_and(|(limit, _)| *limit <= now) {
+            if let Some((_, note)) = self.unfetched.pop_first() {
+                self.notes.remove(&note);
+            }
+        }
+    }
+
     /// A notification will never be acknowledged.
     pub(crate) fn on_failed(&mut self, note: NoteId, why: NoteFailure) {
         let Some(flight) = self.notes.remove(&note) else { return };
@@ -328,7 +374,8 @@ impl Door {
     }
 
     fn free(&mut self, flight: &Flight, note: NoteId) {
-        if let Some(observer) = self.observer(&flight.peer, flight.observation)
+        if let Some(observation) = flight.observation
+            && let Some(observer) = self.observer(&flight.peer, observation)
             && observer.note == Some(note)
         {
             observer.note = None;
@@ -337,7 +384,9 @@ impl Door {
 
     /// Ends nothing else: presence is decided by silence alone, or by the end of a secure channel.
     pub(crate) fn on_observation_ended(&mut self, observation: ObservationId, via: &Via, why: Ending) {
-        let Some(session) = self.observed.remove(&observation) else { return };
+        let Some(session) = self.observed.remove(&observation) else {
+            return self.on_retained_ended(observation, via);
+        };
         tracing::debug!(remote = %via.path, ?why, "an observation has ended");
         let Some(station) = self.stations.get_mut(&session) else { return };
         if station.observer.as_ref().is_some_and(|observer| observer.id == observation) {
@@ -378,8 +427,7 @@ impl Door {
             }
         }
         if let Some(observer) = station.observer {
-            self.observed.remove(&observer.id);
-            self.endpoint.unobserve(observer.id);
+            self.part_with(peer, observer);
         }
     }
 }

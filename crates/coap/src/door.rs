@@ -3,7 +3,7 @@
 //! Owns: the loop, what the machine wants done. Does not own: what a request leads to (`admission.rs`, `resources.rs`),
 //! commands (`commands.rs`), secure channels (`secure.rs`).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -30,6 +30,7 @@ use crate::commands::{Flight, Station};
 use crate::metrics::{Dropped, Share};
 use crate::paths::Paths;
 use crate::resources::{After, Storing};
+use crate::retained::Retained;
 use crate::secure::Bond;
 use crate::server::CoapServer;
 use crate::stray::{Stray, StrayBox};
@@ -68,9 +69,12 @@ pub(crate) struct Door {
     /// Where commands can go; bounded by the observations and by `waits`.
     pub(crate) stations: HashMap<PeerId, Station, ahash::RandomState>,
     pub(crate) observed: HashMap<ObservationId, PeerId, ahash::RandomState>,
+    pub(crate) retained: Retained,
     pub(crate) notes: HashMap<NoteId, Flight, ahash::RandomState>,
     /// Notifications to where their device was not heard last, and when that counts as lost; bounded by `notes` and by time.
     pub(crate) doubtful: VecDeque<(Tick, NoteId)>,
+    /// Commands whose blocks nobody fetches now, and when they have expired; bounded by `notes`.
+    pub(crate) unfetched: BTreeSet<(Tick, NoteId)>,
     /// At most `max_authenticating`.
     pub(crate) authenticating: FuturesUnordered<Authenticating>,
     /// Nothing more is received.
@@ -128,6 +132,8 @@ impl Door {
             waits_made: 0,
             stations: HashMap::default(),
             observed: HashMap::default(),
+            retained: Retained::default(),
+            unfetched: BTreeSet::new(),
             notes: HashMap::default(),
             doubtful: VecDeque::new(),
             authenticating: FuturesUnordered::new(),
@@ -229,7 +235,9 @@ impl Door {
         let waits = self.waits.first_key_value().map(|((until, _), _)| *until);
         let stores = self.store_limits.front().map(|(limit, ..)| *limit);
         let doubtful = self.doubtful.front().map(|(limit, _)| *limit);
-        let next = [self.endpoint.next_timeout(), waits, stores, doubtful].into_iter().flatten().min();
+        let unfetched = self.unfetched.first().map(|(limit, _)| *limit);
+        let next = [self.endpoint.next_timeout(), waits, stores, doubtful, unfetched];
+        let next = next.into_iter().flatten().min();
         let deadline = match next {
             Some(tick) => self.start + Duration::from_millis(tick),
             None => Instant::now() + FAR,
@@ -274,6 +282,7 @@ impl Door {
         self.end_stores(now);
         self.endpoint.handle_timeout(now);
         self.end_doubtful(now);
+        self.end_unfetched(now);
     }
 
     fn on_news(&mut self, news: News) {
@@ -294,6 +303,7 @@ impl Door {
             Stray::Commands(peer) => self.send_commands_here(&peer),
             Stray::Ended(peer) => self.on_ended(&peer),
             Stray::Elsewhere(peer, serial) => self.yield_observer(&peer, serial),
+            Stray::Regained(peer) => self.regain_here(&peer),
         }
     }
 
@@ -313,6 +323,7 @@ impl Door {
                     self.on_observation_ended(observation, &peer, why);
                 }
                 Output::Delivered { note, .. } => self.on_delivered(note),
+                Output::Unfetched { note, .. } => self.on_unfetched(note),
                 Output::Failed { note, why, .. } => self.on_failed(note, why),
                 Output::Rejected { peer, why } => self.on_rejected(&peer, why),
             }

@@ -15,6 +15,7 @@ mod metrics;
 mod paths;
 mod registrations;
 mod resources;
+mod retained;
 mod secure;
 mod server;
 mod stray;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
+use landfall_event::{DeviceId, TenantId};
 use landfall_hub::{PeerHandle, PeerId, StoreError};
 use parking_lot::Mutex;
 
@@ -26,6 +27,8 @@ pub(crate) enum Stray {
     Ended(PeerHandle),
     /// The session's device observes through another socket since the registration of this number.
     Elsewhere(PeerHandle, u64),
+    /// A session has begun whose device observes through this socket since an earlier one.
+    Regained(PeerHandle),
 }
 
 /// Words for a socket from the others.
@@ -61,7 +64,16 @@ impl StrayBox {
 pub(crate) struct Strays {
     boxes: Mutex<Vec<Arc<StrayBox>>>,
     keepers: Mutex<HashMap<PeerId, Vec<u16>>>,
+    /// Which socket keeps the observer of a device that fell silent.
+    retained: Mutex<HashMap<DeviceKey, u16, ahash::RandomState>>,
     observers: AtomicU64,
+}
+
+/// A device, as the key of what is kept for it.
+pub(crate) type DeviceKey = (TenantId, DeviceId);
+
+pub(crate) fn device_key(peer: &PeerHandle) -> DeviceKey {
+    (peer.tenant().clone(), peer.device().clone())
 }
 
 /// The numbers of a socket's tokens begin here.
@@ -129,6 +141,40 @@ impl Strays {
         let serial = self.observers.fetch_add(1, Ordering::Relaxed) + 1;
         self.tell(peer, to, |peer| Stray::Elsewhere(peer, serial));
         serial
+    }
+
+    /// The socket keeps the observer of a silent device.
+    pub(crate) fn retain(&self, device: DeviceKey, socket: u16) {
+        self.retained.lock().insert(device, socket);
+    }
+
+    /// It does not any more.
+    pub(crate) fn forsake(&self, device: &DeviceKey, socket: u16) {
+        let mut retained = self.retained.lock();
+        if retained.get(device) == Some(&socket) {
+            retained.remove(device);
+        }
+    }
+
+    /// The device of an observer that is kept begins a session: true when it is kept by the socket that asks; another one is
+    /// told.
+    pub(crate) fn regain(&self, peer: &PeerHandle, from: u16) -> bool {
+        let socket = {
+            let retained = self.retained.lock();
+            if retained.is_empty() {
+                return false;
+            }
+            retained.get(&device_key(peer)).copied()
+        };
+        match socket {
+            Some(socket) if socket != from => {
+                // From now on it hears of the session what its observer must know.
+                self.keep(peer.id(), socket);
+                self.give(socket, Stray::Regained(peer.clone()));
+                false
+            }
+            socket => socket.is_some(),
+        }
     }
 
     /// Hands the news of a stored message on to whose token it is.

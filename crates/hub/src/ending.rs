@@ -17,10 +17,11 @@ use landfall_session::{KeyRef, Slot, Tick};
 use crate::handle::Permit;
 use crate::hub::{ENDS_SHARE, Ending, Hub, Roll, Shard};
 use crate::post::News;
+use crate::quiet::Waits;
 use crate::router::Verdict;
-use crate::session::{Flag, Flight, Lane, Session, Will};
+use crate::session::{Flag, Lane, Session, Will};
 use crate::wills::Waiting;
-use crate::{Acl, Command, OpenSession, PeerHandle, Receipt, StoreError};
+use crate::{Acl, OpenSession, PeerHandle, Receipt, StoreError};
 
 /// Between two ticks; longer, and the process stood still.
 const STANDSTILL_MS: u64 = 2_000;
@@ -153,33 +154,31 @@ impl Hub {
         }
     }
 
-    /// The commands of a session that ends have failed, unless they outlive it; those that wait to be sent to a device that
-    /// just fell silent wait on, and are returned.
+    /// The commands of a session that ends have failed, unless they outlive it; those of a device that just fell silent wait on,
+    /// and are returned.
     fn end_commands(
         &self,
         session: &Arc<Session>,
         lane: &mut Lane,
         reason: Reason,
         by_silence: bool,
-    ) -> Vec<Arc<Command>> {
+    ) -> Vec<Waits> {
         let mut waiting = Vec::new();
         if lane.is(Flag::Outlived) && reason != Reason::CredentialsRevoked {
             return waiting;
         }
         for (flight, waits) in lane.land_all() {
-            if by_silence && waits {
-                waiting.push(self.ground(flight));
+            if by_silence {
+                self.forget_flight(&flight);
+                // What the device has, as far as anybody knows, it may still confirm or answer.
+                let is_out = !waits && !flight.is_unsure;
+                waiting.push(Waits { command: flight.command, attempts: flight.attempts, is_out });
             } else {
                 let verdict = Verdict::because(Outcome::Failed, reason.as_str());
                 self.settle_in(session, lane, &flight, verdict, (None, None));
             }
         }
         waiting
-    }
-
-    fn ground(&self, flight: Flight) -> Arc<Command> {
-        self.forget_flight(&flight);
-        flight.command
     }
 
     /// Publishes the will, or returns the one that is due later.

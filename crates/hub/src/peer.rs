@@ -210,6 +210,11 @@ impl PeerHandle {
         self.session.vitals.is_over()
     }
 
+    /// Why the session has ended, if it has.
+    pub fn end_reason(&self) -> Option<Reason> {
+        self.over(&self.session.lane.lock())
+    }
+
     /// How long the device has been silent, in ms.
     pub fn silent_ms(&self) -> u64 {
         self.hub.clock.tick().saturating_sub(self.session.vitals.last_seen())

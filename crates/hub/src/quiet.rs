@@ -14,6 +14,22 @@ use crate::{Command, NotKept};
 
 type Device = (TenantId, DeviceId);
 
+/// A command that waits for its device's next word.
+#[derive(Clone, Debug)]
+pub(crate) struct Waits {
+    pub(crate) command: Arc<Command>,
+    /// How often it was sent.
+    pub(crate) attempts: u32,
+    /// It is not to be sent again: the device may confirm or answer it.
+    pub(crate) is_out: bool,
+}
+
+impl Waits {
+    pub(crate) fn unsent(command: Arc<Command>) -> Self {
+        Self { command, attempts: 0, is_out: false }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Quiet {
     /// By a keyed hash of the name: a million devices may fall silent at once. Two of one hash cost a command that is
@@ -21,7 +37,7 @@ pub(crate) struct Quiet {
     known: HashMap<u64, u64, ahash::RandomState>,
     /// Oldest first; an entry whose number is not the device's any more is skipped.
     order: VecDeque<(u64, u64)>,
-    waiting: HashMap<Device, VecDeque<(u64, Arc<Command>)>>,
+    waiting: HashMap<Device, VecDeque<(u64, Waits)>>,
     by_time: BTreeMap<(UnixMs, u64), Device>,
     hasher: ahash::RandomState,
     made: u64,
@@ -84,7 +100,8 @@ impl Quiet {
     }
 
     /// Keeps a command for a device that is silent.
-    pub(crate) fn keep(&mut self, command: &Arc<Command>) -> Result<(), NotKept> {
+    pub(crate) fn keep(&mut self, waits: Waits) -> Result<(), NotKept> {
+        let command = &waits.command;
         if self.closed || !self.known.contains_key(&self.mark(&command.tenant, &command.device)) {
             return Err(NotKept::Absent);
         }
@@ -93,17 +110,17 @@ impl Quiet {
         if waiting.len() >= self.max_commands {
             return Err(NotKept::Full);
         }
-        if waiting.iter().any(|(_, other)| other.id == command.id) {
+        if waiting.iter().any(|(_, other)| other.command.id == command.id) {
             return Err(NotKept::Duplicate);
         }
         self.made += 1;
-        waiting.push_back((self.made, Arc::clone(command)));
         self.by_time.insert((command.expires_at, self.made), device);
+        waiting.push_back((self.made, waits));
         Ok(())
     }
 
     /// The device speaks again: what waited for it, oldest first.
-    pub(crate) fn take(&mut self, device: &Device) -> Vec<Arc<Command>> {
+    pub(crate) fn take(&mut self, device: &Device) -> Vec<Waits> {
         if !self.known.is_empty() {
             self.known.remove(&self.mark(&device.0, &device.1));
         }
@@ -112,32 +129,32 @@ impl Quiet {
         }
         let waited = self.waiting.remove(device).into_iter().flatten();
         waited
-            .map(|(number, command)| {
-                self.by_time.remove(&(command.expires_at, number));
-                command
+            .map(|(number, waits)| {
+                self.by_time.remove(&(waits.command.expires_at, number));
+                waits
             })
             .collect()
     }
 
     /// The commands whose time is over.
-    pub(crate) fn due(&mut self, now: UnixMs) -> Vec<Arc<Command>> {
+    pub(crate) fn due(&mut self, now: UnixMs) -> Vec<Waits> {
         let later = self.by_time.split_off(&(now.saturating_add(1), 0));
         let due = std::mem::replace(&mut self.by_time, later);
         due.into_iter()
             .filter_map(|((_, number), device)| {
                 let waiting = self.waiting.get_mut(&device)?;
                 let at = waiting.iter().position(|(n, _)| *n == number)?;
-                let command = waiting.remove(at);
+                let waits = waiting.remove(at);
                 if waiting.is_empty() {
                     self.waiting.remove(&device);
                 }
-                command.map(|(_, command)| command)
+                waits.map(|(_, waits)| waits)
             })
             .collect()
     }
 
     /// Everything that waits, at shutdown; nothing is kept any more.
-    pub(crate) fn flush(&mut self) -> Vec<Arc<Command>> {
+    pub(crate) fn flush(&mut self) -> Vec<Waits> {
         self.closed = true;
         self.due(UnixMs::MAX - 1)
     }
@@ -152,7 +169,7 @@ mod tests {
     use super::*;
     use crate::CommandRequest;
 
-    fn command(device: &str, id: &str, ttl_ms: u64) -> Arc<Command> {
+    fn command(device: &str, id: &str, ttl_ms: u64) -> Waits {
         let request = CommandRequest {
             tenant: "default".parse().unwrap(),
             device: device.parse().unwrap(),
@@ -165,7 +182,7 @@ mod tests {
             payload: Bytes::new(),
             reply: None,
         };
-        Arc::new(request.check(1_000, Duration::from_secs(60)).command)
+        Waits::unsent(Arc::new(request.check(1_000, Duration::from_secs(60)).command))
     }
 
     fn device(name: &str) -> Device {
@@ -177,18 +194,18 @@ mod tests {
         quiet.note(&tenant, &device);
     }
 
-    fn ids(commands: &[Arc<Command>]) -> Vec<&str> {
-        commands.iter().map(|command| command.id.as_str()).collect()
+    fn ids(waiting: &[Waits]) -> Vec<&str> {
+        waiting.iter().map(|waits| waits.command.id.as_str()).collect()
     }
 
     #[test]
     fn what_waits_goes_out_in_order_with_the_next_word() {
         let mut quiet = Quiet::new(4, 4);
-        assert_eq!(quiet.keep(&command("a", "c1", 10)), Err(NotKept::Absent));
+        assert_eq!(quiet.keep(command("a", "c1", 10)), Err(NotKept::Absent));
         note(&mut quiet, "a");
-        assert_eq!(quiet.keep(&command("a", "c1", 10)), Ok(()));
-        assert_eq!(quiet.keep(&command("a", "c2", 5)), Ok(()));
-        assert_eq!(quiet.keep(&command("a", "c2", 5)), Err(NotKept::Duplicate));
+        assert_eq!(quiet.keep(command("a", "c1", 10)), Ok(()));
+        assert_eq!(quiet.keep(command("a", "c2", 5)), Ok(()));
+        assert_eq!(quiet.keep(command("a", "c2", 5)), Err(NotKept::Duplicate));
         assert_eq!(ids(&quiet.take(&device("a"))), ["c1", "c2"]);
         assert_eq!((quiet.waiting(), quiet.devices()), (0, 0));
     }
@@ -197,8 +214,8 @@ mod tests {
     fn a_time_to_live_ends_the_wait() {
         let mut quiet = Quiet::new(4, 4);
         note(&mut quiet, "a");
-        quiet.keep(&command("a", "late", 500)).unwrap();
-        quiet.keep(&command("a", "soon", 100)).unwrap();
+        quiet.keep(command("a", "late", 500)).unwrap();
+        quiet.keep(command("a", "soon", 100)).unwrap();
         assert!(quiet.due(1_099).is_empty());
         assert_eq!(ids(&quiet.due(1_100)), ["soon"]);
         assert_eq!(ids(&quiet.take(&device("a"))), ["late"]);
@@ -208,19 +225,19 @@ mod tests {
     fn devices_and_commands_are_bounded() {
         let mut quiet = Quiet::new(2, 1);
         note(&mut quiet, "a");
-        quiet.keep(&command("a", "c1", 10)).unwrap();
-        assert_eq!(quiet.keep(&command("a", "c2", 10)), Err(NotKept::Full));
+        quiet.keep(command("a", "c1", 10)).unwrap();
+        assert_eq!(quiet.keep(command("a", "c2", 10)), Err(NotKept::Full));
         note(&mut quiet, "b");
         note(&mut quiet, "c");
-        assert_eq!(quiet.keep(&command("a", "c2", 10)), Err(NotKept::Absent), "the oldest is forgotten");
+        assert_eq!(quiet.keep(command("a", "c2", 10)), Err(NotKept::Absent), "the oldest is forgotten");
         assert_eq!(ids(&quiet.take(&device("a"))), ["c1"], "and what waited for it waits on");
         for _ in 0..100 {
             note(&mut quiet, "c");
         }
         assert_eq!(quiet.devices(), 2);
         assert!(quiet.order.len() <= 4);
-        quiet.keep(&command("c", "c3", 10)).unwrap();
+        quiet.keep(command("c", "c3", 10)).unwrap();
         assert_eq!(ids(&quiet.flush()), ["c3"]);
-        assert_eq!(quiet.keep(&command("c", "c4", 10)), Err(NotKept::Absent), "nobody would take it out");
+        assert_eq!(quiet.keep(command("c", "c4", 10)), Err(NotKept::Absent), "nobody would take it out");
     }
 }

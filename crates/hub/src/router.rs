@@ -11,8 +11,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use landfall_event::{
-    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Occasion, Outcome, SessionRef,
-    Stream, TenantId, UnixMs, encode,
+    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Occasion, Outcome, Reason,
+    SessionRef, Stream, TenantId, UnixMs, encode,
 };
 use landfall_session::Slot;
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::bus::Listener;
 use crate::command::CheckedCommand;
-use crate::quiet::Quiet;
+use crate::quiet::{Quiet, Waits};
 use crate::session::{Flag, Flight, Lane, Session};
 use crate::{Bus, Command, CommandRequest, Hub, LeftCommand, Receipt, StoreError, Wait};
 
@@ -222,7 +222,7 @@ impl Hub {
 
     /// A command of a device whose silence ended its session waits for its next word.
     fn keep_quiet(&self, command: &Arc<Command>) -> Result<(), NotKept> {
-        self.quiet(|quiet| quiet.keep(command))?;
+        self.quiet(|quiet| quiet.keep(Waits::unsent(Arc::clone(command))))?;
         self.metrics.commands_under_way.inc();
         Ok(())
     }
@@ -235,11 +235,18 @@ impl Hub {
         result
     }
 
-    /// Silence has ended the session; `unsent` was never sent.
-    pub(crate) fn fell_silent(&self, session: &Arc<Session>, unsent: Vec<Arc<Command>>) {
+    /// Silence has ended the session; its commands wait for the device's next word.
+    pub(crate) fn fell_silent(&self, session: &Arc<Session>, waiting: Vec<Waits>) {
         self.quiet(|quiet| quiet.note(session.tenant(), session.device()));
-        for command in unsent.into_iter().filter(|command| self.keep_quiet(command).is_err()) {
-            self.settle_alone(&command, Verdict::because(Outcome::Busy, "queue"));
+        for waits in waiting {
+            if self.quiet(|quiet| quiet.keep(waits.clone())).is_ok() {
+                self.metrics.commands_under_way.inc();
+            } else if waits.attempts == 0 {
+                self.settle_alone(&waits.command, Verdict::because(Outcome::Busy, "queue"));
+            } else {
+                let verdict = Verdict::because(Outcome::Failed, Reason::IdleTimeout.as_str());
+                self.settle_apart(&waits.command, waits.attempts, verdict, (None, None));
+            }
         }
     }
 
@@ -250,27 +257,37 @@ impl Hub {
             return;
         }
         let mut lane = session.lane.lock();
-        for command in waited {
+        for Waits { command, attempts, is_out } in waited {
             self.metrics.commands_under_way.dec();
             self.take_off(session, &mut lane, &command);
-            lane.let_wait(command, false);
+            if let Some(flight) = lane.flight(&command.id) {
+                flight.attempts = attempts;
+            }
+            if !is_out {
+                lane.let_wait(command, false);
+            }
         }
     }
 
     /// The commands that waited for silent devices until the gateway drained.
     pub(crate) fn end_quiet(&self) {
         let waited = self.quiet(Quiet::flush);
-        for command in waited {
+        for Waits { command, attempts, .. } in waited {
             self.metrics.commands_under_way.dec();
-            self.settle_alone(&command, Verdict::because(Outcome::NotConnected, "draining"));
+            let verdict = match attempts {
+                0 => Verdict::because(Outcome::NotConnected, "draining"),
+                // The device may have got it.
+                _ => Verdict::because(Outcome::Failed, Reason::GatewayDraining.as_str()),
+            };
+            self.settle_apart(&command, attempts, verdict, (None, None));
         }
     }
 
     fn expire_quiet(&self, now: UnixMs) {
         let due = self.quiet(|quiet| quiet.due(now));
-        for command in due {
+        for Waits { command, attempts, .. } in due {
             self.metrics.commands_under_way.dec();
-            self.settle_alone(&command, Verdict::plain(Outcome::Expired));
+            self.settle_apart(&command, attempts, Verdict::plain(Outcome::Expired), (None, None));
         }
     }
 
@@ -324,7 +341,11 @@ impl Hub {
 
     /// A command was written to its device's transport, and whether that delivers it is known later.
     pub(crate) fn attempted(&self, session: &Arc<Session>, id: &CommandId) {
-        self.attempt(&mut session.lane.lock(), id);
+        let mut lane = session.lane.lock();
+        self.attempt(&mut lane, id);
+        if let Some(flight) = lane.flight(id) {
+            flight.is_unsure = true;
+        }
     }
 
     fn attempt(&self, lane: &mut Lane, id: &CommandId) -> Option<Wait> {
@@ -357,11 +378,13 @@ impl Hub {
     /// The device's protocol acknowledged it, or refused it.
     pub(crate) fn acknowledged(&self, session: &Arc<Session>, id: &CommandId) {
         let mut lane = session.lane.lock();
-        let outcome = match lane.flight(id).map(|flight| flight.command.wait) {
-            Some(Wait::Acknowledged) => Outcome::Acknowledged,
+        let Some(flight) = lane.flight(id) else { return };
+        flight.is_unsure = false;
+        let outcome = match flight.command.wait {
+            Wait::Acknowledged => Outcome::Acknowledged,
             // Where the transport says nothing earlier.
-            Some(Wait::Delivered) => Outcome::Delivered,
-            Some(Wait::Answered) | None => return,
+            Wait::Delivered => Outcome::Delivered,
+            Wait::Answered => return,
         };
         if let Some(flight) = lane.land(id) {
             self.settle_in(session, &mut lane, &flight, Verdict::plain(outcome), (None, None));

@@ -77,6 +77,8 @@ pub struct Will {
 pub(crate) struct Flight {
     pub(crate) command: Arc<Command>,
     pub(crate) attempts: u32,
+    /// It was written, and whether it arrived is to be seen.
+    pub(crate) is_unsure: bool,
     /// Its number in the router's list of expiries.
     pub(crate) expiry: u64,
 }
@@ -337,7 +339,9 @@ impl Lane {
     /// Puts a command under way; none of its id is.
     pub(crate) fn take_off(&mut self, command: Arc<Command>, expiry: u64) {
         let commands = self.extra().commands.get_or_insert_default();
-        commands.flights.insert(command.id.clone(), Flight { command, attempts: 0, expiry });
+        commands
+            .flights
+            .insert(command.id.clone(), Flight { command, attempts: 0, is_unsure: false, expiry });
     }
 
     /// The one place where a command stops being under way: whoever gets it settles it.

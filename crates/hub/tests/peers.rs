@@ -294,6 +294,37 @@ async fn a_command_for_a_device_that_fell_silent_waits_for_its_next_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_was_sent_may_be_confirmed_after_its_devices_silence() {
+    let w = world(|config| config.idle_timeout = Duration::from_secs(30));
+    let peer = w.begin("meter");
+    for (id, wait) in [("got", "acknowledged"), ("told", "answered"), ("unsure", "acknowledged")] {
+        w.hub.command(CommandRequest { wait: Some(wait.into()), ..request("meter", id, 3_600_000) });
+        let command = peer.next_command().unwrap();
+        match id {
+            "unsure" => peer.attempted(&command.id, 3),
+            _ => peer.sent(&command.id, 3, true),
+        }
+    }
+    pass(31).await;
+    assert!(peer.is_over() && w.events().iter().all(|event| event["type"] != "downstream"));
+    let again = w.begin("meter");
+    let unsent = again.next_command().unwrap();
+    assert_eq!((unsent.id.as_str(), again.next_command().is_none()), ("unsure", true));
+    again.attempted(&unsent.id, 3);
+    for id in ["got", "unsure"] {
+        again.acknowledged(&id.parse().unwrap());
+        let outcome = w.last();
+        assert_eq!((&outcome["commandId"], &outcome["outcome"]), (&id.into(), &"acknowledged".into()));
+        assert_eq!(outcome["attempts"], if id == "got" { 1 } else { 2 });
+    }
+    let permit = again.try_admit(3).unwrap();
+    let answer = ("200".into(), Bytes::from_static(b"yes"));
+    again.answered(&"told".parse().unwrap(), answer, (None, permit)).unwrap();
+    assert_eq!(w.last()["outcome"], "answered");
+    w.scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_gives_waiting_commands_their_outcome() {
     let w = world(|config| config.idle_timeout = Duration::from_secs(30));
     w.begin("meter");

@@ -117,6 +117,11 @@ impl<P: Clone + Eq + Hash, H: Clone> Downloads<P, H> {
         self.shelf.put(peer, what, at, weight, body);
     }
 
+    /// What the caller said of the responses that a peer has on their way.
+    pub fn heads_mut(&mut self, peer: &P) -> impl Iterator<Item = &mut H> {
+        self.shelf.values_mut(peer).map(|body| &mut body.head)
+    }
+
     /// Drops what nobody has asked for long enough; says how many.
     pub fn expire(&mut self, now: Tick) -> usize {
         self.shelf.expire(now)

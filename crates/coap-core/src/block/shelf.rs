@@ -61,6 +61,11 @@ impl<P: Clone + Eq + Hash, V> Shelf<P, V> {
         self.peers.entry(peer.clone()).or_default().push(Entry { what, due, weight, value });
     }
 
+    /// What lies there of one peer.
+    pub(super) fn values_mut(&mut self, peer: &P) -> impl Iterator<Item = &mut V> {
+        self.peers.get_mut(peer).into_iter().flatten().map(|entry| &mut entry.value)
+    }
+
     pub(super) fn take(&mut self, peer: &P, what: Fingerprint) -> Option<V> {
         self.take_where(peer, |entry| entry.what == what)
     }

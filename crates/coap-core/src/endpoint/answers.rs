@@ -15,12 +15,12 @@ use crate::block::{BlockValue, Fingerprint, Piece, szx_within};
 use crate::codec;
 use crate::message::{Code, Kind, Message, Token};
 use crate::options::{Options, number};
-use crate::output::Rejected;
+use crate::output::{NoteId, Rejected};
 use crate::response::Response;
 use crate::secrets::peer_bytes;
 
-/// What all blocks of one body have in common.
-pub(super) type Head = (Code, Options);
+/// What all blocks of one body have in common, and who wants to hear that they have been fetched.
+pub(super) type Head = (Code, Options, Option<NoteId>);
 
 /// How a body may leave.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Cut {
     pub(super) asked: bool,
     pub(super) wants_size2: bool,
     pub(super) resource: Fingerprint,
+    /// What the shell wants to hear of.
+    pub(super) note: Option<NoteId>,
 }
 
 impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
@@ -171,7 +173,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
             }
             wanted = wanted.at_most(szx);
         }
-        let head = (response.code, response.options);
+        let head = (response.code, response.options, cut.note);
         let piece = self.downloads.start(now, peer, cut.resource, head, response.payload, wanted);
         let Some(piece) = piece else { return false };
         put_piece(message, &own, piece, cut.wants_size2);
@@ -200,7 +202,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
 
 /// Puts one block into a message, with the options of the whole and those of its own.
 pub(super) fn put_piece(message: &mut Message, own: &Options, piece: Piece<Head>, wants_size2: bool) {
-    let (code, options) = piece.head;
+    let (code, options, _) = piece.head;
     message.code = code;
     message.options = with(&options, own);
     message.options.remove(number::ETAG);

@@ -62,8 +62,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     pub fn notify(&mut self, now: Tick, observation: ObservationId, response: Response) -> Option<NoteId> {
         let observation = observation.0;
         let Observation { slot, token, resource, szx } = *self.observations.get(&observation)?;
-        let cut = Cut { wanted: BlockValue::first(szx), asked: false, wants_size2: false, resource };
         let note = NoteId(self.next_id());
+        let wanted = BlockValue::first(szx);
+        let cut = Cut { wanted, asked: false, wants_size2: false, resource, note: Some(note) };
         let is_last = !response.code.is_success();
         let what = What::Note(note, observation);
         let outgoing = Outgoing { what, token, response, own: Options::new(), cut };
@@ -83,6 +84,14 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let Some(slot) = self.observations.get(&observation).map(|known| known.slot) else { return };
         self.end_observation(Parties { slot, observation }, None);
         self.peers.release(slot);
+    }
+
+    /// Takes back what is on its way for an observation, which stays: it fails as [`NoteFailure::Ended`](crate::NoteFailure).
+    pub fn recall(&mut self, observation: ObservationId) {
+        let observation = observation.0;
+        if let Some(slot) = self.observations.get(&observation).map(|known| known.slot) {
+            self.withdraw(slot, |of| of == observation);
+        }
     }
 
     /// Finds or makes the observation of a registration; says whether it is new.

@@ -71,6 +71,8 @@ pub(super) struct Outbox {
     flight: Option<Flight>,
     /// Nothing is sent before: the peer fetches blocks, or there are no message ids.
     hold: Option<Tick>,
+    /// The notification whose blocks the peer fetches, and its observation.
+    fetching: Option<(NoteId, u64)>,
     timer: Option<Tick>,
 }
 
@@ -101,6 +103,9 @@ impl Outbox {
             self.flight = None;
         }
         self.queue.retain(|outgoing| !is_gone(outgoing.what, outgoing.weight()));
+        if self.fetching.is_some_and(|(note, observation)| is_gone(What::Note(note, observation), 0)) {
+            self.fetching = None;
+        }
         (notes, weight)
     }
 }
@@ -134,6 +139,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         if outbox.hold.is_some_and(|at| at <= now) {
             outbox.hold = None;
+            if let Some((note, _)) = outbox.fetching.take() {
+                self.outputs.push_back(Output::Unfetched { note, peer: peer.address.clone() });
+            }
         }
         let Some(outgoing) = outbox.queue.pop_front() else {
             return self.close_outbox(slot);
@@ -246,8 +254,14 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let fetch = blocks.then_some(now + self.limits.fetch_ms);
         if let Some(outbox) = self.peers.get_mut(slot).and_then(|peer| peer.outbox.as_mut()) {
             outbox.hold = fetch;
+            outbox.fetching = match what {
+                What::Note(note, observation) if blocks => Some((note, observation)),
+                _ => None,
+            };
         }
-        if let What::Note(note, _) = what {
+        if let What::Note(note, _) = what
+            && !blocks
+        {
             self.outputs.push_back(Output::Delivered { note, peer: peer.clone() });
         }
         self.advance(now, slot);
@@ -292,10 +306,11 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     }
 
     /// The peer has asked for a block; with the last one there is nothing more to wait for.
-    pub(super) fn fetched(&mut self, now: Tick, slot: u32, more: bool) {
+    pub(super) fn fetched(&mut self, now: Tick, slot: u32, more: bool, note: Option<NoteId>) {
         let until = now + if more { self.limits.fetch_ms } else { 0 };
         let Some(outbox) = self.peers.get_mut(slot).and_then(|peer| peer.outbox.as_mut()) else { return };
         if outbox.flight.is_none() && outbox.hold.is_some() {
+            outbox.fetching = outbox.fetching.filter(|(fetching, _)| more || note != Some(*fetching));
             outbox.hold = Some(until);
             self.advance(now, slot);
         }
@@ -324,8 +339,15 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
 
     fn fail(&mut self, slot: u32, notes: impl IntoIterator<Item = NoteId>, why: NoteFailure) {
         let Some(peer) = self.peers.get(slot).map(|peer| peer.address.clone()) else { return };
-        let failed = notes.into_iter().map(|note| Output::Failed { note, peer: peer.clone(), why });
-        self.outputs.extend(failed);
+        for note in notes {
+            self.settle_note(&peer, note);
+            self.outputs.push_back(Output::Failed { note, peer: peer.clone(), why });
+        }
+    }
+
+    /// What became of a note is told once: nobody waits for its blocks any more.
+    pub(super) fn settle_note(&mut self, peer: &P, note: NoteId) {
+        self.downloads.heads_mut(peer).filter(|head| head.2 == Some(note)).for_each(|head| head.2 = None);
     }
 
     fn set_timer(&mut self, slot: u32, at: Option<Tick>) {

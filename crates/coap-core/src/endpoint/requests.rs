@@ -89,14 +89,18 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let piece = self.downloads.resume(arrival.now, arrival.peer, draft.resource, wanted);
         match piece {
             Ok(piece) => {
-                let more = piece.block.more();
+                let (more, note) = (piece.block.more(), piece.head.2);
                 let mut answer = self.reply_to(message, Code::CONTENT);
                 put_piece(&mut answer, &Options::new(), piece, draft.wants_size2);
                 if !self.send(arrival, codec::encode(&answer)) {
                     return self.ask_for_proof(arrival, message);
                 }
+                if let Some(note) = note.filter(|_| !more) {
+                    self.settle_note(arrival.peer, note);
+                    self.outputs.push_back(Output::Delivered { note, peer: arrival.peer.clone() });
+                }
                 if let Some(slot) = self.peers.find(arrival.peer) {
-                    self.fetched(arrival.now, slot, more);
+                    self.fetched(arrival.now, slot, more, note);
                 }
             }
             Err(refusal) => {

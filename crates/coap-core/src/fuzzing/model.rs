@@ -54,6 +54,8 @@ pub(super) struct Model {
     gone: BTreeSet<u8>,
     /// Notifications without an outcome.
     pub(super) notes: BTreeSet<NoteId>,
+    /// Those that the peer has begun to fetch: they may come to their outcome yet, or never do.
+    unfetched: BTreeSet<NoteId>,
     pub(super) observations: BTreeMap<ObservationId, u8>,
     /// Requests without an answer.
     pub(super) open: Vec<(ExchangeId, u8, bool)>,
@@ -69,6 +71,7 @@ impl Model {
             peers: BTreeMap::new(),
             gone: BTreeSet::new(),
             notes: BTreeSet::new(),
+            unfetched: BTreeSet::new(),
             observations: BTreeMap::new(),
             open: Vec::new(),
             seen: BTreeSet::new(),
@@ -129,9 +132,9 @@ impl Model {
                 peer.proven = true;
             }
             Output::Proven { peer } => assert!(self.peer(*peer).proven, "it has not proven its address"),
-            Output::Delivered { note, .. } => assert!(self.notes.remove(note), "{note:?} twice"),
+            Output::Delivered { note, .. } => self.is_decided(*note),
             Output::Failed { note, peer, .. } => {
-                assert!(self.notes.remove(note), "{note:?} twice");
+                self.is_decided(*note);
                 if let Some(flight) = self.peer(*peer).flight.as_mut() {
                     flight.sure = false;
                 }
@@ -139,8 +142,16 @@ impl Model {
             Output::ObservationEnded { observation, peer, .. } => {
                 assert!(self.observations.remove(observation) == Some(*peer), "{observation:?} twice");
             }
+            Output::Unfetched { note, .. } => {
+                self.is_decided(*note);
+                self.unfetched.insert(*note);
+            }
             Output::Ping { .. } | Output::Repeated { .. } | Output::Rejected { .. } => {}
         }
+    }
+
+    fn is_decided(&mut self, note: NoteId) {
+        assert!(self.notes.remove(&note) || self.unfetched.remove(&note), "{note:?} twice");
     }
 
     fn handed_up(&mut self, now: Tick, peer: u8, id: u16, exchange: ExchangeId, confirmable: bool) {

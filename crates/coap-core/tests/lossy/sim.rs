@@ -261,7 +261,11 @@ impl Sim {
                     self.observing.remove(&peer);
                 }
             }
-            Output::Ping { .. } | Output::Heard { .. } | Output::Proven { .. } | Output::Repeated { .. } => {}
+            Output::Unfetched { .. }
+            | Output::Ping { .. }
+            | Output::Heard { .. }
+            | Output::Proven { .. }
+            | Output::Repeated { .. } => {}
             Output::Rejected { .. } => self.rejected += 1,
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use landfall_coap_core::block::BlockValue;
-use landfall_coap_core::{Code, Kind, Message, Output, Rejected, number};
+use landfall_coap_core::{Answered, Code, Kind, Message, NoteFailure, Output, Rejected, number};
 
 use crate::bench::{
     Bench, ack, changed, content, get, handed_up, one, post, register, request, requests, sent,
@@ -214,4 +214,62 @@ fn an_answer_above_the_limit_becomes_an_error() {
     assert_eq!(one(&bench.respond(exchange, content(vec![1; 2_001]))).code, Code::INTERNAL_SERVER_ERROR);
     let (observation, _) = bench.register(1, 11, b"t");
     assert_eq!(bench.endpoint.notify(bench.now, observation, content(vec![1; 2_001])), None);
+}
+
+/// A GET of one of the blocks of what is observed.
+fn of_command(id: u16, num: u32) -> landfall_coap_core::Message {
+    let mut message = further(id, num, 6);
+    message.options.remove(number::URI_PATH);
+    message.options.push(number::URI_PATH, "command");
+    message
+}
+
+#[test]
+fn a_notification_of_several_blocks_is_delivered_with_the_last_one() {
+    let mut bench = Bench::new();
+    let (observation, _) = bench.register(1, 7, b"t");
+    let note = bench.endpoint.notify(bench.now, observation, content(vec![b'1'; 2_500])).unwrap();
+    let delivered = Output::Delivered { note, peer: 1 };
+    let first = one(&bench.drain());
+    assert!(!bench.send(1, &ack(first.id)).contains(&delivered), "the first block is not all of it");
+    assert!(!bench.send(1, &of_command(21, 1)).contains(&delivered));
+    assert!(bench.send(1, &of_command(22, 2)).contains(&delivered));
+    assert!(!bench.wait(300_000).contains(&Output::Unfetched { note, peer: 1 }));
+}
+
+#[test]
+fn blocks_that_are_fetched_late_still_deliver() {
+    let mut bench = Bench::new();
+    let (observation, _) = bench.register(1, 7, b"t");
+    let note = bench.endpoint.notify(bench.now, observation, content(vec![b'1'; 2_500])).unwrap();
+    let first = one(&bench.drain());
+    bench.send(1, &ack(first.id));
+    assert!(bench.wait(5_100).contains(&Output::Unfetched { note, peer: 1 }));
+    bench.send(1, &of_command(21, 1));
+    assert!(bench.send(1, &of_command(22, 2)).contains(&Output::Delivered { note, peer: 1 }));
+}
+
+#[test]
+fn an_answer_of_several_blocks_is_there_with_the_last_one() {
+    let mut bench = Bench::new();
+    let (exchange, _) = bench.ask(1, &get(10));
+    assert_eq!(bench.endpoint.respond_in_full(bench.now, exchange, content("x")), Answered::Whole);
+    bench.drain();
+    let (exchange, _) = bench.ask(1, &get(11));
+    let answered = bench.endpoint.respond_in_full(bench.now, exchange, content(vec![1; 1_500]));
+    let Answered::Begun(note) = answered else { panic!("{answered:?}") };
+    bench.drain();
+    assert!(bench.send(1, &further(12, 1, 6)).contains(&Output::Delivered { note, peer: 1 }));
+    assert_eq!(bench.endpoint.respond_in_full(bench.now, exchange, content("x")), Answered::No);
+}
+
+#[test]
+fn what_is_recalled_fails_and_the_observation_goes_on() {
+    let mut bench = Bench::new();
+    let (observation, _) = bench.register(1, 7, b"t");
+    let note = bench.endpoint.notify(bench.now, observation, content("x")).unwrap();
+    bench.drain();
+    bench.endpoint.recall(observation);
+    assert_eq!(bench.drain(), [Output::Failed { note, peer: 1, why: NoteFailure::Ended }]);
+    assert!(bench.endpoint.notify(bench.now, observation, content("y")).is_some());
 }

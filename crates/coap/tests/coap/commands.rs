@@ -1,7 +1,8 @@
 //! Commands: by Observe, within `ttd`, asked for; and their answers.
 
+use landfall_coap_core::Limits;
 use landfall_hub::CommandRequest;
-use landfall_testkit::coap::{CoapClient, Message, code, kind, method, option};
+use landfall_testkit::coap::{Block, CoapClient, Message, code, kind, method, option};
 use landfall_testkit::wait::{PATIENCE, eventually};
 
 use crate::world::{TestAuth, World, post, quick, request};
@@ -361,5 +362,151 @@ async fn the_end_of_a_session_is_the_end_of_its_observation() {
     .await;
     world.command("d", "c1", "delivered");
     world.told("downstream d not-connected").await;
+    world.close().await;
+}
+
+/// Falls silent, and is heard again by a message that says nothing of commands.
+async fn away_and_back(world: &World, device: &mut CoapClient) {
+    world.told("disconnected d lifetime-expired").await;
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+}
+
+#[tokio::test]
+async fn an_observation_outlives_the_silence_of_its_device() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let (observation, _) = device.observe("command", &["ep=d", "lt=1"]).await;
+    away_and_back(&world, &mut device).await;
+    world.command("d", "c1", "acknowledged");
+    assert_command(&device.notification(&observation).await, "c1", code(2, 5));
+    world.told("downstream d acknowledged").await;
+    assert_eq!(device.cancel(&observation).await.code, code(2, 5), "and ends as any other");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn what_waited_for_a_silent_observer_goes_out_with_its_next_word() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let (observation, _) = device.observe("command", &["ep=d", "lt=1"]).await;
+    world.told("disconnected d lifetime-expired").await;
+    world.command("d", "c1", "answered");
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    assert_command(&device.notification(&observation).await, "c1", code(2, 5));
+    assert_eq!(device.post("command/res/c1", &["ep=d"], "").await.code, code(2, 4));
+    world.told("downstream d answered").await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_notification_that_was_under_way_at_the_silence_is_sent_again() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    device.acknowledge(false);
+    let (observation, _) = device.observe("command", &["ep=d", "lt=1"]).await;
+    world.command("d", "c1", "acknowledged");
+    device.notification(&observation).await;
+    world.told("disconnected d lifetime-expired").await;
+    assert_eq!(world.count("downstream d failed"), 0, "the device can still get it");
+    device.acknowledge(true);
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    world.told("downstream d acknowledged").await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_device_that_has_the_command_may_answer_after_its_silence() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let (observation, _) = device.observe("command", &["ep=d", "lt=1"]).await;
+    world.command("d", "c1", "answered");
+    device.notification(&observation).await;
+    world.told("disconnected d lifetime-expired").await;
+    assert_eq!(device.post("command/res/c1", &["ep=d", "status=7"], "").await.code, code(2, 4));
+    let outcome = world.told("downstream d answered").await;
+    assert_eq!((&outcome["status"], &outcome["attempts"]), (&"7".into(), &1.into()), "and got it once");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_goodbye_ends_the_observation() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let name = device.post("rd", &["ep=d"], "").await.joined(option::LOCATION_PATH, "/");
+    device.observe("command", &["ep=d"]).await;
+    assert_eq!(device.delete(&name, &[]).await.code, code(2, 2));
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    world.hub.command(CommandRequest { ttl: Some("100".into()), ..request("d", "c1", "acknowledged") });
+    world.told("downstream d expired").await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_is_silent_gives_way_to_who_observes() {
+    let mut world = World::with(TestAuth::open(), |config, _| {
+        config.limits = std::sync::Arc::new(Limits { max_observations: 1, ..quick() });
+    })
+    .await;
+    let (mut device, mut other) = (world.client().await, world.client().await);
+    device.observe("command", &["ep=d", "lt=1"]).await;
+    let register = Message::request(method::GET).path("command").query("ep=e").number(option::OBSERVE, 0);
+    let refused = other.request(register).await;
+    assert!(refused.value(option::OBSERVE).is_none(), "there is no room while the device is here");
+    world.told("disconnected d lifetime-expired").await;
+    let (observation, taken) = other.observe("command", &["ep=e"]).await;
+    assert!(taken.value(option::OBSERVE).is_some());
+    world.command("e", "c1", "acknowledged");
+    assert_command(&other.notification(&observation).await, "c1", code(2, 5));
+    world.close().await;
+}
+
+/// A command of three blocks.
+fn long(id: &str, wait: &str, ttl_ms: u64) -> CommandRequest {
+    CommandRequest {
+        ttl: Some(ttl_ms.to_string()),
+        payload: vec![b'x'; 3_000].into(),
+        ..request("d", id, wait)
+    }
+}
+
+async fn fetch(device: &mut CoapClient, number: u32) -> Message {
+    let block = Block { number, more: false, exponent: 6 };
+    let message = Message::request(method::GET).path("command").queries(&["ep=d"]);
+    device.request(message.number(option::BLOCK2, block.value())).await
+}
+
+#[tokio::test]
+async fn a_command_of_several_blocks_is_acknowledged_with_the_last_one() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    let (observation, _) = device.observe("command", &["ep=d"]).await;
+    world.hub.command(long("c1", "acknowledged", 60_000));
+    assert_eq!(device.notification(&observation).await.payload.len(), 1_024);
+    assert_eq!(fetch(&mut device, 1).await.payload.len(), 1_024);
+    assert_eq!(world.count("downstream d acknowledged"), 0);
+    assert_eq!(fetch(&mut device, 2).await.payload.len(), 952);
+    world.told("downstream d acknowledged").await;
+    // One that is not fetched is not acknowledged, and keeps no other back.
+    world.hub.command(long("c2", "acknowledged", 400));
+    device.notification(&observation).await;
+    let outcome = world.told("downstream d expired").await;
+    assert_eq!(outcome["commandId"], "c2");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_of_several_blocks_delivers_with_the_last_one() {
+    let mut world = World::open().await;
+    let mut device = world.client().await;
+    assert_eq!(device.post("a", &["ep=d"], "").await.code, code(2, 4));
+    world.hub.command(long("c1", "delivered", 60_000));
+    let first = device.get("command", &["ep=d"]).await;
+    assert_eq!((first.payload.len(), world.count("downstream d delivered")), (1_024, 0));
+    fetch(&mut device, 1).await;
+    fetch(&mut device, 2).await;
+    world.told("downstream d delivered").await;
+    world.hub.command(long("c2", "delivered", 300));
+    assert_eq!(device.get("command", &["ep=d"]).await.payload.len(), 1_024);
+    assert_eq!(world.told("downstream d expired").await["commandId"], "c2");
     world.close().await;
 }
