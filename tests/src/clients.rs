@@ -90,6 +90,38 @@ async fn paho_does(over: Over, version: Version) {
     stage.world.close().await;
 }
 
+/// What old trackers and bridges speak: another name and level, a protocol of its own in the event.
+#[tokio::test]
+async fn mosquitto_speaks_mqtt_3_1() {
+    let stage = Stage::set(Over::Tcp, Version::V4).await;
+    for qos in ["0", "1", "2"] {
+        let (device, payload) = (format!("old-{qos}"), format!(r#"{{"qos": {qos}}}"#));
+        let arguments = ["-V", "mqttv31", "-i", &device, "-q", qos, "-t", "t", "-m", &payload];
+        let Some(client) = mosquitto("mosquitto_pub", stage.route(), stage.version, &arguments) else {
+            return;
+        };
+        assert!(client.exited(PATIENCE).await.success(), "{}", client.log());
+        let connected = stage.world.recorder.expect("connected", &device).await;
+        assert_eq!((connected.text("protocol"), connected.text("transport")), ("MQTT/3.1", "mqtt"));
+        assert_eq!(connected.json["cleanStart"], true);
+        let event = stage.world.recorder.expect("upstream", &device).await;
+        assert_eq!(event.json["payload"]["qos"].to_string(), qos);
+        let end = stage.world.recorder.expect("disconnected", &device).await;
+        assert_eq!(end.text("reason"), "client-closed");
+    }
+    let arguments =
+        ["-V", "mqttv31", "-i", "old", "-q", "1", "-t", "command///req/#", "-C", "1", "-F", "%q %p"];
+    let Some(sub) = mosquitto("mosquitto_sub", stage.route(), stage.version, &arguments) else { return };
+    stage.world.recorder.expect("connected", "old").await;
+    // A command reaches it once it has subscribed.
+    while stage.world.command("old", "go", &[("Command-Wait", "acknowledged")]).await["outcome"] == "rejected"
+    {
+    }
+    assert_eq!(sub.logged(" go", PATIENCE).await, "1 go");
+    assert!(sub.exited(PATIENCE).await.success(), "{}", sub.log());
+    stage.world.close().await;
+}
+
 async fn mosquitto_does(over: Over, version: Version) {
     let stage = Stage::set(over, version).await;
     let arguments = ["-i", "fly", "-q", "1", "-t", "command///req/#", "-C", "1", "-F", "%t %q %p"];

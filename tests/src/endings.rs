@@ -110,15 +110,40 @@ async fn a_goodbye_counts_though_an_answer_no_longer_reaches_its_client() {
 #[tokio::test]
 async fn a_broken_rule_is_a_protocol_error() {
     let world = World::start().await;
-    let breaches: [(&str, Version, Vec<u8>, u8); 6] = [
-        ("second-connect", Version::V5, Connect::new(Version::V5, "x").encode(), 0x82),
-        ("reserved-type", Version::V5, vec![0x00, 0x00], 0x81),
-        ("qos-3", Version::V5, vec![0x36, 0x05, 0x00, 0x01, b't', 0x00, 0x01], 0x81),
-        ("wildcard-topic", Version::V5, Publish::new(Version::V5, "a/#", "", 0, 0).encode(), 0x90),
-        ("second-connect-4", Version::V4, Connect::new(Version::V4, "x").encode(), 0),
-        ("from-server", Version::V4, vec![0x20, 0x02, 0x00, 0x00], 0),
+    let wildcard = Publish::new(Version::V5, "a/#", "", 0, 0).encode();
+    let breaches: [(&str, Version, Vec<u8>, u8, &str); 6] = [
+        (
+            "second-connect",
+            Version::V5,
+            Connect::new(Version::V5, "x").encode(),
+            0x82,
+            "CONNECT: a second CONNECT",
+        ),
+        ("reserved-type", Version::V5, vec![0x00, 0x00], 0x81, "packet type 0: packet type 0"),
+        (
+            "qos-3",
+            Version::V5,
+            vec![0x36, 0x05, 0x00, 0x01, b't', 0x00, 0x01],
+            0x81,
+            "PUBLISH: a PUBLISH of QoS 3",
+        ),
+        ("wildcard-topic", Version::V5, wildcard, 0x90, "PUBLISH: an invalid topic name"),
+        (
+            "second-connect-4",
+            Version::V4,
+            Connect::new(Version::V4, "x").encode(),
+            0,
+            "CONNECT: a second CONNECT",
+        ),
+        (
+            "from-server",
+            Version::V4,
+            vec![0x20, 0x02, 0x00, 0x00],
+            0,
+            "CONNACK: a packet that only a server sends",
+        ),
     ];
-    for (name, version, bytes, code) in breaches {
+    for (name, version, bytes, code, detail) in breaches {
         let mut client = RawClient::accepted(world.mqtt(), &Connect::new(version, name)).await;
         client.send(&bytes).await;
         let said = client.until_closed().await;
@@ -130,7 +155,31 @@ async fn a_broken_rule_is_a_protocol_error() {
             }
         }
         assert_ended(&world, name, "protocol-error", "gateway").await;
+        // Which packet, which rule: in the event, and in the log.
+        let ended = world.recorder.expect("disconnected", name).await;
+        assert_eq!(ended.text("detail"), detail);
+        let (packet, rule) = detail.split_once(": ").expect("packet and rule");
+        let line = world.gateway.process().logged(&format!("device=\"{name}\""), PATIENCE).await;
+        assert!(line.contains(packet) && line.contains(rule), "{line}");
     }
+    let bye = Device::connect(Version::V5, "bye", world.mqtt()).await;
+    bye.disconnect().await;
+    assert!(world.recorder.expect("disconnected", "bye").await.json.get("detail").is_none());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn strangers_who_break_the_protocol_are_few_lines_in_the_log() {
+    let world = World::start().await;
+    for _ in 0..60 {
+        let mut client = RawClient::open(world.mqtt()).await;
+        client.send(&[0xC0, 0x00]).await;
+        client.until_closed().await;
+    }
+    world.gateway.process().logged("a first packet that is no CONNECT", PATIENCE).await;
+    let log = world.gateway.log();
+    let lines = log.lines().filter(|line| line.contains("a first packet that is no CONNECT")).count();
+    assert!((1..60).contains(&lines), "{lines}");
     world.close().await;
 }
 

@@ -75,6 +75,7 @@ fn disconnected(sessions: usize) -> Event {
         at,
         counters: Some(Counters { messages_in: 3, messages_out: 1, bytes_in: 96, bytes_out: 17 }),
         evidence: None,
+        detail: None,
     };
     Event::Disconnected(Disconnected { ended: (0..sessions).map(end).collect() })
 }

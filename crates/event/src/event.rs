@@ -310,6 +310,9 @@ pub struct Ended {
     pub counters: Option<Counters>,
     /// Why the silence counted as the end; `None` where neither device nor operator left it to the learned cadence.
     pub evidence: Option<Evidence>,
+    /// The broken rule of a device that broke its protocol: a fixed text, nothing of which comes from the device. Only in an end that
+    /// an event tells by itself, as every end is that a connection brings.
+    pub detail: Option<Box<str>>,
 }
 
 /// `connectivity.disconnected`: never empty.

@@ -75,6 +75,7 @@ fields! {
     BYTES_IN = "bytesIn", "Bytes-In", Number;
     BYTES_OUT = "bytesOut", "Bytes-Out", Number;
     EVIDENCE = "evidence", "Evidence", Json;
+    DETAIL = "detail", "Detail", Text;
     INTERVAL_MS = "intervalMs", "Interval-Ms", Number;
     SILENT_MS = "silentMs", "Silent-Ms", Number;
     PHI = "phi", "Phi", Number;

@@ -43,6 +43,7 @@ pub(crate) struct Untold {
     at: UnixMs,
     last_seen_at: UnixMs,
     evidence: Option<Box<Evidence>>,
+    detail: Option<Box<str>>,
     reason: Reason,
     by_silence: bool,
 }
@@ -59,7 +60,7 @@ impl Untold {
 
 impl From<Untold> for Ended {
     fn from(untold: Untold) -> Self {
-        let Untold { session, seq, at, last_seen_at, evidence, reason, by_silence, .. } = untold;
+        let Untold { session, seq, at, last_seen_at, evidence, detail, reason, by_silence, .. } = untold;
         Self {
             seq,
             reason,
@@ -70,6 +71,7 @@ impl From<Untold> for Ended {
             at,
             counters: Some(session.vitals.counters()),
             evidence: evidence.map(|evidence| *evidence),
+            detail,
             session: session.into(),
         }
     }
@@ -132,6 +134,7 @@ impl Hub {
                 // Two clocks: what they say is held together, so that nobody is seen outside of the session.
                 last_seen_at: now.saturating_sub(silent_now_ms).max(session.opened_at().min(now)),
                 evidence,
+                detail: None,
                 reason,
                 by_silence,
             });
@@ -422,14 +425,15 @@ impl Hub {
         self: &Arc<Self>,
         session: &Session,
         slot: Slot,
-        reason: Reason,
+        (reason, detail): (Reason, Option<Box<str>>),
         told: impl FnOnce() -> Receipt,
     ) -> bool {
         let mut shard = self.shard(session.tenant(), session.device()).lock();
         let Some(ending) = shard.close(slot, reason, self.clock.tick()) else { return false };
         let mut untold = VecDeque::new();
         self.conclude(&ending, false, &mut untold);
-        let Some(end) = untold.pop_front() else { return false };
+        let Some(mut end) = untold.pop_front() else { return false };
+        end.detail = detail;
         self.metrics.untold.dec();
         self.tell_together(vec![Ended::from(end)], told());
         true

@@ -241,13 +241,20 @@ impl SessionHandle {
 
     /// Ends the session, unless it has ended.
     pub fn close(&self, reason: Reason) {
-        self.hub.close(&self.session, self.slot, reason, || Receipt::unheard(None));
+        self.hub.close(&self.session, self.slot, (reason, None), || Receipt::unheard(None));
+    }
+
+    /// Ends the session because the device broke a rule, which the event names: a text of the protocol's own, in which
+    /// nothing comes from the device.
+    pub fn close_for(&self, reason: Reason, rule: String) {
+        let detail = Some(rule.into_boxed_str());
+        self.hub.close(&self.session, self.slot, (reason, detail), || Receipt::unheard(None));
     }
 }
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        self.hub.close(&self.session, self.slot, Reason::ConnectionLost, || Receipt::unheard(None));
+        self.hub.close(&self.session, self.slot, (Reason::ConnectionLost, None), || Receipt::unheard(None));
         self.hub.leave_to_offline(&self.session);
     }
 }

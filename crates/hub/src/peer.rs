@@ -462,7 +462,7 @@ impl PeerHandle {
 
     /// Ends the session, unless it has ended.
     pub fn close(&self, reason: Reason) {
-        self.hub.close(&self.session, self.slot, reason, || Receipt::unheard(None));
+        self.hub.close(&self.session, self.slot, (reason, None), || Receipt::unheard(None));
     }
 
     /// Ends the session; the post tells the token once its `disconnected` is stored. False if it has ended already, or has
@@ -473,6 +473,6 @@ impl PeerHandle {
             Some(post) => Receipt::token(post, token, None),
             None => Receipt::unheard(None),
         };
-        self.hub.close(&self.session, self.slot, reason, told)
+        self.hub.close(&self.session, self.slot, (reason, None), told)
     }
 }

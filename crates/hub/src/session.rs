@@ -24,6 +24,8 @@ use crate::{Acl, Command, Post, StoreError, Unstored};
 /// The protocol of a session, as `connected` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// MQTT 3.1.
+    Mqtt31,
     /// MQTT 3.1.1.
     Mqtt311,
     /// MQTT 5.0.
@@ -38,6 +40,7 @@ impl Protocol {
     /// Its name and version on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Mqtt31 => "MQTT/3.1",
             Self::Mqtt311 => "MQTT/3.1.1",
             Self::Mqtt5 => "MQTT/5.0",
             Self::Coap => "CoAP",

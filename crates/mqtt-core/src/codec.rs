@@ -12,7 +12,7 @@ use tokio_util::codec::Decoder;
 
 use crate::action::{ConnectRequest, Inbound, Will};
 use crate::fault::{Broken, Violation};
-use crate::guard::{CONNECT_FLAGS, Header, Notes};
+use crate::guard::{self, Header, Notes};
 use crate::packet::{AckKind, Asked, Connect, Disconnect, Packet, Publish, Subscribe, Unsubscribe};
 use crate::{QoS, Token, UserProperties, Version};
 
@@ -23,14 +23,20 @@ pub(crate) fn decode_connect(
     version: Version,
     notes: Notes,
 ) -> Result<Connect, Broken> {
+    let flags = input.get_mut(header.length + guard::connect_flags_at(version));
     let mut connect = match version {
-        Version::V311 => match decode_v3(input)? {
-            v3::Packet::Connect(connect) => connect_v3(*connect),
-            _ => return Err(unexpected()),
-        },
+        Version::V31 | Version::V311 => {
+            if let Some(flags) = flags {
+                *flags &= !notes.missing;
+            }
+            match decode_v3(input)? {
+                v3::Packet::Connect(connect) => connect_v3(*connect, version),
+                _ => return Err(unexpected()),
+            }
+        }
         Version::V5 => {
             // The codec refuses an empty client id without Clean Start, which section 3.1.3.1 allows.
-            if let Some(flags) = input.get_mut(header.length + CONNECT_FLAGS) {
+            if let Some(flags) = flags {
                 *flags |= 0b10;
             }
             feign_expiry(input, notes.zero_will_expiry);
@@ -55,7 +61,13 @@ pub(crate) fn decode(
     recent: &Option<Arc<str>>,
 ) -> Result<Packet, Broken> {
     match version {
-        Version::V311 => packet_v3(decode_v3(input)?, recent),
+        Version::V31 | Version::V311 => {
+            if let Some(first) = input.first_mut().filter(|first| **first >> 4 != guard::kind::PUBLISH) {
+                // DUP, which 3.1 allows where the codec does not; everywhere else the guard has seen that it is not set.
+                *first &= !0b1000;
+            }
+            packet_v3(decode_v3(input)?, recent)
+        }
         Version::V5 => {
             feign_expiry(input, notes.zero_expiry);
             let mut packet = packet_v5(decode_v5(input)?, recent)?;
@@ -96,7 +108,7 @@ fn broken(error: &DecodeError) -> Broken {
     }
 }
 
-fn connect_v3(connect: v3::Connect) -> Connect {
+fn connect_v3(connect: v3::Connect, version: Version) -> Connect {
     let will = connect.last_will.map(|will| Will {
         topic: shared(&will.topic),
         payload: copied(&will.message),
@@ -112,7 +124,7 @@ fn connect_v3(connect: v3::Connect) -> Connect {
     });
     Connect {
         request: ConnectRequest {
-            version: Version::V311,
+            version,
             client_id: shared(&connect.client_id),
             clean_start: connect.clean_session,
             keep_alive: connect.keep_alive,
@@ -322,11 +334,13 @@ mod tests {
         let ack = ConnAck {
             session_present: true,
             session_expiry: Some(7),
-            receive_maximum: 9,
-            maximum_packet_size: 70_000,
+            receive_maximum: Some(9),
+            maximum_packet_size: Some(70_000),
             assigned_client_id: Some("auto"),
             topic_alias_maximum: 3,
             server_keep_alive: Some(30),
+            no_shared_subscriptions: true,
+            retain_available: true,
         };
         encode::connack(&ack, Version::V5, &mut out);
         let v5::Packet::ConnectAck(read) = as_v5(&mut out) else { panic!() };
@@ -413,7 +427,7 @@ mod tests {
                 prop_assert!(nothing.is_empty());
                 let packet = match version {
                     Version::V5 => packet_v5(as_v5(&mut out), &None).unwrap(),
-                    Version::V311 => packet_v3(as_v3(&mut out), &None).unwrap(),
+                    Version::V31 | Version::V311 => packet_v3(as_v3(&mut out), &None).unwrap(),
                 };
                 let packet::Packet::Publish(read) = packet else { panic!() };
                 prop_assert_eq!((read.packet_id, read.message.dup, read.message.qos), (packet_id, dup, qos));

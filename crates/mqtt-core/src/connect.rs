@@ -14,11 +14,14 @@ use crate::packet::Connect;
 use crate::session::{Session, Terms};
 use crate::{Accept, ConnectRequest, Limits, Refusal, SessionState, Version, codec, encode};
 
-/// A client that takes no larger packets than this cannot be served: its CONNACK would not fit.
-const SMALLEST_PACKET_SIZE: u32 = 128;
+/// Bytes of a 5.0 CONNACK that says yes or no and nothing more: who takes less hears nothing.
+const BARE_SIZE: u32 = 5;
 
-/// Bytes of a 5.0 CONNACK that says no and nothing more.
-const REFUSAL_SIZE: u32 = 5;
+/// What a client must take that gives no client id: a CONNACK with the one that it is assigned, of up to 40 bytes.
+const UNNAMED_SIZE: u32 = BARE_SIZE + 3 + 40;
+
+/// What a reason string takes beside its text.
+const REASON_HEAD: u32 = 3;
 
 /// A CONNECT that waits for the shell's answer.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Rejected {
                 let reason = self.in_words.then_some(self.broken.detail);
                 encode::connack_refusal(self.broken.violation.code(), reason, Version::V5, out);
             }
-            Some(Version::V311) => match self.broken.violation {
+            Some(Version::V31 | Version::V311) => match self.broken.violation {
                 Violation::UnsupportedVersion => encode::connack_refusal(1, None, Version::V311, out),
                 Violation::IdentifierRejected => encode::connack_refusal(2, None, Version::V311, out),
                 // Section 3.1.4 of 3.1.1: closed without CONNACK.
@@ -99,10 +102,14 @@ pub(crate) fn read(
     let notes = guard::connect(packet, header, version, limits).map_err(|b| Rejected::told(b, version))?;
     let connect =
         codec::decode_connect(input, header, version, notes).map_err(|b| Rejected::told(b, version))?;
-    judge(&connect).map_err(|broken| Rejected {
-        broken,
-        reply: (connect.maximum_packet_size >= REFUSAL_SIZE).then_some(version),
-        in_words: connect.problem_information && connect.maximum_packet_size >= SMALLEST_PACKET_SIZE,
+    judge(&connect).map_err(|broken| {
+        let words = u32::try_from(broken.detail.len()).unwrap_or(u32::MAX);
+        let in_words = words.saturating_add(BARE_SIZE + REASON_HEAD);
+        Rejected {
+            broken,
+            reply: (connect.maximum_packet_size >= BARE_SIZE).then_some(version),
+            in_words: connect.problem_information && connect.maximum_packet_size >= in_words,
+        }
     })?;
     Ok(Some((Offer::new(&connect), Box::new(connect.request))))
 }
@@ -129,8 +136,14 @@ fn judge(connect: &Connect) -> Result<(), Broken> {
     if connect.has_auth_method {
         return Err(Broken::new(Violation::BadAuthenticationMethod, "enhanced authentication is not served"));
     }
-    if connect.maximum_packet_size < SMALLEST_PACKET_SIZE {
+    if connect.maximum_packet_size < BARE_SIZE {
         return Err(Broken::new(Violation::NotServed, "a maximum packet size that no answer fits into"));
+    }
+    if connect.request.client_id.is_empty() && connect.maximum_packet_size < UNNAMED_SIZE {
+        return Err(Broken::new(
+            Violation::IdentifierRejected,
+            "a maximum packet size that no assigned client id fits into",
+        ));
     }
     Ok(())
 }
@@ -165,7 +178,7 @@ impl Offer {
         let state = state.filter(|_| !self.clean_start);
         let session_expiry =
             self.session_expiry.min(limits.max_session_expiry).min(accept.session_expiry.unwrap_or(u32::MAX));
-        let terms = Terms {
+        let mut terms = Terms {
             version: self.version,
             problem_information: self.problem_information,
             session_present: state.is_some(),
@@ -173,19 +186,24 @@ impl Offer {
             session_expiry,
             asked_no_expiry: self.session_expiry == 0,
             receive_maximum: self.receive_maximum,
+            told_receive_maximum: self.version.is_5(),
             maximum_packet_size: self.maximum_packet_size,
         };
         let assigned = accept.assigned_client_id.as_ref().map(Arc::as_ref);
-        let ack = ConnAck {
+        let mut ack = ConnAck {
             session_present: terms.session_present,
             session_expiry: (session_expiry != self.session_expiry).then_some(session_expiry),
-            receive_maximum: limits.receive_maximum.max(1),
-            maximum_packet_size: limits.max_packet_size,
+            receive_maximum: Some(limits.receive_maximum.max(1)),
+            maximum_packet_size: Some(limits.max_packet_size),
             assigned_client_id: assigned
                 .filter(|id| !self.has_client_id && id.len() <= usize::from(u16::MAX)),
             topic_alias_maximum: limits.topic_alias_maximum,
             server_keep_alive: (terms.keep_alive != self.keep_alive).then_some(terms.keep_alive),
+            no_shared_subscriptions: true,
+            retain_available: true,
         };
+        ack.shrink(self.maximum_packet_size);
+        terms.told_receive_maximum &= ack.receive_maximum.is_some();
         encode::connack(&ack, self.version, out);
         let mut session = Session::new(terms, state.unwrap_or_default(), limits);
         session.resume(out);
@@ -194,7 +212,7 @@ impl Offer {
 
     pub(crate) fn refuse(&self, refusal: Refusal, out: &mut BytesMut) {
         let code = match self.version {
-            Version::V311 => refusal.return_code(),
+            Version::V31 | Version::V311 => refusal.return_code(),
             Version::V5 => refusal.code(),
         };
         encode::connack_refusal(code, None, self.version, out);

@@ -17,6 +17,9 @@ use crate::{
     SessionState, SubscribeRequest, Subscription, Token, Verdict, Version, codec, encode,
 };
 
+/// The first byte of a PUBLISH.
+const PUBLISH: u8 = kind::PUBLISH << 4;
+
 /// One connection. See the crate's page for how a shell drives it.
 #[derive(Debug)]
 pub struct Connection {
@@ -153,12 +156,16 @@ impl Connection {
             return None;
         }
         match (failure, acknowledged || token == Token::NONE) {
-            (PublishFailure::NotAuthorized, true) => Some(self.fail(
-                Broken::new(Violation::NotAuthorized, "a message to a topic that its ACL forbids"),
-                out,
-            )),
+            (PublishFailure::NotAuthorized, true) => Some(
+                self.fail(
+                    Broken::new(Violation::NotAuthorized, "a message to a topic that its ACL forbids")
+                        .of(PUBLISH),
+                    out,
+                ),
+            ),
             (_, true) if acknowledged => {
-                Some(self.fail(Broken::new(Violation::NotStored, "a message that cannot be stored"), out))
+                let broken = Broken::new(Violation::NotStored, "a message that cannot be stored");
+                Some(self.fail(broken.of(PUBLISH), out))
             }
             _ => None,
         }
@@ -268,7 +275,8 @@ impl Connection {
         matches!(self.phase, Phase::Over(_))
     }
 
-    /// A 3.1.1 client has sent as many messages as may wait for the store: reading pauses until `stored`.
+    /// A client that knows no Receive Maximum has sent as many messages as may wait for the store: reading pauses until
+    /// `stored`.
     pub fn blocked(&self) -> bool {
         match &self.phase {
             Phase::Open(session) => is_blocked(session, &self.limits),
@@ -298,7 +306,7 @@ impl Connection {
 }
 
 fn is_blocked(session: &Session, limits: &Limits) -> bool {
-    session.terms.version == Version::V311
+    !session.terms.told_receive_maximum
         && session.receiver.waiting() >= usize::from(limits.unacknowledged_v311.max(1))
 }
 
@@ -313,20 +321,33 @@ fn next(
         if let Some(action) = session.news() {
             return Ok(Some(action));
         }
-        let version = session.terms.version;
-        let Some(first) = input.first() else { return Ok(None) };
-        guard::first_byte(*first, version)?;
-        let Some(header) = guard::header(input)? else { return Ok(None) };
-        guard::length(header, version, limits)?;
-        let Some(packet) = input.get(..header.total()) else { return Ok(None) };
-        let waits = header.kind() == kind::PUBLISH && header.qos() != Some(QoS::AtMostOnce);
-        if waits && is_blocked(session, limits) {
-            return Ok(None);
-        }
-        let notes = guard::packet(packet, header, version, limits)?;
-        let packet = codec::decode(input, version, notes, session.receiver.recent())?;
-        if let Some(action) = session.handle(packet, limits, out)? {
-            return Ok(Some(action));
+        let Some(&first) = input.first() else { return Ok(None) };
+        let before = input.len();
+        let action = packet(first, session, limits, input, out).map_err(|broken| broken.of(first))?;
+        if action.is_some() || input.len() == before {
+            return Ok(action);
         }
     }
+}
+
+/// One packet; `None` without having taken it when more bytes, or room, are needed.
+fn packet(
+    first: u8,
+    session: &mut Session,
+    limits: &Limits,
+    input: &mut BytesMut,
+    out: &mut BytesMut,
+) -> Result<Option<Action>, Broken> {
+    let version = session.terms.version;
+    guard::first_byte(first, version)?;
+    let Some(header) = guard::header(input)? else { return Ok(None) };
+    guard::length(header, version, limits)?;
+    let Some(packet) = input.get(..header.total()) else { return Ok(None) };
+    let waits = header.kind() == kind::PUBLISH && header.qos() != Some(QoS::AtMostOnce);
+    if waits && is_blocked(session, limits) {
+        return Ok(None);
+    }
+    let notes = guard::packet(packet, header, version, limits)?;
+    let packet = codec::decode(input, version, notes, session.receiver.recent())?;
+    session.handle(packet, limits, out)
 }

@@ -15,26 +15,64 @@ use crate::{Message, QoS, Version};
 pub(crate) struct ConnAck<'a> {
     pub(crate) session_present: bool,
     pub(crate) session_expiry: Option<u32>,
-    pub(crate) receive_maximum: u16,
-    pub(crate) maximum_packet_size: u32,
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) maximum_packet_size: Option<u32>,
     pub(crate) assigned_client_id: Option<&'a str>,
+    /// 0: not sent.
     pub(crate) topic_alias_maximum: u16,
     pub(crate) server_keep_alive: Option<u16>,
+    /// Shared Subscription Available is sent, as 0.
+    pub(crate) no_shared_subscriptions: bool,
+    /// Retain Available is sent, as 1.
+    pub(crate) retain_available: bool,
+}
+
+impl ConnAck<'_> {
+    fn properties_size(&self) -> usize {
+        self.session_expiry.map_or(0, |_| 5)
+            + self.receive_maximum.map_or(0, |_| 3)
+            + if self.retain_available { 2 } else { 0 }
+            + self.maximum_packet_size.map_or(0, |_| 5)
+            + self.assigned_client_id.map_or(0, |id| 3 + id.len())
+            + if self.topic_alias_maximum > 0 { 3 } else { 0 }
+            + if self.no_shared_subscriptions { 2 } else { 0 }
+            + self.server_keep_alive.map_or(0, |_| 3)
+    }
+
+    fn fits(&self, limit: u32) -> bool {
+        let properties = self.properties_size();
+        let body = 2 + variable_size(properties) + properties;
+        !exceeds(1 + variable_size(body) + body, limit)
+    }
+
+    /// Leaves out properties until the client can take the packet [MQTT-3.1.2-24]: first what says the same as its absence
+    /// or what a client finds out by its first try, last what binds it.
+    pub(crate) fn shrink(&mut self, limit: u32) {
+        let steps: [fn(&mut Self); 8] = [
+            |ack| ack.retain_available = false,
+            |ack| ack.no_shared_subscriptions = false,
+            |ack| ack.topic_alias_maximum = 0,
+            |ack| ack.maximum_packet_size = None,
+            |ack| ack.receive_maximum = None,
+            |ack| ack.session_expiry = None,
+            |ack| ack.server_keep_alive = None,
+            |ack| ack.assigned_client_id = None,
+        ];
+        for leave_out in steps {
+            if self.fits(limit) {
+                return;
+            }
+            leave_out(self);
+        }
+    }
 }
 
 pub(crate) fn connack(ack: &ConnAck<'_>, version: Version, out: &mut BytesMut) {
-    if version == Version::V311 {
+    if !version.is_5() {
         out.put_slice(&[0x20, 2, u8::from(ack.session_present), 0]);
         return;
     }
-    let length = ack.session_expiry.map_or(0, |_| 5)
-        + 3
-        + 5
-        + ack.assigned_client_id.map_or(0, |id| 3 + id.len())
-        + if ack.topic_alias_maximum > 0 { 3 } else { 0 }
-        + 2 // Shared Subscription Available
-        + ack.server_keep_alive.map_or(0, |_| 3)
-        + 2; // Retain Available
+    let length = ack.properties_size();
     out.put_u8(0x20);
     variable(2 + variable_size(length) + length, out);
     out.put_slice(&[u8::from(ack.session_present), 0]);
@@ -43,11 +81,17 @@ pub(crate) fn connack(ack: &ConnAck<'_>, version: Version, out: &mut BytesMut) {
         out.put_u8(0x11);
         out.put_u32(seconds);
     }
-    out.put_u8(0x21);
-    out.put_u16(ack.receive_maximum);
-    out.put_slice(&[0x25, 1]);
-    out.put_u8(0x27);
-    out.put_u32(ack.maximum_packet_size);
+    if let Some(messages) = ack.receive_maximum {
+        out.put_u8(0x21);
+        out.put_u16(messages);
+    }
+    if ack.retain_available {
+        out.put_slice(&[0x25, 1]);
+    }
+    if let Some(bytes) = ack.maximum_packet_size {
+        out.put_u8(0x27);
+        out.put_u32(bytes);
+    }
     if let Some(id) = ack.assigned_client_id {
         out.put_u8(0x12);
         text(id, out);
@@ -56,7 +100,9 @@ pub(crate) fn connack(ack: &ConnAck<'_>, version: Version, out: &mut BytesMut) {
         out.put_u8(0x22);
         out.put_u16(ack.topic_alias_maximum);
     }
-    out.put_slice(&[0x2A, 0]);
+    if ack.no_shared_subscriptions {
+        out.put_slice(&[0x2A, 0]);
+    }
     if let Some(seconds) = ack.server_keep_alive {
         out.put_u8(0x13);
         out.put_u16(seconds);
@@ -66,7 +112,7 @@ pub(crate) fn connack(ack: &ConnAck<'_>, version: Version, out: &mut BytesMut) {
 /// A CONNACK that turns the client away. `code` is of the version's own list; Session Present is 0 [MQTT-3.2.2-6].
 pub(crate) fn connack_refusal(code: u8, reason: Option<&str>, version: Version, out: &mut BytesMut) {
     match version {
-        Version::V311 => out.put_slice(&[0x20, 2, 0, code]),
+        Version::V31 | Version::V311 => out.put_slice(&[0x20, 2, 0, code]),
         Version::V5 => {
             let reason = reason.unwrap_or_default();
             let length = if reason.is_empty() { 0 } else { 3 + reason.len() };
@@ -97,7 +143,7 @@ pub(crate) fn ack(kind: AckKind, packet_id: u16, code: u8, out: &mut BytesMut) {
 
 /// The bytes of a SUBACK or a 5.0 UNSUBACK of `count` codes.
 pub(crate) fn suback_size(count: usize, version: Version) -> usize {
-    let body = 2 + usize::from(version == Version::V5) + count;
+    let body = 2 + usize::from(version.is_5()) + count;
     1 + variable_size(body) + body
 }
 
@@ -108,14 +154,14 @@ pub(crate) fn suback(packet_id: u16, codes: &[u8], version: Version, out: &mut B
 
 /// UNSUBACK; on 3.1.1 it has no codes.
 pub(crate) fn unsuback(packet_id: u16, codes: &[u8], version: Version, out: &mut BytesMut) {
-    codes_packet(0xB0, packet_id, if version == Version::V5 { codes } else { &[] }, version, out);
+    codes_packet(0xB0, packet_id, if version.is_5() { codes } else { &[] }, version, out);
 }
 
 fn codes_packet(first: u8, packet_id: u16, codes: &[u8], version: Version, out: &mut BytesMut) {
     out.put_u8(first);
-    variable(2 + usize::from(version == Version::V5) + codes.len(), out);
+    variable(2 + usize::from(version.is_5()) + codes.len(), out);
     out.put_u16(packet_id);
-    if version == Version::V5 {
+    if version.is_5() {
         out.put_u8(0);
     }
     out.put_slice(codes);
@@ -170,7 +216,7 @@ pub(crate) fn publish<I: Iterator<Item = NonZeroU32>>(
     let packet_id_size = if how.qos == QoS::AtMostOnce { 0 } else { 2 };
     let mut body = 2 + message.topic.len() + packet_id_size + message.payload.len();
     let mut properties = 0;
-    if how.version == Version::V5 {
+    if how.version.is_5() {
         properties = properties_size(message, subscription_ids());
         body += variable_size(properties) + properties;
     }
@@ -185,7 +231,7 @@ pub(crate) fn publish<I: Iterator<Item = NonZeroU32>>(
     if how.qos != QoS::AtMostOnce {
         out.put_u16(how.packet_id);
     }
-    if how.version == Version::V5 {
+    if how.version.is_5() {
         variable(properties, out);
         put_properties(message, subscription_ids(), out);
     }

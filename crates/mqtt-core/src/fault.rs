@@ -2,6 +2,8 @@
 
 use landfall_event::{Reason, RefusedCause};
 
+use crate::guard;
+
 /// A broken rule of the protocol, or a limit that the protocol has a code for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
@@ -87,20 +89,36 @@ pub struct Fault {
     pub reason: Reason,
     /// Why the attempt was refused, if there was no session yet.
     pub cause: RefusedCause,
+    /// The kind of packet that broke it: CONNECT as long as there is no session, whatever came.
+    pub packet: &'static str,
     /// What was wrong, in the field's terms; a fixed text, safe for a log.
     pub detail: &'static str,
+}
+
+impl Fault {
+    /// Packet and rule in one text, of a closed set: nothing of it comes from the client.
+    pub fn told(&self) -> String {
+        format!("{}: {}", self.packet, self.detail)
+    }
 }
 
 /// A violation with its explanation, inside the crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) violation: Violation,
+    pub(crate) packet: &'static str,
     pub(crate) detail: &'static str,
 }
 
 impl Broken {
+    /// A rule that CONNECT broke, unless [`Self::of`] names another packet.
     pub(crate) fn new(violation: Violation, detail: &'static str) -> Self {
-        Self { violation, detail }
+        Self { violation, packet: "CONNECT", detail }
+    }
+
+    /// The same, broken by the packet that begins with this byte.
+    pub(crate) fn of(self, first: u8) -> Self {
+        Self { packet: guard::kind::name(first >> 4), ..self }
     }
 
     pub(crate) fn malformed(detail: &'static str) -> Self {
@@ -118,6 +136,7 @@ impl From<Broken> for Fault {
             violation: broken.violation,
             reason: broken.violation.reason(),
             cause: broken.violation.cause(),
+            packet: broken.packet,
             detail: broken.detail,
         }
     }

@@ -15,15 +15,17 @@ use crate::{Accept, Action, Connection, Limits, Message, QoS, Verdict};
 
 /// A CONNECT that lets what follows be read as packets of 3.1.1.
 const CONNECT_V311: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01f";
+/// The same of 3.1.
+const CONNECT_V31: &[u8] = b"\x10\x0f\0\x06MQIsdp\x03\x02\0\x3c\0\x01f";
 /// The same of 5.0.
 const CONNECT_V5: &[u8] = b"\x10\x0e\0\x04MQTT\x05\x02\0\x3c\0\0\x01f";
 
-/// Target `mqtt_codec`: raw bytes on a fresh and on an accepted connection of either version.
+/// Target `mqtt_codec`: raw bytes on a fresh and on an accepted connection of each version.
 ///
 /// Nothing panics; where the bytes are cut changes nothing; what is written is bounded by what was read; after the end
 /// nothing is read.
 pub fn codec(data: &[u8]) {
-    for prefix in [&[][..], CONNECT_V311, CONNECT_V5] {
+    for prefix in [&[][..], CONNECT_V31, CONNECT_V311, CONNECT_V5] {
         let stream = [prefix, data].concat();
         let whole = run(&stream, stream.len().max(1));
         let chunk = data.first().map_or(1, |byte| usize::from(byte % 7) + 1);

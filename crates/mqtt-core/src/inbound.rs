@@ -63,14 +63,16 @@ pub(crate) struct Receiver {
     received: Vec<Received>,
     /// Shares of our Receive Maximum that are taken.
     in_use: usize,
+    /// The client was told of our Receive Maximum and is held to it.
+    is_held: bool,
     aliases: Vec<Option<Arc<str>>>,
     /// The last topic, valid; most devices use one.
     recent: Option<Arc<str>>,
 }
 
 impl Receiver {
-    /// `received` are the QoS 2 packet ids of a resumed session.
-    pub(crate) fn new(mut received: Vec<u16>) -> Self {
+    /// `received` are the QoS 2 packet ids of a resumed session; `is_held` says that the client knows our Receive Maximum.
+    pub(crate) fn new(mut received: Vec<u16>, is_held: bool) -> Self {
         received.retain(|id| *id != 0);
         received.sort_unstable();
         received.dedup();
@@ -80,6 +82,7 @@ impl Receiver {
             front: 1,
             received: received.into_iter().map(resumed).collect(),
             in_use: 0,
+            is_held,
             aliases: Vec::new(),
             recent: None,
         }
@@ -127,10 +130,10 @@ impl Receiver {
         let outcome = match fresh {
             Fresh::New => Outcome::Waiting,
             Fresh::Refused(code) => Outcome::Failed(code),
-            Fresh::Again => return self.again(publish.packet_id, version, limits, out).map(|()| None),
+            Fresh::Again => return self.again(publish.packet_id, limits, out).map(|()| None),
             Fresh::Known => return Ok(None),
         };
-        self.take_share(version, limits)?;
+        self.take_share(limits)?;
         if outcome == Outcome::Waiting
             && let Ok(at) = self.find(publish.packet_id)
         {
@@ -192,7 +195,7 @@ impl Receiver {
             Some(same) if same.qos == QoS::ExactlyOnce => Ok(Fresh::Known),
             Some(_) => in_use(version),
             None if self.received.len() + self.pending.len() < limits.max_qos2_pending => Ok(Fresh::New),
-            None if version == Version::V5 => Ok(Fresh::Refused(code::QUOTA_EXCEEDED)),
+            None if version.is_5() => Ok(Fresh::Refused(code::QUOTA_EXCEEDED)),
             None => {
                 Err(Broken::new(Violation::QuotaExceeded, "more QoS 2 messages unreleased than the maximum"))
             }
@@ -200,18 +203,12 @@ impl Receiver {
     }
 
     /// PUBREC once more, in its turn.
-    fn again(
-        &mut self,
-        id: u16,
-        version: Version,
-        limits: &Limits,
-        out: &mut BytesMut,
-    ) -> Result<(), Broken> {
+    fn again(&mut self, id: u16, limits: &Limits, out: &mut BytesMut) -> Result<(), Broken> {
         if self.pending.iter().any(|p| p.packet_id == id && p.outcome == Outcome::Again) {
             return Ok(());
         }
         if self.find(id).ok().and_then(|at| self.received.get(at)).is_some_and(|r| !r.counted) {
-            self.take_share(version, limits)?;
+            self.take_share(limits)?;
             if let Some(received) = self.find(id).ok().and_then(|at| self.received.get_mut(at)) {
                 received.counted = true;
             }
@@ -221,9 +218,10 @@ impl Receiver {
         Ok(())
     }
 
-    /// Counts a PUBLISH against our Receive Maximum (5.0 section 3.3.4); 3.1.1 has none, reading pauses instead.
-    fn take_share(&mut self, version: Version, limits: &Limits) -> Result<(), Broken> {
-        if version == Version::V5 && self.in_use >= usize::from(limits.receive_maximum.max(1)) {
+    /// Counts a PUBLISH against our Receive Maximum (5.0 section 3.3.4); who does not know it is not held to it, reading
+    /// pauses instead.
+    fn take_share(&mut self, limits: &Limits) -> Result<(), Broken> {
+        if self.is_held && self.in_use >= usize::from(limits.receive_maximum.max(1)) {
             return Err(Broken::new(
                 Violation::ReceiveMaximumExceeded,
                 "more messages unacknowledged than the receive maximum",
@@ -301,7 +299,7 @@ impl Receiver {
         if self.pending.iter().any(|p| p.packet_id == id) {
             return Err(Broken::protocol("a PUBREL before its PUBREC"));
         }
-        let code = if version == Version::V5 { code::PACKET_ID_NOT_FOUND } else { 0 };
+        let code = if version.is_5() { code::PACKET_ID_NOT_FOUND } else { 0 };
         encode::ack(AckKind::Comp, id, code, out);
         Ok(false)
     }
@@ -333,6 +331,6 @@ enum Fresh {
 fn in_use(version: Version) -> Result<Fresh, Broken> {
     match version {
         Version::V5 => Ok(Fresh::Refused(code::PACKET_ID_IN_USE)),
-        Version::V311 => Err(Broken::protocol("a packet id that is in use")),
+        Version::V31 | Version::V311 => Err(Broken::protocol("a packet id that is in use")),
     }
 }

@@ -246,8 +246,9 @@ impl Sender {
         out: &mut BytesMut,
     ) -> Result<Option<(DeliveryToken, Ack)>, Broken> {
         let Some((at, entry)) = self.find(id).and_then(|at| Some((at, self.in_flight.get_mut(at)?))) else {
-            if kind == AckKind::Rec {
-                let code = if link.version == Version::V5 { PACKET_ID_NOT_FOUND } else { 0 };
+            // A code of 0x80 or above has ended it [MQTT-4.3.3-4].
+            if kind == AckKind::Rec && code < 0x80 {
+                let code = if link.version.is_5() { PACKET_ID_NOT_FOUND } else { 0 };
                 encode::ack(AckKind::Rel, id, code, out);
             }
             return Ok(None);
@@ -260,7 +261,8 @@ impl Sender {
                 let ack = if kind == AckKind::Comp { Ack::Done } else { ack };
                 Ok(self.finish(at, link, out).map(|token| (token, ack)))
             }
-            (AckKind::Rec, QoS::ExactlyOnce, Stage::Published | Stage::Due) if ack != Ack::Done => {
+            // Also behind a PUBREC that took it: the client's last word counts, and there is no PUBREL after it.
+            (AckKind::Rec, QoS::ExactlyOnce, _) if ack != Ack::Done => {
                 Ok(self.finish(at, link, out).map(|token| (token, ack)))
             }
             (AckKind::Rec, QoS::ExactlyOnce, _) => {

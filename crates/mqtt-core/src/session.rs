@@ -28,6 +28,9 @@ pub(crate) struct Terms {
     pub(crate) asked_no_expiry: bool,
     /// The client's.
     pub(crate) receive_maximum: u16,
+    /// The client knows our own and is held to it. A 3.1.1 client cannot know, and one of 5.0 does not where CONNACK had no
+    /// room for it: reading from them pauses instead.
+    pub(crate) told_receive_maximum: bool,
     /// The client's.
     pub(crate) maximum_packet_size: u32,
 }
@@ -57,7 +60,7 @@ impl Session {
         Self {
             terms,
             subscriptions: Subscriptions::new(std::mem::take(&mut state.subscriptions)),
-            receiver: Receiver::new(std::mem::take(&mut state.received)),
+            receiver: Receiver::new(std::mem::take(&mut state.received), terms.told_receive_maximum),
             sender: Sender::new(&mut state, terms.receive_maximum, limits.outbound_in_flight),
             revision: 0,
         }
@@ -186,7 +189,7 @@ impl Session {
                 }
                 Err(code) => code,
             };
-            codes.push(if version == Version::V311 && code >= 0x80 { code::UNSPECIFIED } else { code });
+            codes.push(if !version.is_5() && code >= 0x80 { code::UNSPECIFIED } else { code });
         }
         self.changed();
         encode::suback(request.packet_id, &codes, version, out);

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The protocol version that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Version {
+    /// MQTT 3.1 (`MQIsdp`), protocol level 3: held to the rules of 3.1.1 but where it has its own.
+    V31,
     /// MQTT 3.1.1, protocol level 4.
     V311,
     /// MQTT 5.0, protocol level 5.
@@ -17,9 +19,15 @@ impl Version {
     /// The name in the `protocol` field of a `connected` event.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::V31 => "MQTT/3.1",
             Self::V311 => "MQTT/3.1.1",
             Self::V5 => "MQTT/5.0",
         }
+    }
+
+    /// Has it properties, reason codes and a DISCONNECT from the server? The earlier versions have none of them.
+    pub fn is_5(self) -> bool {
+        self == Self::V5
     }
 }
 

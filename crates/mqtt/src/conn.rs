@@ -339,8 +339,8 @@ impl<S: Stream> Conn<S> {
                 self.handle.close(goodbye.reason());
             }
             End::Fault(fault) => {
-                tracing::debug!(session = %self.handle.id(), detail = fault.detail, "protocol error");
-                self.handle.close(fault.reason);
+                self.server.faults().tell(&self.handle, fault);
+                self.handle.close_for(fault.reason, fault.told());
             }
             End::Lost(reason) => self.handle.close(*reason),
             End::Gateway(reason) => {

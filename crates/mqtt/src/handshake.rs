@@ -132,7 +132,7 @@ impl<S: Stream> Newcomer<S> {
             match self.core.poll(&mut self.input, &mut self.out) {
                 Some(Action::Connect(request)) => return Ok(request),
                 Some(Action::Fault(fault)) => {
-                    tracing::debug!(remote = %self.caller.remote, detail = fault.detail, "refused before CONNECT was accepted");
+                    self.caller.server.faults().tell_stranger(self.caller.remote, &fault);
                     self.caller.refuse(fault.cause);
                     return Err(Gone::Told);
                 }
@@ -241,6 +241,7 @@ impl Caller {
             principal,
             transport: self.transport,
             protocol: match request.version {
+                Version::V31 => Protocol::Mqtt31,
                 Version::V311 => Protocol::Mqtt311,
                 Version::V5 => Protocol::Mqtt5,
             },

@@ -8,6 +8,7 @@ mod act;
 mod budget;
 mod commands;
 mod conn;
+mod faults;
 mod flights;
 mod handshake;
 mod listener;

@@ -12,6 +12,7 @@ use landfall_hub::{Authenticator, Hub};
 use landfall_mqtt_core::Limits;
 use landfall_net::{Accepted, Refusal, Serve, Stream, StreamKind};
 
+use crate::faults::Faults;
 use crate::handshake::Newcomer;
 use crate::sessions::Sessions;
 
@@ -43,6 +44,7 @@ pub struct MqttServer {
     hub: Arc<Hub>,
     auth: Arc<dyn Authenticator>,
     sessions: Arc<Sessions>,
+    faults: Faults,
 }
 
 impl MqttServer {
@@ -53,7 +55,7 @@ impl MqttServer {
         auth: Arc<dyn Authenticator>,
         sessions: Arc<Sessions>,
     ) -> Arc<Self> {
-        Arc::new(Self { config, hub, auth, sessions })
+        Arc::new(Self { config, hub, auth, sessions, faults: Faults::default() })
     }
 
     pub(crate) fn config(&self) -> &MqttConfig {
@@ -66,6 +68,10 @@ impl MqttServer {
 
     pub(crate) fn auth(&self) -> &dyn Authenticator {
         &*self.auth
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

@@ -226,6 +226,7 @@ impl Open {
             at: at.max(self.last_seen_at),
             counters: None,
             evidence: None,
+            detail: None,
         }
     }
 }

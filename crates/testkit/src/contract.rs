@@ -110,7 +110,7 @@ const OF_SESSION_IF_KNOWN: &[Field] = &[
 ];
 
 const CONNECTED: &[Field] = &[
-    ("protocol", OneOf(&["MQTT/3.1.1", "MQTT/5.0", "CoAP", "UDP"]), true),
+    ("protocol", OneOf(&["MQTT/3.1", "MQTT/3.1.1", "MQTT/5.0", "CoAP", "UDP"]), true),
     ("remoteId", Text, true),
     ("remoteAddress", Address, true),
     ("identifiedBy", OneOf(IDENTITIES), true),
@@ -137,6 +137,7 @@ const ENDED: &[Field] = &[
     ("bytesIn", Number, false),
     ("bytesOut", Number, false),
     ("evidence", Evidence, false),
+    ("detail", Name, false),
 ];
 
 const UPSTREAM: &[Field] = &[
@@ -368,6 +369,10 @@ fn check_end(end: &Map<String, Value>, hold: &mut impl FnMut(bool, &str)) {
         _ => false,
     };
     hold(end.get("inferred") == Some(&inferred.into()), "inferred does not fit the reason");
+    if end.contains_key("detail") {
+        let broken = matches!(reason, "protocol-error" | "not-authorized") && is_mqtt(end);
+        hold(broken, "a broken rule where none was broken");
+    }
     if let Some(evidence) = end.get("evidence") {
         hold(reason == "idle-timeout" && inferred, "evidence of something else than silence");
         let longer = evidence["silentMs"].as_u64() > evidence["intervalMs"].as_u64();

@@ -49,6 +49,7 @@ pub fn ended(session: &SessionRef, seq: u64, at: u64) -> Ended {
         at,
         counters: None,
         evidence: None,
+        detail: None,
     }
 }
 

@@ -133,6 +133,9 @@ fn ended(out: &mut impl Fields, event: &Ended) {
     if let Some(evidence) = &event.evidence {
         out.json(&field::EVIDENCE, &self::evidence(evidence));
     }
+    if let Some(detail) = &event.detail {
+        out.text(&field::DETAIL, detail);
+    }
 }
 
 fn evidence(evidence: &Evidence) -> Vec<u8> {

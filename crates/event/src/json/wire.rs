@@ -191,6 +191,8 @@ pub struct EndedDetails {
     pub bytes_out: Option<u64>,
     /// Why the silence counted as the end, where the device's own habit decided.
     pub evidence: Option<Evidence>,
+    /// The rule that the device broke, where it broke its protocol.
+    pub detail: Option<String>,
 }
 
 /// What a silence was measured against.

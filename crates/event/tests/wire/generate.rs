@@ -115,11 +115,25 @@ prop_compose! {
         inferred in any::<bool>(), connected_at in number(), last_seen_at in proptest::option::of(number()),
         at in number(), counters in proptest::option::of([number(), number(), number(), number()]),
         evidence in proptest::option::of(evidence()),
+        detail in proptest::option::of(text()),
     ) -> Ended {
         let counters = counters.map(|[messages_in, messages_out, bytes_in, bytes_out]| {
             Counters { messages_in, messages_out, bytes_in, bytes_out }
         });
-        Ended { session, seq, reason, initiator, inferred, connected_at, last_seen_at, at, counters, evidence }
+        let detail = detail.map(|detail| (*detail).into());
+        Ended {
+            session,
+            seq,
+            reason,
+            initiator,
+            inferred,
+            connected_at,
+            last_seen_at,
+            at,
+            counters,
+            evidence,
+            detail,
+        }
     }
 }
 
@@ -290,6 +304,7 @@ fn seen_ended(ended: &Ended) -> wire::Ended {
                 silent_ms: evidence.silent_ms,
                 phi: seen_phi(evidence.phi),
             }),
+            detail: ended.detail.as_deref().map(str::to_owned),
         },
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn ended(session: &SessionRef, reason: Reason, at: UnixMs) -> Ended {
         at,
         counters: Some(Counters { messages_in: 3, messages_out: 1, bytes_in: 96, bytes_out: 17 }),
         evidence: None,
+        detail: None,
     }
 }
 
@@ -165,7 +166,13 @@ fn presence() -> Vec<Sample> {
         ],
     };
     let id = |seq| EventId::Session(pump.session(), Stream::Connectivity, seq);
+    let broken = Ended {
+        detail: Some("PUBLISH: an invalid topic name".into()),
+        ..ended(&pump, Reason::ProtocolError, T0 + 5_000)
+    };
+    let broken = Disconnected { ended: vec![broken] };
     vec![
+        Sample { name: "disconnected-detail", id: id(2), at: T0 + 5_000, event: Event::Disconnected(broken) },
         Sample { name: "connected", id: id(1), at: T0, event: connected },
         Sample { name: "disconnected", id: id(2), at: T0 + 86_400_000, event: Event::Disconnected(one) },
         Sample {

@@ -110,6 +110,9 @@ fn disconnected(ended: &[Ended]) -> (String, String) {
     if details.inferred {
         text.push_str(", inferred");
     }
+    if let Some(detail) = &details.detail {
+        let _ = write!(text, ": {}", visible(detail));
+    }
     if let Some(evidence) = details.evidence {
         let (silent, interval) = (duration(evidence.silent_ms), duration(evidence.interval_ms));
         let _ = write!(text, ": silent for {silent}, usually {interval} (phi {:.1})", evidence.phi);

@@ -25,6 +25,7 @@ fn ended(device: u32, reason: Reason, last_seen_at: u64, at: u64) -> Published {
         at,
         counters: None,
         evidence: None,
+        detail: None,
     }
 }
 

@@ -146,7 +146,7 @@ impl Client {
     pub(super) fn acknowledges(&mut self, first: u8, id: u16, refuses: bool) {
         match (first, self.theirs.get(&id)) {
             (0x40, Some(Theirs::One)) | (0x70, Some(Theirs::Released)) => {}
-            (0x50, Some(Theirs::Two)) if refuses => {}
+            (0x50, Some(Theirs::Two | Theirs::Released)) if refuses => {}
             _ => return,
         }
         self.theirs.remove(&id);

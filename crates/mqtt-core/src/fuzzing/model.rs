@@ -81,7 +81,7 @@ impl<'a> Play<'a> {
         self.client.connects(window, state.is_some());
         self.input.put_slice(b"\x10");
         match self.version {
-            Version::V311 => self.input.put_slice(b"\x0d\0\x04MQTT\x04\0\0\x3c\0\x01f"),
+            Version::V31 | Version::V311 => self.input.put_slice(b"\x0d\0\x04MQTT\x04\0\0\x3c\0\x01f"),
             Version::V5 => {
                 self.input.put_slice(b"\x11\0\x04MQTT\x05\0\0\x3c\x03\x21");
                 self.input.put_u16(window);
@@ -153,7 +153,7 @@ impl<'a> Play<'a> {
         assert!(self.conn.subscriptions().len() <= self.limits.max_subscriptions);
         let most = match self.version {
             Version::V5 => self.limits.receive_maximum,
-            Version::V311 => self.limits.unacknowledged_v311,
+            Version::V31 | Version::V311 => self.limits.unacknowledged_v311,
         };
         assert!(self.waiting.len() <= usize::from(most));
     }

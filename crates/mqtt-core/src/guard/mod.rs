@@ -29,6 +29,29 @@ pub(crate) mod kind {
     pub(crate) const PINGRESP: u8 = 13;
     pub(crate) const DISCONNECT: u8 = 14;
     pub(crate) const AUTH: u8 = 15;
+
+    /// What the type is called.
+    pub(crate) fn name(kind: u8) -> &'static str {
+        const NAMES: [&str; 16] = [
+            "packet type 0",
+            "CONNECT",
+            "CONNACK",
+            "PUBLISH",
+            "PUBACK",
+            "PUBREC",
+            "PUBREL",
+            "PUBCOMP",
+            "SUBSCRIBE",
+            "SUBACK",
+            "UNSUBSCRIBE",
+            "UNSUBACK",
+            "PINGREQ",
+            "PINGRESP",
+            "DISCONNECT",
+            "AUTH",
+        ];
+        NAMES.get(usize::from(kind)).copied().unwrap_or_default()
+    }
 }
 
 /// A packet's fixed header.
@@ -76,6 +99,8 @@ pub(crate) struct Notes {
     pub(crate) zero_expiry: Option<usize>,
     /// The same in the will's properties.
     pub(crate) zero_will_expiry: Option<usize>,
+    /// CONNECT flags of texts that are not there, which MQTT 3.1 allows and the codec does not.
+    pub(crate) missing: u8,
 }
 
 /// Reads the remaining length; `None` when more bytes are needed.
@@ -110,7 +135,11 @@ pub(crate) fn first_byte(first: u8, version: Version) -> Result<(), Broken> {
                 _ => Ok(()),
             };
         }
-        kind::AUTH if version == Version::V311 => return Err(Broken::malformed("packet type 15")),
+        kind::AUTH if !version.is_5() => return Err(Broken::malformed("packet type 15")),
+        // In 3.1 they have QoS 1 and may be sent again, with DUP (its section 2.1).
+        kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE if version == Version::V31 => {
+            0b0010 | flags & 0b1000
+        }
         kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE => 0b0010,
         _ => 0,
     };
@@ -125,15 +154,17 @@ pub(crate) fn first_byte(first: u8, version: Version) -> Result<(), Broken> {
 
 /// Judges the length that a packet claims, before it is there.
 pub(crate) fn length(header: Header, version: Version, limits: &Limits) -> Result<(), Broken> {
-    if version == Version::V5 && !header.is_minimal() {
+    if version.is_5() && !header.is_minimal() {
         return Err(Broken::malformed("a remaining length of more bytes than it needs"));
     }
     if header.total() > usize::try_from(limits.max_packet_size).unwrap_or(usize::MAX) {
         return Err(Broken::new(Violation::PacketTooLarge, "a packet above the maximum packet size"));
     }
     let fits = match (header.kind(), version) {
-        (kind::PINGREQ, _) | (kind::DISCONNECT, Version::V311) => header.remaining == 0,
-        (kind::PUBACK | kind::PUBREC | kind::PUBREL | kind::PUBCOMP, Version::V311) => header.remaining == 2,
+        (kind::PINGREQ, _) | (kind::DISCONNECT, Version::V31 | Version::V311) => header.remaining == 0,
+        (kind::PUBACK | kind::PUBREC | kind::PUBREL | kind::PUBCOMP, Version::V31 | Version::V311) => {
+            header.remaining == 2
+        }
         (kind::PUBLISH | kind::PUBACK | kind::PUBREC | kind::PUBREL | kind::PUBCOMP, _) => {
             header.remaining >= 2
         }
@@ -156,12 +187,12 @@ pub(crate) fn packet(
         kind::PUBLISH => notes.zero_expiry = publish(&mut walk, header, version, limits)?,
         kind::SUBSCRIBE => subscribe(&mut walk, version, limits)?,
         kind::UNSUBSCRIBE => unsubscribe(&mut walk, version, limits)?,
-        kind::DISCONNECT if version == Version::V5 => {
+        kind::DISCONNECT if version.is_5() => {
             reason_and_properties(&mut walk, Set::Disconnect, limits)?;
         }
         kind::PUBACK | kind::PUBREC | kind::PUBREL | kind::PUBCOMP => {
             packet_id(&mut walk)?;
-            if version == Version::V5 {
+            if version.is_5() {
                 reason_and_properties(&mut walk, Set::Ack, limits)?;
             }
         }
@@ -188,7 +219,7 @@ fn publish(
         packet_id(walk)?;
     }
     let mut found = Found::default();
-    if version == Version::V5 {
+    if version.is_5() {
         found = walk_properties(walk, Set::Publish, limits)?;
     }
     if topic_bytes == 0 && !found.topic_alias {
@@ -202,19 +233,19 @@ fn publish(
 
 fn subscribe(walk: &mut Walk<'_>, version: Version, limits: &Limits) -> Result<(), Broken> {
     packet_id(walk)?;
-    if version == Version::V5 {
+    if version.is_5() {
         walk_properties(walk, Set::Subscribe, limits)?;
     }
     filters(walk, limits, |walk, filter| {
         let options = walk.u8()?;
-        let reserved = if version == Version::V5 { 0b1100_0000 } else { 0b1111_1100 };
+        let reserved = if version.is_5() { 0b1100_0000 } else { 0b1111_1100 };
         if options & reserved != 0 {
             return Err(Broken::malformed("reserved subscription options"));
         }
         if options & 0b11 == 0b11 {
             return Err(match version {
                 Version::V5 => Broken::protocol("a subscription of QoS 3"),
-                Version::V311 => Broken::malformed("a subscription of QoS 3"),
+                Version::V31 | Version::V311 => Broken::malformed("a subscription of QoS 3"),
             });
         }
         if options & 0b0011_0000 == 0b0011_0000 {
@@ -229,7 +260,7 @@ fn subscribe(walk: &mut Walk<'_>, version: Version, limits: &Limits) -> Result<(
 
 fn unsubscribe(walk: &mut Walk<'_>, version: Version, limits: &Limits) -> Result<(), Broken> {
     packet_id(walk)?;
-    if version == Version::V5 {
+    if version.is_5() {
         walk_properties(walk, Set::Unsubscribe, limits)?;
     }
     filters(walk, limits, |_, _| Ok(()))
@@ -283,16 +314,21 @@ pub(crate) enum Protocol {
 /// The bytes of a CONNECT's body that [`protocol`] looks at: "MQIsdp" and a level.
 pub(crate) const PROTOCOL_BYTES: usize = 9;
 
-/// Reads protocol name and level (MQTT 5.0 section 3.1.2.1). A level with its highest bit set is a bridge's.
+/// The highest bit of a level: a bridge's way of saying that it is one.
+const BRIDGE: u8 = 0x80;
+
+/// Reads protocol name and level (MQTT 5.0 section 3.1.2.1). A level that is not served is refused in the form of the version
+/// that is nearest to it: below 5 nobody reads a reason code.
 pub(crate) fn protocol(body: &[u8]) -> Protocol {
     match body {
         [0, 4, b'M', b'Q', b'T', b'T', level, ..] => match level {
             4 => Protocol::Served(Version::V311),
             5 => Protocol::Served(Version::V5),
-            3 | 0x83 | 0x84 => Protocol::Unsupported(Version::V311),
+            other if other & !BRIDGE < 5 => Protocol::Unsupported(Version::V311),
             _ => Protocol::Unsupported(Version::V5),
         },
-        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', _, ..] => Protocol::Unsupported(Version::V311),
+        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, ..] => Protocol::Served(Version::V31),
+        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', _, ..] => Protocol::Unsupported(Version::V31),
         _ => Protocol::Unknown,
     }
 }
@@ -306,7 +342,9 @@ const CLEAN_START: u8 = 0b0000_0010;
 const RESERVED: u8 = 0b0000_0001;
 
 /// Offset of the flags in a CONNECT's body, behind protocol name and level.
-pub(crate) const CONNECT_FLAGS: usize = 7;
+pub(crate) fn connect_flags_at(version: Version) -> usize {
+    if version == Version::V31 { 9 } else { 7 }
+}
 
 /// Walks a whole CONNECT whose protocol is served (MQTT 5.0 sections 3.1.2 and 3.1.3).
 pub(crate) fn connect(
@@ -315,14 +353,14 @@ pub(crate) fn connect(
     version: Version,
     limits: &Limits,
 ) -> Result<Notes, Broken> {
-    if version == Version::V5 && !header.is_minimal() {
+    if version.is_5() && !header.is_minimal() {
         return Err(Broken::malformed("a remaining length of more bytes than it needs"));
     }
-    let mut walk = Walk::new(packet, header.length + CONNECT_FLAGS);
+    let mut walk = Walk::new(packet, header.length + connect_flags_at(version));
     let flags = walk.u8()?;
     connect_flags(flags, version)?;
     walk.u16()?; // keep alive
-    if version == Version::V5 {
+    if version.is_5() {
         let found = walk_properties(&mut walk, Set::Connect, limits)?;
         if found.auth_data && !found.auth_method {
             return Err(Broken::protocol("authentication data without a method"));
@@ -333,20 +371,33 @@ pub(crate) fn connect(
     if flags & WILL != 0 {
         notes.zero_will_expiry = will(&mut walk, version, limits)?;
     }
+    // In 3.1 the flags may promise more than there is (its section 3.1).
+    notes.missing =
+        if version == Version::V31 && walk.is_at_end() { flags & (USERNAME | PASSWORD) } else { 0 };
+    let flags = flags & !notes.missing;
     if flags & USERNAME != 0 {
         walk.text()?;
     }
-    if flags & PASSWORD != 0 {
+    if version == Version::V31 && walk.is_at_end() {
+        notes.missing |= flags & PASSWORD;
+    }
+    if flags & !notes.missing & PASSWORD != 0 {
         walk.binary()?;
     }
     walk.end()?;
-    if version == Version::V311 && client_id.is_empty() && !notes.clean_start {
-        return Err(Broken::new(
-            Violation::IdentifierRejected,
-            "an empty client id with a session to be kept",
-        ));
-    }
+    client_id_is_taken(client_id, version, notes.clean_start)?;
     Ok(notes)
+}
+
+/// Before 5.0 a client without a name gets one only for a session that nobody resumes, and in 3.1 never.
+fn client_id_is_taken(client_id: &str, version: Version, clean_start: bool) -> Result<(), Broken> {
+    let rejected = match version {
+        _ if !client_id.is_empty() => return Ok(()),
+        Version::V31 => "an empty client id",
+        Version::V311 if !clean_start => "an empty client id with a session to be kept",
+        Version::V311 | Version::V5 => return Ok(()),
+    };
+    Err(Broken::new(Violation::IdentifierRejected, rejected))
 }
 
 fn connect_flags(flags: u8, version: Version) -> Result<(), Broken> {
@@ -359,7 +410,7 @@ fn connect_flags(flags: u8, version: Version) -> Result<(), Broken> {
     if flags & WILL_QOS == WILL_QOS {
         return Err(Broken::malformed("a will of QoS 3"));
     }
-    if version == Version::V311 && flags & PASSWORD != 0 && flags & USERNAME == 0 {
+    if !version.is_5() && flags & PASSWORD != 0 && flags & USERNAME == 0 {
         return Err(Broken::malformed("a password without a user name"));
     }
     Ok(())
@@ -367,7 +418,7 @@ fn connect_flags(flags: u8, version: Version) -> Result<(), Broken> {
 
 fn will(walk: &mut Walk<'_>, version: Version, limits: &Limits) -> Result<Option<usize>, Broken> {
     let mut found = Found::default();
-    if version == Version::V5 {
+    if version.is_5() {
         found = walk_properties(walk, Set::Will, limits)?;
     }
     topic_name(walk.text()?, limits)?;

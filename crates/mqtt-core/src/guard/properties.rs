@@ -84,15 +84,17 @@ pub(crate) struct Found {
 /// Walks one set of properties, its length included.
 pub(super) fn walk_properties(walk: &mut Walk<'_>, set: Set, limits: &Limits) -> Result<Found, Broken> {
     let length = usize::try_from(walk.variable()?).unwrap_or(usize::MAX);
-    let end = walk.at().saturating_add(length);
     if length > walk.rest().len() {
         return Err(Broken::malformed("properties that end behind their packet"));
     }
+    // Nothing is read behind the set: what stands there is another part's, whatever it would be here.
+    let mut inside = walk.part(length)?;
+    let walk = &mut inside;
     let allowed = set.allowed();
     let mut found = Found::default();
     let mut seen = 0_u64;
     let mut user_properties = 0;
-    while walk.at() < end {
+    while !walk.is_at_end() {
         let id = walk.u8()?;
         if allowed & bit(id) == 0 {
             return Err(Broken::malformed("a property that its packet cannot have"));
@@ -111,9 +113,6 @@ pub(super) fn walk_properties(walk: &mut Walk<'_>, set: Set, limits: &Limits) ->
             seen |= bit(id);
             value(walk, id, set, limits, &mut found)?;
         }
-    }
-    if walk.at() != end {
-        return Err(Broken::malformed("a property that ends behind its set"));
     }
     Ok(found)
 }

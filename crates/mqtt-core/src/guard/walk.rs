@@ -38,6 +38,13 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Takes `count` bytes as a walk of their own, which counts from the same first byte and ends where they end.
+    pub(super) fn part(&mut self, count: usize) -> Result<Self, Broken> {
+        let at = self.at;
+        self.take(count)?;
+        Ok(Self { bytes: self.bytes.get(..self.at).unwrap_or_default(), at })
+    }
+
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Broken> {
         let end = self.at.checked_add(count).ok_or(Broken::malformed(SHORT))?;
         let taken = self.bytes.get(self.at..end).ok_or(Broken::malformed(SHORT))?;

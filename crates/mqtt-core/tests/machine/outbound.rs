@@ -135,10 +135,28 @@ fn acknowledgements_of_unknown_messages() {
         assert!(peer.ask(&ack(0x70, 9)).is_empty());
         let expected: &[u8] = match version {
             Version::V5 => &[0x62, 3, 0, 9, 0x92],
-            Version::V311 => &[0x62, 2, 0, 9],
+            Version::V31 | Version::V311 => &[0x62, 2, 0, 9],
         };
         assert_eq!(peer.ask(&ack(0x50, 9)), expected);
     }
+}
+
+/// [MQTT-4.3.3-4]: an error ends the message wherever it stands, and nothing is released.
+#[test]
+fn no_pubrel_follows_a_pubrec_that_says_no() {
+    for code in [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99] {
+        let mut peer = Peer::v5();
+        assert!(peer.ask(&ack_with(0x50, 3, code)).is_empty(), "an unknown id, 0x{code:02x}");
+        peer.subscribe(&[("a", 2)]);
+        let (token, id) = peer.deliver_acknowledged("a", QoS::ExactlyOnce);
+        assert_eq!(peer.ask(&ack(0x50, id)), ack(0x62, id));
+        assert_eq!(peer.acknowledged(&ack_with(0x50, id, code)), (token, Ack::Refused(code)));
+        assert!(peer.heard().is_empty(), "behind a PUBREC that took it, 0x{code:02x}");
+        assert_eq!(peer.conn.in_flight(), 0);
+        assert!(peer.ask(&ack_with(0x50, id, code)).is_empty(), "it is unknown now");
+    }
+    let mut peer = Peer::v5();
+    assert_eq!(peer.ask(&ack_with(0x50, 9, 0x10)), [0x62, 3, 0, 9, 0x92], "0x10 says no such thing");
 }
 
 #[test]

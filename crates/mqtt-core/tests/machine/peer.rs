@@ -147,7 +147,7 @@ pub(crate) fn assert_ends(version: Version, bytes: &[u8], violation: Violation) 
     assert_eq!(fault.violation, violation, "{version:?} {bytes:02x?}: {fault:?}");
     let heard = peer.heard();
     match version {
-        Version::V311 => assert!(heard.is_empty(), "{heard:02x?}"),
+        Version::V31 | Version::V311 => assert!(heard.is_empty(), "{heard:02x?}"),
         Version::V5 => {
             assert_eq!(heard[0], 0xE0, "{heard:02x?}");
             assert_eq!(heard[2], violation.code(), "{heard:02x?}");
@@ -193,9 +193,12 @@ impl Connect {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let level = if self.version == Version::V5 { 5 } else { 4 };
-        let mut body =
-            [text("MQTT"), vec![level, self.flags], self.keep_alive.to_be_bytes().to_vec()].concat();
+        let (name, level) = match self.version {
+            Version::V31 => ("MQIsdp", 3),
+            Version::V311 => ("MQTT", 4),
+            Version::V5 => ("MQTT", 5),
+        };
+        let mut body = [text(name), vec![level, self.flags], self.keep_alive.to_be_bytes().to_vec()].concat();
         if self.version == Version::V5 {
             body.extend(with_length(&self.properties));
         }

@@ -8,7 +8,7 @@ const BOTH: [Version; 2] = [Version::V311, Version::V5];
 
 fn subscribe(version: Version, id: u16, list: &[(&str, u8)]) -> Vec<u8> {
     match version {
-        Version::V311 => subscribe_v311(id, list),
+        Version::V31 | Version::V311 => subscribe_v311(id, list),
         Version::V5 => subscribe_v5(id, &[], list),
     }
 }
@@ -41,7 +41,7 @@ fn a_suback_has_a_code_for_each_filter_in_order() {
         conn.subscribed(request, &verdicts, out);
         let expected: &[u8] = match version {
             Version::V5 => &[0x90, 10, 1, 44, 0, 0, 1, 1, 0x87, 0x97, 0x83, 0x80],
-            Version::V311 => &[0x90, 9, 1, 44, 0, 1, 1, 0x80, 0x80, 0x80, 0x80],
+            Version::V31 | Version::V311 => &[0x90, 9, 1, 44, 0, 1, 1, 0x80, 0x80, 0x80, 0x80],
         };
         assert_eq!(peer.heard(), expected);
         assert_eq!(peer.conn.subscriptions().len(), 3);
@@ -155,7 +155,7 @@ fn unsubscribing_is_answered_for_each_filter() {
         assert!(matches!(&actions[..], [Action::Unsubscribed]));
         let expected: &[u8] = match version {
             Version::V5 => &[0xB0, 7, 0, 7, 0, 0, 0x11, 0x11, 0x8F],
-            Version::V311 => &[0xB0, 2, 0, 7],
+            Version::V31 | Version::V311 => &[0xB0, 2, 0, 7],
         };
         assert_eq!(peer.heard(), expected);
         assert_ne!(peer.conn.state_revision(), revision);

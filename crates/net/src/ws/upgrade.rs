@@ -17,8 +17,9 @@ use crate::{Stream, close, receive};
 /// Where upgrades are taken when the listen address names no path.
 const PATHS: [&str; 2] = ["/mqtt", "/"];
 
-/// The subprotocol, both what the client must offer and what it is answered [MQTT-6.0.0-3], [MQTT-6.0.0-4].
-const SUBPROTOCOL: &str = "mqtt";
+/// The subprotocols: the client must offer one of them, and is answered the first that it offers [MQTT-6.0.0-3],
+/// [MQTT-6.0.0-4]. The second is what clients of MQTT 3.1 offer, and some that have learned more since.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
 /// How long a client has to take the answer that turns it away.
 const ANSWER_LINGER: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ const NO_PATH: Rejected = Rejected { status: "404 Not Found", why: "MQTT is not 
 const NO_VERSION: Rejected =
     Rejected { status: "426 Upgrade Required", why: "WebSocket version 13 is needed" };
 const NO_SUBPROTOCOL: Rejected =
-    Rejected { status: "400 Bad Request", why: "the subprotocol mqtt was not offered" };
+    Rejected { status: "400 Bad Request", why: "neither subprotocol, mqtt or mqttv3.1, was offered" };
 
 /// Reads the request and answers it. `path` is the only path to serve; without one, `/mqtt` and `/`. Has no deadline of
 /// its own.
@@ -105,10 +106,10 @@ fn answer(head: &[u8], path: Option<&str>) -> Result<Vec<u8>, Rejected> {
     }
     let mut response = create_response(&request).map_err(|_| NO_UPGRADE)?;
     let offered = request.headers().get_all("Sec-WebSocket-Protocol").iter();
-    if !offered.filter_map(|h| h.to_str().ok()).flat_map(|h| h.split(',')).any(|p| p.trim() == SUBPROTOCOL) {
-        return Err(NO_SUBPROTOCOL);
-    }
-    response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+    let mut offered = offered.filter_map(|h| h.to_str().ok()).flat_map(|h| h.split(',')).map(str::trim);
+    let served = offered.find_map(|offer| SUBPROTOCOLS.into_iter().find(|served| *served == offer));
+    let Some(served) = served else { return Err(NO_SUBPROTOCOL) };
+    response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(served));
     let mut text = Vec::new();
     write_response(&mut text, &response).map_err(|_| NO_UPGRADE)?;
     Ok(text)

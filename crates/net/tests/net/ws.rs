@@ -26,7 +26,8 @@ async fn dial<S: Stream>(
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_str(offer).unwrap());
     }
     let (socket, response) = within(client_async(request, stream)).await?;
-    assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "mqtt");
+    let first = offer.and_then(|offer| offer.split(", ").find(|name| ["mqtt", "mqttv3.1"].contains(name)));
+    assert_eq!(response.headers()["Sec-WebSocket-Protocol"], first.unwrap_or_default());
     Ok(socket)
 }
 
@@ -53,14 +54,20 @@ fn part(bytes: &[u8], opcode: Data, last: bool) -> Message {
 #[tokio::test]
 async fn mqtt_is_served_at_its_paths_and_no_others() {
     let house = House::open("ws://127.0.0.1:0", None).await;
-    for (path, offer) in [("/mqtt", "mqtt"), ("/", "mqttv3.1, mqtt"), ("/mqtt?x=1", "mqtt")] {
+    for (path, offer) in [
+        ("/mqtt", "mqtt"),
+        ("/", "mqttv3.1, mqtt"),
+        ("/", "x, mqtt"),
+        ("/", "mqttv3.1"),
+        ("/mqtt?x=1", "mqtt"),
+    ] {
         let mut socket = dial(house.connect().await, path, Some(offer)).await.unwrap();
         socket.send(Message::Binary(b"hello".to_vec().into())).await.unwrap();
         assert_eq!(payload(&mut socket, 5).await, b"hello");
     }
     for (path, offer, status) in [
         ("/mqtt", None, 400),
-        ("/mqtt", Some("mqttv3.1"), 400),
+        ("/mqtt", Some("mqttv3.1.1"), 400),
         ("/mqtt", Some("MQTT"), 400),
         ("/x", Some("mqtt"), 404),
     ] {
