@@ -172,7 +172,6 @@ fn presence() -> Vec<Sample> {
     };
     let broken = Disconnected { ended: vec![broken] };
     vec![
-        Sample { name: "disconnected-detail", id: id(2), at: T0 + 5_000, event: Event::Disconnected(broken) },
         Sample { name: "connected", id: id(1), at: T0, event: connected },
         Sample { name: "disconnected", id: id(2), at: T0 + 86_400_000, event: Event::Disconnected(one) },
         Sample {
@@ -181,6 +180,7 @@ fn presence() -> Vec<Sample> {
             at: T0 + 30_000,
             event: Event::Disconnected(several),
         },
+        Sample { name: "disconnected-detail", id: id(2), at: T0 + 5_000, event: Event::Disconnected(broken) },
     ]
 }
 
