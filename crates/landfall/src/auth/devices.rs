@@ -188,9 +188,9 @@ impl DevicesAuth {
     /// Whoever is not known, and whoever has no key, is told from the others by nothing but the answer: one look each.
     fn key_of(&self, shown: &Credentials) -> Result<(Secret, Principal), AuthError> {
         let table = self.table();
-        let device = shown.username.as_ref().and_then(|name| table.user(name));
-        let key = device.and_then(|device| device.spec.psk.as_ref().map(|key| (device, key)));
-        key.map(|(device, key)| (key.clone(), principal(device, IdentifiedBy::Psk)))
+        let found = shown.username.as_ref().and_then(|name| table.identity(name));
+        found
+            .map(|(device, key)| (key.clone(), principal(device, IdentifiedBy::Psk)))
             .ok_or(AuthError::Refused(RefusedCause::UnknownDevice))
     }
 

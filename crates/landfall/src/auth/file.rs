@@ -24,8 +24,18 @@ const MOST_BYTES: u64 = 64 << 20;
 const LEAST_KEY: usize = 16;
 /// More problems than these are only counted.
 const MOST_PROBLEMS: usize = 20;
-const KEYS: [&str; 9] =
-    ["id", "tenant", "password", "psk", "certificate", "app_version", "keep_alive", "publish", "subscribe"];
+const KEYS: [&str; 10] = [
+    "id",
+    "tenant",
+    "password",
+    "psk",
+    "psk_identity",
+    "certificate",
+    "app_version",
+    "keep_alive",
+    "publish",
+    "subscribe",
+];
 const TENANT_KEYS: [&str; 2] = ["id", "keep_alive"];
 
 /// How a certificate is recognised.
@@ -45,6 +55,8 @@ pub(super) struct Spec {
     pub(super) password: Option<StoredPassword>,
     /// The pre-shared key, for DTLS.
     pub(super) psk: Option<Secret>,
+    /// What the device calls itself when it shows that key, where that is not its name.
+    psk_identity: Option<String>,
     certificate: Option<CertificateName>,
     pub(super) app_version: String,
     /// The device's own, else its tenant's.
@@ -69,6 +81,8 @@ pub(super) struct Device {
 pub(super) struct Table {
     devices: HashMap<(TenantId, DeviceId), Arc<Device>>,
     users: HashMap<String, Arc<Device>>,
+    /// By PSK identity; of devices that have a key.
+    identities: HashMap<String, Arc<Device>>,
     certificates: HashMap<CertificateName, Arc<Device>>,
     /// The costliest parameters of the file's hashes: what a decoy must cost.
     pub(super) decoy: Option<Params>,
@@ -78,6 +92,12 @@ impl Table {
     /// The device of a user name: `device@tenant`, or `device` in the tenant `default`.
     pub(super) fn user(&self, name: &str) -> Option<&Arc<Device>> {
         self.users.get(name)
+    }
+
+    /// The device of a PSK identity, and its key: the identity of its entry, else its user name.
+    pub(super) fn identity(&self, identity: &str) -> Option<(&Arc<Device>, &Secret)> {
+        let device = self.identities.get(identity)?;
+        device.spec.psk.as_ref().map(|key| (device, key))
     }
 
     /// The device of a certificate.
@@ -112,7 +132,8 @@ impl Table {
                 _ => lost += 1,
             }
         }
-        for index in self.users.values_mut().chain(self.certificates.values_mut()) {
+        let users = self.users.values_mut().chain(self.identities.values_mut());
+        for index in users.chain(self.certificates.values_mut()) {
             if let Some(kept) = self.devices.get(&(index.spec.tenant.clone(), index.spec.id.clone())) {
                 *index = Arc::clone(kept);
             }
@@ -254,6 +275,9 @@ impl Parser<'_> {
         if fields.id.is_none() && self.problems.len() == before {
             self.wrong(at, format_args!("`id` is missing: it must be {ID_ALLOWED}"));
         }
+        if fields.psk_identity.is_some() && fields.psk.is_none() && self.problems.len() == before {
+            self.wrong(at, "`psk_identity` names a key that is not there: `psk` is missing");
+        }
         let Some(id) = fields.id.take() else { return };
         let acl = match fields.acl(&id) {
             Ok(acl) => acl,
@@ -267,6 +291,7 @@ impl Parser<'_> {
                 id,
                 password: fields.password,
                 psk: fields.psk,
+                psk_identity: fields.psk_identity,
                 certificate: fields.certificate,
                 app_version: fields.app_version.unwrap_or_default(),
                 keep_alive: fields.keep_alive.or(of_tenant),
@@ -295,7 +320,11 @@ impl Parser<'_> {
         if spec.tenant.as_str() == TenantId::DEFAULT {
             users.push(spec.id.to_string());
         }
-        let names = users.iter().map(|user| format!("the user name {user:?}"));
+        // No device's identity is another's name, though that one may have no key yet.
+        let identities = spec.psk_identity.clone().map_or_else(|| users.clone(), |own| vec![own]);
+        let named = |what: &'static str| move |name: &String| format!("the {what} {name:?}");
+        let names = users.iter().map(named("user name"));
+        let names = names.chain(identities.iter().map(named("PSK identity")));
         let names: Vec<_> =
             names.chain(spec.certificate.iter().map(|name| format!("the certificate {name:?}"))).collect();
         let taken =
@@ -318,6 +347,10 @@ impl Parser<'_> {
             told_unsignable: AtomicBool::new(false),
         });
         self.table.users.extend(users.into_iter().map(|user| (user, Arc::clone(&device))));
+        if device.spec.psk.is_some() {
+            let identities = identities.into_iter().map(|identity| (identity, Arc::clone(&device)));
+            self.table.identities.extend(identities);
+        }
         if let Some(name) = &device.spec.certificate {
             self.table.certificates.insert(name.clone(), Arc::clone(&device));
         }
@@ -332,6 +365,7 @@ struct Fields {
     tenant: Option<TenantId>,
     password: Option<StoredPassword>,
     psk: Option<Secret>,
+    psk_identity: Option<String>,
     certificate: Option<CertificateName>,
     app_version: Option<String>,
     keep_alive: Option<Duration>,
@@ -358,6 +392,10 @@ impl Fields {
             }
             ("password", _) => return Err(allowed(password::ALLOWED)),
             ("psk", value) => self.psk = Some(psk(&value).ok_or("1 to 64 bytes in hex")?),
+            ("psk_identity", value) => {
+                self.psk_identity =
+                    Some(text(&value).filter(|text| is_identity(text)).map(str::to_owned).ok_or(ID_ALLOWED)?);
+            }
             ("certificate", value) => {
                 self.certificate =
                     Some(certificate(&value).ok_or("a subject CN, or a SHA-256 fingerprint in hex")?);
@@ -428,6 +466,11 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 fn psk(value: &Value) -> Option<Secret> {
     let Value::Text(text) = value else { return None };
     hex(text).filter(|key| (1..=64).contains(&key.len())).map(|key| Secret::new(key.into()))
+}
+
+/// As long as an id may be, which is as long as anybody is asked about (`landfall-dtls`).
+fn is_identity(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 fn certificate(value: &Value) -> Option<CertificateName> {

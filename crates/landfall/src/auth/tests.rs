@@ -264,6 +264,33 @@ async fn a_psk_identity_is_a_user_name_and_gets_the_key_that_the_device_must_hav
     );
 }
 
+#[tokio::test]
+async fn a_psk_identity_of_its_own_stands_for_the_name() {
+    let world = World::new(
+        "[[device]]\nid = \"pump-17\"\ntenant = \"acme\"\npsk = \"aa\"\npsk_identity = \"urn:key:7\"\npassword = \"plain:p\"\n\
+         [[device]]\nid = \"pump-17\"\npsk = \"bb\"\n[[device]]\nid = \"pump-18\"\npassword = \"plain:p\"\n",
+    );
+    let auth = world.auth();
+    let identity = |identity: &str| Credentials {
+        transport: Transport::Dtls,
+        client_id: identity.into(),
+        username: Some(identity.into()),
+        ..nobody()
+    };
+    for (shown, key, tenant) in [("urn:key:7", 0xaa, "acme"), ("pump-17", 0xbb, "default")] {
+        let (secret, principal) = auth.psk(&identity(shown)).await.unwrap();
+        assert_eq!((secret.expose(), principal.device.as_str()), (&[key][..], "pump-17"), "{shown}");
+        assert_eq!(principal.tenant.as_str(), tenant);
+        assert!(auth.still_holds(&principal.tenant, &principal.device, &principal.acl));
+    }
+    for shown in ["pump-17@acme", "URN:KEY:7", "pump-18", ""] {
+        let refused = auth.psk(&identity(shown)).await.unwrap_err();
+        assert_eq!(refused, AuthError::Refused(RefusedCause::UnknownDevice), "{shown:?}");
+    }
+    assert_eq!(name(&auth, &user("pump-17@acme", "p")).await, Ok("pump-17@acme".into()), "MQTT has the name");
+    assert_eq!(name(&auth, &user("urn:key:7", "p")).await, Err(RefusedCause::UnknownDevice));
+}
+
 async fn acl_of(text: &str) -> Arc<landfall_hub::Acl> {
     let world = World::new(text);
     let id: String = text.split("id = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
@@ -358,6 +385,27 @@ fn what_is_wrong_with_the_file_is_told_with_line_and_key_and_without_secrets() {
 }
 
 #[test]
+fn what_is_wrong_with_a_psk_identity_is_told_with_its_key() {
+    for (text, expected) in [
+        (
+            "[[device]]\nid = \"a\"\npsk = \"aa\"\npsk_identity = \"\"\n",
+            "devices.toml:4: `psk_identity` = \"\": must be 1 to 128 bytes without control characters",
+        ),
+        (
+            "[[device]]\nid = \"a\"\npsk = \"aa\"\npsk_identity = 7\n",
+            "devices.toml:4: `psk_identity` = 7: must be",
+        ),
+        (
+            "[[device]]\nid = \"a\"\npsk_identity = \"b\"\n",
+            "devices.toml:2: `psk_identity` names a key that is not there: `psk` is missing",
+        ),
+    ] {
+        let problem = problem(text);
+        assert!(problem.starts_with(expected), "{problem}\nnot\n{expected}");
+    }
+}
+
+#[test]
 fn two_devices_never_answer_to_one_name() {
     let twice = problem("[[device]]\nid = \"a\"\n[[device]]\nid = \"a\"\ntenant = \"default\"\n");
     assert!(
@@ -369,6 +417,19 @@ fn two_devices_never_answer_to_one_name() {
     let shared =
         problem("[[device]]\nid = \"a\"\ncertificate = \"x\"\n[[device]]\nid = \"b\"\ncertificate = \"x\"\n");
     assert!(shared.contains("CommonName(\"x\")"), "{shared}");
+    let key = "psk = \"aa\"\npsk_identity = \"x\"\n";
+    let shared = problem(&format!("[[device]]\nid = \"a\"\n{key}[[device]]\nid = \"b\"\n{key}"));
+    let expected = "devices.toml:6: device \"b\" would answer to the PSK identity \"x\" of line 2 too";
+    assert!(shared.contains(expected), "{shared}");
+    for other in ["[[device]]\nid = \"x\"\npsk = \"bb\"\n", "[[device]]\nid = \"x\"\n"] {
+        let name = format!("[[device]]\nid = \"a\"\n{key}{other}");
+        assert!(problem(&name).contains("the PSK identity \"x\" of line 2 too"), "{name}");
+        let name = format!("{other}[[device]]\nid = \"a\"\n{key}");
+        assert!(problem(&name).contains("the PSK identity \"x\" of line 2 too"), "{name}");
+    }
+    let swapped = "[[device]]\nid = \"a\"\npsk = \"aa\"\npsk_identity = \"b\"\n\
+                   [[device]]\nid = \"b\"\npsk = \"bb\"\npsk_identity = \"a\"\n";
+    assert!(file::parse(Path::new("devices.toml"), swapped).is_ok(), "names and identities are two things");
 }
 
 #[test]
