@@ -14,6 +14,9 @@ pub struct ChannelConfig {
     pub server: watch::Receiver<Arc<ServerConfig>>,
     /// Limits of one socket.
     pub limits: Limits,
+    /// Channels of one socket that one device may be let in on which has proven nothing in their handshakes. With one more its
+    /// oldest is closed. At least 1.
+    pub max_vouched_per_device: usize,
     /// How long the authenticator may take.
     pub auth_timeout: Duration,
 }

@@ -87,7 +87,9 @@ impl<T: Default> Outlet<'_, T> {
         match why {
             Closing::Replaced => self.state.replaced = Some(via),
             Closing::CloseNotify | Closing::Alert(_) => self.state.words.closed(via, true),
-            Closing::Expired | Closing::Exhausted | Closing::Evicted => self.state.words.closed(via, false),
+            Closing::Expired | Closing::Exhausted | Closing::Forged | Closing::Evicted => {
+                self.state.words.closed(via, false);
+            }
         }
     }
 

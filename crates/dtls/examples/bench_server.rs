@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         client_ca: None,
         require_client_certificate: false,
         mtu: 1200,
+        max_forged: 1_000,
     };
     let started = Instant::now();
     let now = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

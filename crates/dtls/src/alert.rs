@@ -11,6 +11,7 @@ pub(crate) struct Alert(pub(crate) u8);
 impl Alert {
     pub(crate) const CLOSE_NOTIFY: Self = Self(0);
     pub(crate) const UNEXPECTED_MESSAGE: Self = Self(10);
+    pub(crate) const BAD_RECORD_MAC: Self = Self(20);
     pub(crate) const HANDSHAKE_FAILURE: Self = Self(40);
     pub(crate) const BAD_CERTIFICATE: Self = Self(42);
     pub(crate) const CERTIFICATE_EXPIRED: Self = Self(45);

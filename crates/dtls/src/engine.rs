@@ -54,6 +54,8 @@ pub enum Closing {
     Expired,
     /// The record numbers of an epoch are used up.
     Exhausted,
+    /// So many records were forged in its name that a further guess might be right.
+    Forged,
     /// Room was made for another.
     Evicted,
 }

@@ -14,10 +14,18 @@ pub(crate) type Premaster = Zeroizing<Vec<u8>>;
 /// Both randoms, as most derivations want them: the client's, then the server's.
 pub(crate) type Randoms = [[u8; 32]; 2];
 
-/// Key and implicit nonce of one direction, for all suites here: AES-128, four bytes of salt.
+/// Key and implicit nonce of one direction, for all suites here: AES-128 or AES-256, four bytes of salt.
 pub(crate) struct TrafficKey {
-    pub(crate) key: [u8; 16],
+    /// The first bytes of it, as many as the suite's key has.
+    pub(crate) key: [u8; 32],
     pub(crate) salt: [u8; 4],
+}
+
+impl TrafficKey {
+    /// A key of `length` bytes.
+    pub(crate) fn bytes(&self, length: usize) -> Option<&[u8]> {
+        self.key.get(..length)
+    }
 }
 
 impl Drop for TrafficKey {
@@ -72,17 +80,21 @@ impl Master {
         Self(master)
     }
 
-    /// The keys of the first epoch (RFC 5246, section 6.3).
-    pub(crate) fn traffic_keys(&self, [client, server]: &Randoms) -> TrafficKeys {
-        let mut block = Zeroizing::new([0; 40]);
-        prf(self.0.as_slice(), b"key expansion", &[server, client], block.as_mut_slice());
-        let part = |start: usize, end: usize| block.get(start..end).unwrap_or_default();
-        let key = |start| array(part(start, start + 16));
-        let salt = |start| array(part(start, start + 4));
-        TrafficKeys {
-            client: TrafficKey { key: key(0), salt: salt(32) },
-            server: TrafficKey { key: key(16), salt: salt(36) },
-        }
+    /// The keys of the first epoch (RFC 5246, section 6.3): both keys, of `length` bytes each, then both salts.
+    pub(crate) fn traffic_keys(&self, [client, server]: &Randoms, length: usize) -> TrafficKeys {
+        let mut block = Zeroizing::new([0; 2 * (32 + 4)]);
+        let length = length.min(32);
+        let used = block.get_mut(..2 * (length + 4)).unwrap_or_default();
+        prf(self.0.as_slice(), b"key expansion", &[server, client], used);
+        let of = |side: usize| {
+            let mut traffic = TrafficKey { key: [0; 32], salt: [0; 4] };
+            let key = block.iter().skip(side * length).take(length);
+            let salt = block.iter().skip(2 * length + side * 4);
+            traffic.key.iter_mut().zip(key).for_each(|(place, byte)| *place = *byte);
+            traffic.salt.iter_mut().zip(salt).for_each(|(place, byte)| *place = *byte);
+            traffic
+        };
+        TrafficKeys { client: of(0), server: of(1) }
     }
 
     /// What a Finished says of all messages before it (RFC 5246, section 7.4.9).
@@ -95,11 +107,6 @@ impl Master {
         prf(self.0.as_slice(), label, &[transcript], &mut data);
         data
     }
-}
-
-/// The first bytes of a slice that has enough of them.
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.first_chunk().copied().unwrap_or([0; N])
 }
 
 /// P_SHA256 (RFC 5246, section 5), as many bytes as `out` has.

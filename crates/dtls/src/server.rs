@@ -24,10 +24,10 @@ use crate::record::Records;
 ///
 /// While it shakes hands it holds at most some 30 KB: what came of the client's next messages (8 KiB), the flight that may have
 /// to be sent again, and where client certificates are asked for, all messages so far. Once established it is what its size
-/// says, and nothing is behind it.
+/// says, and behind it, until data has come, its last flight.
 ///
-/// What fails to authenticate in an established association is dropped, however often: whoever lets 2^23 records with the
-/// eight-byte tag of CCM_8 be guessed at has a chance of one in 2^41.
+/// What fails to authenticate in an established association is dropped, up to [`ServerConfig::max_forged`] times: whoever has
+/// 2^23 guesses at the eight-byte tag of CCM_8 has a chance of one in 2^41.
 pub struct Server {
     state: State,
 }

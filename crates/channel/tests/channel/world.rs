@@ -138,6 +138,7 @@ fn offering_psk() -> ServerConfig {
         client_ca: None,
         require_client_certificate: false,
         mtu: 1_200,
+        max_forged: 1_000,
     }
 }
 
@@ -155,7 +156,8 @@ impl Gate {
         let mut offer = offering_psk();
         let (server, current) = watch::channel(Arc::new(offering_psk()));
         let limits = Limits::default();
-        let mut config = ChannelConfig { server: current, limits, auth_timeout: PATIENCE };
+        let mut config =
+            ChannelConfig { server: current, limits, max_vouched_per_device: 2, auth_timeout: PATIENCE };
         change(&mut offer, &mut config);
         server.send_replace(Arc::new(offer));
         let (auth, bus) = (Arc::new(Auth::new()), Arc::new(MemoryBus::default()));

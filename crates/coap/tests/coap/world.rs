@@ -196,10 +196,12 @@ fn channel_config(certificate: Option<Arc<CertifiedKey>>) -> ChannelConfig {
         client_ca: None,
         require_client_certificate: false,
         mtu: 1_200,
+        max_forged: 1_000,
     };
     ChannelConfig {
         server: watch::channel(Arc::new(server)).1,
         limits: landfall_dtls::Limits::default(),
+        max_vouched_per_device: 4,
         auth_timeout: PATIENCE,
     }
 }

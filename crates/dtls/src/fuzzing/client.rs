@@ -107,7 +107,7 @@ impl Client {
         };
         let side = if is_right { Side::Client } else { Side::Server };
         let verify_data = master.verify_data(side, hash(&self.transcript).as_ref());
-        let keys = master.traffic_keys(&randoms);
+        let keys = master.traffic_keys(&randoms, self.suite.key_length());
         self.keys = Some((master, keys));
         self.last = self.message(MessageType::FINISHED, &verify_data);
         self.stage = Stage::Finished;

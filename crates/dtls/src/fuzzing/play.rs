@@ -28,6 +28,8 @@ const LIMITS: Limits = Limits {
     max_per_host: 3,
     handshake_timeout_ms: 30_000,
     session_timeout_ms: 300_000,
+    max_handshakes_per_host: 2,
+    alerts_per_second: 3,
 };
 
 /// What the listener told, and whether it may.
@@ -116,6 +118,7 @@ impl<'a> Play<'a> {
             client_ca: None,
             require_client_certificate: false,
             mtu: 512,
+            max_forged: 8,
         };
         let mut play = Self {
             source: Source::new(&[]),

@@ -3,28 +3,31 @@
 //! Owns: its suites, and the extensions that mean something here. Does not own: what is chosen among them.
 
 use super::Reader;
+use crate::record::DTLS_1_2;
 
 /// The signalling suite of RFC 5746, section 3.3.
 const EMPTY_RENEGOTIATION_INFO: u16 = 0x00FF;
 
-mod extension {
+pub(super) mod extension {
     pub(super) const SUPPORTED_GROUPS: u16 = 10;
     pub(super) const EC_POINT_FORMATS: u16 = 11;
     pub(super) const SIGNATURE_ALGORITHMS: u16 = 13;
     pub(super) const EXTENDED_MASTER_SECRET: u16 = 23;
+    pub(in crate::handshake) const SUPPORTED_VERSIONS: u16 = 43;
     pub(super) const RENEGOTIATION_INFO: u16 = 0xFF01;
 }
 
 /// What a client offers.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientHello<'a> {
-    /// The highest version that it speaks.
-    pub(crate) version: u16,
+    /// The highest version that it speaks, up to 1.2.
+    version: u16,
     pub(crate) random: [u8; 32],
     suites: &'a [u8],
     compressions: &'a [u8],
     groups: Option<&'a [u8]>,
     schemes: Option<&'a [u8]>,
+    versions: Option<&'a [u8]>,
     /// It wants to know which point formats are read (RFC 8422, section 5.1.2).
     pub(crate) point_formats: bool,
     /// RFC 7627.
@@ -50,6 +53,7 @@ impl<'a> ClientHello<'a> {
             compressions,
             groups: None,
             schemes: None,
+            versions: None,
             point_formats: false,
             extended_master_secret: false,
             secure_renegotiation: false,
@@ -64,11 +68,14 @@ impl<'a> ClientHello<'a> {
 
     fn read_extensions(&mut self, extensions: &'a [u8]) -> Option<()> {
         let mut reader = Reader(extensions);
+        let mut kinds = Vec::with_capacity(16);
         while !reader.0.is_empty() {
             let kind = reader.u16()?;
+            kinds.push(kind);
             let mut value = Reader(reader.vec16()?);
             match kind {
                 extension::SUPPORTED_GROUPS => self.groups = Some(value.vec16()?),
+                extension::SUPPORTED_VERSIONS => self.versions = Some(value.vec8()?),
                 extension::SIGNATURE_ALGORITHMS => self.schemes = Some(value.vec16()?),
                 extension::EC_POINT_FORMATS => {
                     value.vec8()?;
@@ -84,7 +91,16 @@ impl<'a> ClientHello<'a> {
             }
             value.end()?;
         }
-        Some(())
+        // Each at most once (RFC 5246, section 7.4.1.4), also those that mean nothing here.
+        kinds.sort_unstable();
+        kinds.is_sorted_by(|one, next| one < next).then_some(())
+    }
+
+    /// Whether it speaks DTLS 1.2: versions count downwards from 1.0's 0xFEFF. A client that lists its versions (RFC 8446, section
+    /// 4.2.1) speaks those and no others.
+    pub(crate) fn speaks_1_2(&self) -> bool {
+        is_1_2_or_later(self.version)
+            && self.versions.is_none_or(|list| numbers(list).any(|version| version == DTLS_1_2))
     }
 
     /// Suites in the client's order.
@@ -108,7 +124,12 @@ impl<'a> ClientHello<'a> {
     }
 }
 
-fn numbers(bytes: &[u8]) -> impl Iterator<Item = u16> {
+/// As the field of a ClientHello has it, which a client of a later version fills as one of 1.2 does.
+pub(super) const fn is_1_2_or_later(version: u16) -> bool {
+    version >> 8 == 0xFE && version <= DTLS_1_2
+}
+
+pub(super) fn numbers(bytes: &[u8]) -> impl Iterator<Item = u16> {
     bytes.chunks_exact(2).filter_map(|pair| pair.first_chunk()).map(|pair| u16::from_be_bytes(*pair))
 }
 

@@ -3,8 +3,9 @@
 //! Owns: version, random, session id and cookie of the first fragment. Does not own: suites and extensions
 //! (`client_hello`), the cookie's meaning (the listener).
 
-use super::{FragmentHeader, MessageType};
-use crate::record::{ContentType, RecordHeader};
+use super::client_hello::{extension, is_1_2_or_later, numbers};
+use super::{FragmentHeader, MessageType, Reader};
+use crate::record::{ContentType, DTLS_1_2, RecordHeader};
 
 /// The start of a ClientHello (RFC 5246, section 7.4.1.2; RFC 6347, section 4.2.1), and of the datagram that it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +58,46 @@ impl<'a> HelloStart<'a> {
         })
     }
 
-    /// Whether the client speaks DTLS 1.2: versions count downwards from 1.0's 0xFEFF, and a client of a later one says the
-    /// same and more in an extension.
+    /// Whether the client speaks DTLS 1.2, as far as this fragment says. A client of a later version says 1.2 in the field for
+    /// it and the truth in an extension (RFC 9147, section 5.3). Where that is not in this fragment, as with a key share of
+    /// more than a datagram, the suites tell: those of 1.3 are no others'.
     pub(crate) fn speaks_1_2(&self) -> bool {
-        self.version >> 8 == 0xFE && self.version <= crate::record::DTLS_1_2
+        if !is_1_2_or_later(self.version) {
+            return false;
+        }
+        let mut reader = Reader(self.rest);
+        let Some(suites) = reader.vec16() else { return true };
+        match versions(reader) {
+            Some(Some(list)) => numbers(list).any(|version| version == DTLS_1_2),
+            Some(None) => true,
+            None => suites.is_empty() || !numbers(suites).all(is_of_1_3),
+        }
     }
+}
+
+/// The versions that a hello lists, behind its suites; inner `None` when it lists none, `None` when that cannot be known.
+fn versions(mut reader: Reader<'_>) -> Option<Option<&[u8]>> {
+    reader.vec8()?; // Compression methods.
+    if reader.0.is_empty() {
+        return None;
+    }
+    let length = usize::from(reader.u16()?);
+    let is_whole = reader.0.len() >= length;
+    while !reader.0.is_empty() {
+        let kind = reader.u16()?;
+        let mut value = Reader(reader.vec16()?);
+        if kind == extension::SUPPORTED_VERSIONS {
+            return value.vec8().map(Some);
+        }
+    }
+    is_whole.then_some(None)
+}
+
+/// A suite of TLS 1.3 (RFC 8446, section B.4), or a number that stands for none: a signal, or one that is reserved to be
+/// passed over (RFC 8701).
+fn is_of_1_3(suite: u16) -> bool {
+    let [high, low] = suite.to_be_bytes();
+    high == 0x13 || matches!(suite, 0x00FF | 0x5600) || high == low && low & 0xF == 0xA
 }
 
 /// A vector with one byte of length, of at most `max` bytes, and what follows it.

@@ -25,10 +25,15 @@ fn a_psk_premaster_is_as_many_zeros_and_the_key() {
 #[test]
 fn keys_and_verify_data() {
     let master = Master::classic(b"premaster", &[[1; 32], [2; 32]]);
-    let keys = master.traffic_keys(&[[1; 32], [2; 32]]);
-    assert_eq!(hex(&keys.client.key), "f84094838daa7f019e584f1cdc8f5779");
-    assert_eq!(hex(&keys.server.key), "854af2ce78334dca8deb962098fd132b");
+    let keys = master.traffic_keys(&[[1; 32], [2; 32]], 16);
+    assert_eq!(hex(&keys.client.key[..16]), "f84094838daa7f019e584f1cdc8f5779");
+    assert_eq!(hex(&keys.server.key[..16]), "854af2ce78334dca8deb962098fd132b");
     assert_eq!((hex(&keys.client.salt), hex(&keys.server.salt)), ("4cc822ce".into(), "8202677a".into()));
+    let keys = master.traffic_keys(&[[1; 32], [2; 32]], 32);
+    let both = [hex(&keys.client.key), hex(&keys.server.key)];
+    assert_eq!(both[0], "f84094838daa7f019e584f1cdc8f5779854af2ce78334dca8deb962098fd132b");
+    assert_eq!(both[1], "4cc822ce8202677ac1cfe3dae214d1b6b64ca052af8ffc92e5f75874d10149e7");
+    assert_eq!((hex(&keys.client.salt), hex(&keys.server.salt)), ("293ee921".into(), "59ba1458".into()));
     let master = Master::extended(b"premaster", &[3; 32]);
     assert_eq!(hex(&master.verify_data(Side::Client, &[4; 32])), "868febf04a37013ef86b666d");
     assert_eq!(hex(&master.verify_data(Side::Server, &[4; 32])), "0ba924284ab30e27d837c38c");

@@ -26,7 +26,9 @@ pub(super) struct Channel {
     keys: TrafficKeys,
     window: ReplayWindow,
     next_record: u64,
-    last_flight: Option<LastFlight>,
+    last_flight: Option<Box<LastFlight>>,
+    /// Records that may still fail to authenticate.
+    forgeries_left: u32,
 }
 
 /// ChangeCipherSpec and Finished.
@@ -38,8 +40,16 @@ struct LastFlight {
 }
 
 impl Channel {
-    pub(super) fn new(suite: Suite, keys: TrafficKeys) -> Self {
-        Self { suite, keys, window: ReplayWindow::default(), next_record: 0, last_flight: None }
+    /// `max_forged` records that do not authenticate end it.
+    pub(super) fn new(suite: Suite, keys: TrafficKeys, max_forged: u32) -> Self {
+        Self {
+            suite,
+            keys,
+            window: ReplayWindow::default(),
+            next_record: 0,
+            last_flight: None,
+            forgeries_left: max_forged,
+        }
     }
 
     pub(super) fn suite(&self) -> Suite {
@@ -72,7 +82,7 @@ impl Channel {
         message_seq: u16,
         verify_data: [u8; VERIFY_DATA],
     ) {
-        self.last_flight = Some(LastFlight { next_record, message_seq, verify_data });
+        self.last_flight = Some(Box::new(LastFlight { next_record, message_seq, verify_data }));
     }
 
     /// Sends ChangeCipherSpec and Finished, as long as it is not known that they arrived.
@@ -153,7 +163,7 @@ impl Channel {
             Ok(text) => text,
             Err(bad) => {
                 outlet.event(EngineEvent::Dropped(bad));
-                return None;
+                return self.suffered(bad, outlet);
             }
         };
         match header.content {
@@ -173,6 +183,20 @@ impl Channel {
                 None
             }
         }
+    }
+
+    /// A forgery is a guess at a tag, of which each key bears so many (RFC 9147, section 4.5.3). The peer hears of the end: it is
+    /// none of its doing.
+    fn suffered(&mut self, bad: BadRecord, outlet: &mut impl Outlet) -> Option<Closing> {
+        if bad != BadRecord::Forged {
+            return None;
+        }
+        self.forgeries_left = self.forgeries_left.saturating_sub(1);
+        if self.forgeries_left > 0 {
+            return None;
+        }
+        self.close(outlet);
+        Some(Closing::Forged)
     }
 
     fn alert(&mut self, text: &[u8], outlet: &mut impl Outlet) -> Option<Closing> {

@@ -29,7 +29,8 @@ impl Choice<'_> {
     }
 }
 
-/// The first suite of the client's for which everything is there.
+/// The first suite of the client's for which everything is there; one with a pre-shared key before one without. Whoever offers
+/// such a suite has a key, while stacks list the suites of certificates whether they have one or not.
 pub(super) fn choose<'a>(config: &'a ServerConfig, hello: &ClientHello<'_>) -> Option<Choice<'a>> {
     let can_be_asked = !config.require_client_certificate || config.client_ca.is_some();
     let certified = config.certificate.as_deref().filter(|_| can_be_asked);
@@ -41,7 +42,11 @@ pub(super) fn choose<'a>(config: &'a ServerConfig, hello: &ClientHello<'_>) -> O
         let signer = certificate::signer(certified.key.as_ref(), hello.schemes())?;
         Some(Choice::Ecdsa { suite, group, signer, certified })
     };
-    hello.suites().filter_map(Suite::from_code).find_map(choice)
+    let first = |is_psk| {
+        let suites = hello.suites().filter_map(Suite::from_code);
+        suites.filter(|suite| suite.is_psk() == is_psk).find_map(choice)
+    };
+    first(true).or_else(|| first(false))
 }
 
 /// Where an ECDHE exchange happens.

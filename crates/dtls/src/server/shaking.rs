@@ -100,6 +100,8 @@ pub(super) struct Shaking {
     secrets: Option<(Master, Channel)>,
     /// A protected record that came before there were keys: the client's Finished, if it is no lie.
     kept: Option<(RecordHeader, Vec<u8>)>,
+    /// The client has said ChangeCipherSpec.
+    has_changed: bool,
 }
 
 impl Shaking {
@@ -119,6 +121,7 @@ impl Shaking {
             identity: None,
             secrets: None,
             kept: None,
+            has_changed: false,
         }
     }
 
@@ -145,8 +148,8 @@ impl Shaking {
         Some((channel, self.identity))
     }
 
-    /// A record has come. A ChangeCipherSpec says nothing that the epoch of the record behind it does not: it may be lost, come
-    /// late or too early, and changes nothing.
+    /// A record has come. A ChangeCipherSpec has no number among the messages, and may come late or too early: only that it
+    /// came is noted, and a Finished waits for it (RFC 5246, section 7.4.9).
     pub(super) fn receive(
         &mut self,
         now: Tick,
@@ -156,7 +159,10 @@ impl Shaking {
     ) -> Result<Progress, Fatal> {
         match (header.epoch, header.content) {
             (0, ContentType::HANDSHAKE) => self.handshake(now, header, body, outlet),
-            (0, ContentType::CHANGE_CIPHER_SPEC) if self.step != Step::New => Ok(Progress::More),
+            (0, ContentType::CHANGE_CIPHER_SPEC) if *body == [1] && self.has_answered() => {
+                self.has_changed = true;
+                self.finish()
+            }
             (0, ContentType::ALERT) if self.step != Step::New => Self::alert(body, outlet),
             (1, ContentType::HANDSHAKE) if self.step != Step::New && body.len() <= MAX_KEPT => {
                 self.kept = Some((header, body.to_vec()));
@@ -167,6 +173,11 @@ impl Shaking {
                 Ok(Progress::More)
             }
         }
+    }
+
+    /// The client's hello is whole and was answered: what follows it has a place.
+    fn has_answered(&self) -> bool {
+        !matches!(self.step, Step::New | Step::Hello)
     }
 
     fn alert(body: &[u8], outlet: &mut impl Outlet) -> Result<Progress, Fatal> {
@@ -307,14 +318,15 @@ impl Shaking {
         } else {
             Master::classic(premaster, &self.randoms)
         };
-        let channel = Channel::new(self.suite, master.traffic_keys(&self.randoms));
+        let keys = master.traffic_keys(&self.randoms, self.suite.key_length());
+        let channel = Channel::new(self.suite, keys, self.config.max_forged);
         self.secrets = Some((master, channel));
     }
 
     /// Looks at the client's Finished, when it is there and its turn has come.
     fn finish(&mut self) -> Result<Progress, Fatal> {
         match self.step {
-            Step::Finished => {}
+            Step::Finished if self.has_changed => {}
             Step::CertificateVerify => return self.look_ahead(),
             _ => return Ok(Progress::More),
         }

@@ -227,6 +227,9 @@ fn psk_suites() {
     for (cipher, suite) in [
         ("PSK-AES128-CCM8:@SECLEVEL=0", "TLS_PSK_WITH_AES_128_CCM_8"),
         ("PSK-AES128-GCM-SHA256:@SECLEVEL=0", "TLS_PSK_WITH_AES_128_GCM_SHA256"),
+        ("PSK-AES128-CCM", "TLS_PSK_WITH_AES_128_CCM"),
+        ("PSK-AES256-CCM8:@SECLEVEL=0", "TLS_PSK_WITH_AES_256_CCM_8"),
+        ("PSK-AES256-CCM", "TLS_PSK_WITH_AES_256_CCM"),
     ] {
         let base = ["-psk_identity", "meter", "-psk", &key, "-cipher", cipher];
         let verdict = Verdict::Key(KEY.to_vec());
@@ -239,12 +242,31 @@ fn psk_suites() {
     }
 }
 
+/// OpenSSL lists the suites of certificates before those of keys, and has no certificate.
+#[test]
+fn a_key_gets_in_beside_a_certificate() {
+    let (pki, key) = (Pki::new(), hex(KEY));
+    let arguments = ["-psk_identity", "meter", "-psk", &key, "-cipher", "ALL:PSK:@SECLEVEL=0"];
+    for is_required in [true, false] {
+        let config = ServerConfig { psk: true, ..config(&pki, true, is_required) };
+        let verdict = Verdict::Key(KEY.to_vec());
+        let command = |address| s_client(address, &arguments);
+        let served = serve(config, &verdict, command, b"over the wire\n", <[u8]>::to_ascii_uppercase);
+        let Some((told, output)) = served else { return };
+        assert!(told.suite().is_some_and(|suite| suite.starts_with("TLS_PSK")), "{output}");
+        assert!(output.contains("OVER THE WIRE"), "{output}");
+    }
+}
+
 #[test]
 fn certificate_suites() {
     let pki = Pki::new();
     for (cipher, suite) in [
         ("ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0", "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8"),
         ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+        ("ECDHE-ECDSA-AES128-CCM", "TLS_ECDHE_ECDSA_WITH_AES_128_CCM"),
+        ("ECDHE-ECDSA-AES256-CCM8:@SECLEVEL=0", "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8"),
+        ("ECDHE-ECDSA-AES256-CCM", "TLS_ECDHE_ECDSA_WITH_AES_256_CCM"),
     ] {
         for group in ["X25519:P-256", "P-256"] {
             let arguments = ["-cipher", cipher, "-groups", group];

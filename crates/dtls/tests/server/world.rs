@@ -86,6 +86,7 @@ pub(crate) fn psk_config() -> ServerConfig {
         client_ca: None,
         require_client_certificate: false,
         mtu: 1_200,
+        max_forged: 1_000,
     }
 }
 

@@ -38,6 +38,7 @@ impl Secure {
         let config = ChannelConfig {
             server: current,
             limits: limits(settings, sockets),
+            max_vouched_per_device: settings.dtls.max_vouched_per_device.div_ceil(sockets),
             auth_timeout: settings.dtls.handshake_timeout,
         };
         Ok(Some(Self { config: Arc::new(config), files, offer, server }))
@@ -65,6 +66,7 @@ struct Offer {
     psk: bool,
     client_auth: ClientAuth,
     mtu: usize,
+    max_forged: u32,
 }
 
 impl Offer {
@@ -73,6 +75,7 @@ impl Offer {
             psk: settings.auth.mode == AuthMode::Devices,
             client_auth: settings.dtls.client_auth(&settings.tls),
             mtu: settings.dtls.mtu,
+            max_forged: u32::try_from(settings.dtls.max_forged).unwrap_or(ServerConfig::MOST_FORGED),
         }
     }
 
@@ -89,6 +92,7 @@ impl Offer {
             require_client_certificate: client_ca.is_some() && self.client_auth == ClientAuth::Required,
             client_ca,
             mtu: self.mtu,
+            max_forged: self.max_forged,
         })
     }
 }
@@ -100,9 +104,11 @@ fn limits(settings: &Settings, sockets: usize) -> Limits {
     Limits {
         max_sessions: share(dtls.max_sessions),
         max_handshakes: share(dtls.max_handshakes),
+        max_handshakes_per_host: share(dtls.max_handshakes_per_address),
         max_per_host: share(dtls.max_per_address),
         handshake_timeout_ms: milliseconds(dtls.handshake_timeout),
         session_timeout_ms: milliseconds(dtls.session_timeout),
+        alerts_per_second: u32::try_from(share(dtls.lost_alerts)).unwrap_or(u32::MAX),
     }
 }
 
@@ -156,6 +162,13 @@ mod tests {
         let limits = secure.config().limits;
         assert_eq!((limits.max_sessions, limits.max_handshakes, limits.max_per_host), (11, 1, 3_277));
         assert_eq!((limits.handshake_timeout_ms, limits.session_timeout_ms), (30_000, 120_000));
+        assert_eq!((limits.max_handshakes_per_host, limits.alerts_per_second), (103, 20));
+        assert_eq!(secure.config().max_vouched_per_device, 1);
+        let text = format!("{DEVICES}[dtls]\nmax_forged = 7\nlost_alerts = 0\nmax_vouched_per_device = 11\n");
+        let secure = Secure::load(&settings(&text)).unwrap().unwrap();
+        let config = secure.config();
+        assert_eq!((config.limits.alerts_per_second, config.max_vouched_per_device), (0, 3));
+        assert_eq!(config.server.borrow().max_forged, 7);
     }
 
     #[test]

@@ -344,9 +344,22 @@ sections! {
         session_timeout: Duration = "\"48h\"", span(M, 30 * D);
         /// Secure channels at once, in all. When there are so many, one that was silent for a minute makes room for a new one.
         max_sessions: usize = "100000", count(1, 10_000_000, "channels");
-        /// Handshakes at once, in all. When there are so many, the one that was longest without a word makes room. As many
-        /// channels of devices that have shown neither key nor certificate there.
+        /// Handshakes at once, in all. When there are so many, the address that has the most makes room, by the one that was
+        /// longest without a word. As many channels of devices that have shown neither key nor certificate there.
         max_handshakes: usize = "4096", count(1, 1_000_000, "handshakes");
+        /// Handshakes at once of one IPv4 address or one IPv6 /64 network, in all. When it has so many, a further one is refused,
+        /// unless one of them was without a word for ten seconds, which then makes room. As many of its channels of devices that
+        /// have shown neither key nor certificate; there the oldest makes room.
+        max_handshakes_per_address: usize = "512", count(1, 1_000_000, "handshakes");
+        /// Channels on which one device may be let in that has shown neither key nor certificate in their handshakes; with one more
+        /// its oldest is closed. One at least for each socket.
+        max_vouched_per_device: usize = "4", count(1, 65_536, "channels");
+        /// Records that may be forged in the name of one channel: with the last of them it is closed, since each is a guess at
+        /// what protects it (RFC 9147, section 4.5.3).
+        max_forged: usize = "8388608", count(1, 11_863_283, "records");
+        /// Alerts in a second, in all, to those who send data on a channel that is gone, as after a restart: one to each address
+        /// in ten seconds.
+        lost_alerts: usize = "100", count(0, 1_000_000, "alerts; 0 for none");
         /// Channels and handshakes at once of one IPv4 address or one IPv6 /64 network, in all.
         max_per_address: usize = "16384", count(1, 10_000_000, "channels and handshakes");
         /// The largest datagram (UDP payload) that a message of a handshake is sent in; a larger message is cut.

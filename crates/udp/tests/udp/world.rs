@@ -219,10 +219,12 @@ pub(crate) async fn secure_world_with(
         client_ca: None,
         require_client_certificate: false,
         mtu: 1_200,
+        max_forged: 1_000,
     };
     let config = ChannelConfig {
         server: watch::channel(Arc::new(server)).1,
         limits: Limits::default(),
+        max_vouched_per_device: 4,
         auth_timeout: Duration::from_secs(5),
     };
     let mut world = build(of_hub, of_udp, Some(config)).await;

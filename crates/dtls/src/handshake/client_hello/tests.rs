@@ -64,6 +64,31 @@ fn what_cannot_be_read_is_none() {
     }
 }
 
+#[test]
+fn no_extension_comes_twice() {
+    for (one, other) in [(23, 23), (0x5555, 0x5555), (0xFF01, 0xFF01)] {
+        let value: &[u8] = if one == 0xFF01 { &[0, 1, 0] } else { &[0, 0] };
+        let pair = |kind: u16| [&kind.to_be_bytes()[..], value].concat();
+        let between = [0x12, 0x34, 0, 0];
+        let twice = [pair(one), between.to_vec(), pair(other)].concat();
+        assert!(ClientHello::read(&hello(&[0xC0, 0xA8], Some(&twice))).is_none(), "{one}");
+        let once = [between.to_vec(), pair(one)].concat();
+        assert!(ClientHello::read(&hello(&[0xC0, 0xA8], Some(&once))).is_some(), "{one}");
+    }
+}
+
+#[test]
+fn a_client_that_lists_its_versions_speaks_those() {
+    let speaks = |list: &[u8]| {
+        let length = list.len() as u8;
+        let extension = [&[0, 43, 0, length + 1, length][..], list].concat();
+        let body = hello(&[0xC0, 0xA8], Some(&extension));
+        ClientHello::read(&body).unwrap().speaks_1_2()
+    };
+    assert!(speaks(&[0xFE, 0xFC, 0xFE, 0xFD]) && speaks(&[0xFE, 0xFD]));
+    assert!(!speaks(&[0xFE, 0xFC]) && !speaks(&[]) && !speaks(&[0xFE, 0xFF]));
+}
+
 proptest! {
     #[test]
     fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

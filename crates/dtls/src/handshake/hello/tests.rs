@@ -49,3 +49,56 @@ fn what_is_no_start_is_none() {
     long_session[34] = 33;
     assert!(HelloStart::read(&datagram(&long_session, 500, 0)).is_none());
 }
+
+/// A hello that offers these suites and these extensions; `None`: it has no list of them.
+fn offers(suites: &[u16], extensions: Option<&[u8]>) -> Vec<u8> {
+    let mut body = [&[0xFE, 0xFD][..], &[7; 32], &[0, 0]].concat();
+    body.extend((2 * suites.len() as u16).to_be_bytes());
+    body.extend(suites.iter().flat_map(|suite| suite.to_be_bytes()));
+    body.extend([1, 0]);
+    if let Some(extensions) = extensions {
+        body.extend((extensions.len() as u16).to_be_bytes());
+        body.extend(extensions);
+    }
+    body
+}
+
+fn speaks_1_2(body: &[u8]) -> bool {
+    let length = u32::try_from(body.len()).unwrap();
+    HelloStart::read(&datagram(body, length, 0)).unwrap().speaks_1_2()
+}
+
+#[test]
+fn who_lists_versions_speaks_those() {
+    let later = [0, 43, 0, 3, 2, 0xFE, 0xFC];
+    let both = [0, 43, 0, 5, 4, 0xFE, 0xFC, 0xFE, 0xFD];
+    let before = [0, 23, 0, 0];
+    for (suites, extensions, expected) in [
+        (&[0x1301][..], Some(&later[..]), false),
+        (&[0x1301, 0xC0A8], Some(&later), false),
+        (&[0x1301, 0xC0A8], Some(&both), true),
+        (&[0xC0A8], Some(&before), true),
+        (&[0xC0A8], None, true),
+        (&[0x1301], Some(&before), true),
+        (&[0x1301, 0x00FF, 0x5A5A], None, false),
+    ] {
+        assert_eq!(speaks_1_2(&offers(suites, extensions)), expected, "{suites:x?} {extensions:?}");
+    }
+    let behind = [&before[..], &later].concat();
+    assert!(!speaks_1_2(&offers(&[0x1301], Some(&behind))));
+}
+
+/// A large key share puts the list of versions into a fragment that is looked at later: the suites tell.
+#[test]
+fn where_the_versions_are_in_another_fragment_the_suites_tell() {
+    let key_share = [&[0, 51, 4, 0][..], &[7; 1_024]].concat();
+    let extensions = [&key_share[..], &[0, 43, 0, 3, 2, 0xFE, 0xFC]].concat();
+    for (suites, expected) in [(&[0x1301, 0x1302, 0x0A0A, 0x00FF][..], false), (&[0x1301, 0xC0A8], true)] {
+        let whole = offers(suites, Some(&extensions));
+        let length = u32::try_from(whole.len()).unwrap();
+        for end in [whole.len() - 1, 600, 70] {
+            let first = datagram(&whole[..end], length, 0);
+            assert_eq!(HelloStart::read(&first).unwrap().speaks_1_2(), expected, "{suites:x?}, cut at {end}");
+        }
+    }
+}

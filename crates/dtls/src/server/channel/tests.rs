@@ -27,11 +27,16 @@ impl Outlet for Told {
 const SUITE: Suite = Suite::PskCcm8;
 
 fn key(byte: u8) -> TrafficKey {
-    TrafficKey { key: [byte; 16], salt: [byte; 4] }
+    TrafficKey { key: [byte; 32], salt: [byte; 4] }
 }
 
 fn channel() -> Channel {
-    Channel::new(SUITE, TrafficKeys { client: key(1), server: key(2) })
+    bearing(1_000)
+}
+
+/// One that is closed with so many forged records.
+fn bearing(max_forged: u32) -> Channel {
+    Channel::new(SUITE, TrafficKeys { client: key(1), server: key(2) }, max_forged)
 }
 
 /// A record of the client's.
@@ -70,6 +75,25 @@ fn a_forged_record_moves_no_window() {
     receive(&mut channel, &far, &mut told);
     receive(&mut channel, &record(ContentType::APPLICATION_DATA, 0, b"y"), &mut told);
     assert_eq!((told.data, told.dropped), (vec![b"y".to_vec()], vec![BadRecord::Forged]));
+}
+
+#[test]
+fn the_last_forged_record_that_a_channel_bears_closes_it() {
+    let (mut channel, mut told) = (bearing(3), Told::default());
+    let mut forged = record(ContentType::APPLICATION_DATA, 5, b"x");
+    *forged.last_mut().unwrap() ^= 1;
+    let data = record(ContentType::APPLICATION_DATA, 4, b"x");
+    for _ in 0..2 {
+        assert_eq!(receive(&mut channel, &forged, &mut told), None);
+        // Neither what is repeated nor what has no place is a guess.
+        receive(&mut channel, &data, &mut told);
+        let stray = RecordHeader::new(ContentType::APPLICATION_DATA, 7, 0, 0).to_bytes();
+        assert_eq!(receive(&mut channel, &stray, &mut told), None);
+    }
+    assert_eq!((told.data.len(), told.datagrams.len()), (1, 0));
+    assert_eq!(receive(&mut channel, &forged, &mut told), Some(Closing::Forged));
+    let (header, text) = said(&told.datagrams[0]);
+    assert_eq!((header.content, text), (ContentType::ALERT, vec![1, 0]), "the device is told close_notify");
 }
 
 #[test]

@@ -13,7 +13,6 @@ use crate::engine::{Failure, Outlet};
 use crate::handshake::FragmentHeader;
 use crate::handshake::client_hello::ClientHello;
 use crate::handshake::server_messages::{Messages, ServerHello, ecdhe_parameters};
-use crate::record::DTLS_1_2;
 
 impl Shaking {
     pub(super) fn client_hello(
@@ -24,8 +23,7 @@ impl Shaking {
         outlet: &mut impl Outlet,
     ) -> Result<(), Fatal> {
         let hello = ClientHello::read(body).ok_or(Fatal::malformed())?;
-        // Versions count downwards.
-        if hello.version >> 8 != DTLS_1_2 >> 8 || hello.version > DTLS_1_2 {
+        if !hello.speaks_1_2() {
             return Err(Fatal::new(Alert::PROTOCOL_VERSION, Failure::Version));
         }
         let none = Fatal::new(Alert::HANDSHAKE_FAILURE, Failure::NoCommonSuite);

@@ -61,7 +61,8 @@ fn a_certificate_with_its_proof() {
     let verify = peer.message(MessageType::CERTIFICATE_VERIFY, &verify);
     let finished = peer.finished();
     // The wrong way round.
-    for datagram in [finished, verify, exchange, certificate] {
+    let change = peer.change();
+    for datagram in [finished, change, verify, exchange, certificate] {
         assert_eq!(peer.told.asked(), 0);
         peer.receive(datagram);
     }
@@ -114,7 +115,8 @@ fn no_certificate_where_none_is_required() {
     let certificate = peer.message(MessageType::CERTIFICATE, &chain(&[]));
     let exchange = peer.ecdhe_key_exchange();
     let finished = peer.finished();
-    peer.receive([certificate, exchange, finished].concat());
+    let change = peer.change();
+    peer.receive([certificate, exchange, change, finished].concat());
     assert_eq!((peer.server.stage(), peer.told.asked()), (Stage::Established, 0));
 }
 

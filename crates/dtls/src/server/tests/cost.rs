@@ -42,7 +42,7 @@ fn handshake(suite: Suite, pki: Option<&Pki>) -> (Duration, Peer) {
 #[ignore = "a measurement"]
 fn cost() {
     let pki = Pki::new();
-    for suite in [Suite::PskCcm8, Suite::PskGcm, Suite::EcdsaCcm8, Suite::EcdsaGcm] {
+    for suite in Suite::ALL {
         let rounds = 2_000;
         let spent: Duration = (0..rounds).map(|_| handshake(suite, Some(&pki)).0).sum();
         println!("{}: {} ns per handshake", suite.name(), spent.as_nanos() / rounds);

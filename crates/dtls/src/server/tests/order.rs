@@ -64,9 +64,49 @@ fn a_finished_may_come_before_everything_else() {
     assert!(peer.told.events.is_empty());
     peer.receive(exchange);
     peer.answer(Answer::Psk(KEY));
+    assert_eq!(peer.server.stage(), Stage::Shaking);
+    peer.receive(change.clone());
     assert_eq!(peer.server.stage(), Stage::Established);
     peer.receive(change);
     assert!(peer.told.dropped().is_empty(), "part of a flight that may be late");
+}
+
+#[test]
+fn a_finished_without_a_change_cipher_spec_is_not_taken() {
+    let mut peer = greeted();
+    let exchange = peer.psk_key_exchange(b"meter", KEY);
+    let finished = peer.finished();
+    peer.receive([exchange, finished.clone()].concat());
+    peer.answer(Answer::Psk(KEY));
+    for _ in 0..3 {
+        peer.receive(finished.clone());
+    }
+    // What is no ChangeCipherSpec does not stand for one.
+    for body in [&[][..], &[0], &[2], &[1, 1]] {
+        let datagram = peer.record(ContentType::CHANGE_CIPHER_SPEC, body);
+        peer.receive(datagram);
+    }
+    assert_eq!((peer.server.stage(), peer.told.failure()), (Stage::Shaking, None));
+    assert_eq!(peer.told.dropped(), [BadRecord::Unexpected; 4]);
+    assert!(peer.told.datagrams.is_empty(), "nothing was answered");
+    // The flight comes again as a whole, as it does when a part of it was lost.
+    let again = [peer.change(), finished].concat();
+    peer.receive(again);
+    assert_eq!(peer.server.stage(), Stage::Established);
+}
+
+#[test]
+fn a_change_cipher_spec_before_the_hello_has_no_place() {
+    let mut peer = peer();
+    let change = peer.change();
+    peer.receive(change);
+    assert_eq!(peer.told.dropped(), [BadRecord::Unexpected]);
+    peer.greet(USUAL);
+    let exchange = peer.psk_key_exchange(b"meter", KEY);
+    let finished = peer.finished();
+    peer.receive([exchange, finished].concat());
+    peer.answer(Answer::Psk(KEY));
+    assert_eq!(peer.server.stage(), Stage::Shaking);
 }
 
 #[test]
@@ -77,13 +117,14 @@ fn a_false_record_before_the_keys_gives_way() {
     let mut forged = finished.clone();
     *forged.last_mut().unwrap() ^= 1;
     peer.receive(forged);
-    peer.receive([exchange, finished].concat());
+    let change = peer.change();
+    peer.receive([exchange, change, finished].concat());
     peer.answer(Answer::Psk(KEY));
     assert_eq!(peer.server.stage(), Stage::Established);
 }
 
 #[test]
-fn change_cipher_spec_changes_nothing() {
+fn a_change_cipher_spec_may_come_early_and_often() {
     let mut peer = greeted();
     for _ in 0..3 {
         let change = peer.change();

@@ -76,6 +76,7 @@ pub(super) fn psk_config() -> ServerConfig {
         client_ca: None,
         require_client_certificate: false,
         mtu: 1_200,
+        max_forged: 1_000,
     }
 }
 
@@ -100,6 +101,7 @@ impl Pki {
             client_ca: Some(Arc::new(roots)),
             require_client_certificate: true,
             mtu: 1_200,
+            max_forged: 1_000,
         };
         Self { config, client: issue(&issuer, ExtendedKeyUsagePurpose::ClientAuth) }
     }
@@ -243,7 +245,7 @@ impl Peer {
         } else {
             Master::classic(premaster, &self.randoms)
         };
-        let keys = master.traffic_keys(&self.randoms);
+        let keys = master.traffic_keys(&self.randoms, self.suite.key_length());
         self.keys = Some((master, keys));
     }
 

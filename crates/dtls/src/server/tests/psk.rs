@@ -1,6 +1,7 @@
 //! Keys that both sides share, and what a ClientHello may say.
 
-use super::peer::{KEY, Peer, USUAL, psk_config};
+use super::peer::{KEY, Peer, Pki, USUAL, psk_config};
+use crate::ServerConfig;
 use crate::engine::{Answer, Engine, EngineEvent, Failure, Identity, Stage};
 use crate::handshake::{FragmentHeader, MessageType};
 use crate::record::ContentType;
@@ -31,7 +32,7 @@ fn only_what_was_offered_is_answered() {
 
 #[test]
 fn with_and_without_the_extended_master_secret() {
-    for suite in [Suite::PskCcm8, Suite::PskGcm] {
+    for suite in Suite::ALL.into_iter().filter(|suite| suite.is_psk()) {
         for extensions in [USUAL, &[]] {
             let mut peer = Peer::new(psk_config(), suite);
             peer.greet(extensions);
@@ -50,7 +51,7 @@ fn the_clients_order_counts() {
     let chosen = |suites: &[Suite]| {
         let mut peer = Peer::new(psk_config(), Suite::PskCcm8);
         let codes: Vec<u16> =
-            [0x1301, 0xC02B].into_iter().chain(suites.iter().map(|suite| suite.code())).collect();
+            [0x1301, 0xC02C].into_iter().chain(suites.iter().map(|suite| suite.code())).collect();
         let body = peer.hello(&codes, &[]);
         let datagram = peer.message(MessageType::CLIENT_HELLO, &body);
         peer.receive(datagram);
@@ -59,6 +60,32 @@ fn the_clients_order_counts() {
     };
     assert_eq!(chosen(&[Suite::PskGcm, Suite::PskCcm8]), 0x00A8);
     assert_eq!(chosen(&[Suite::PskCcm8, Suite::PskGcm]), 0xC0A8);
+}
+
+/// Stacks list the suites of certificates first and whether they have a certificate or not; those of keys only with a key.
+#[test]
+fn a_key_goes_before_a_certificate_whatever_the_clients_order() {
+    for is_optional in [false, true] {
+        for order in [[Suite::EcdsaGcm, Suite::PskCcm8], [Suite::PskCcm8, Suite::EcdsaGcm]] {
+            let config = Pki::new().config;
+            let require_client_certificate = !is_optional;
+            let config = ServerConfig { psk: true, require_client_certificate, ..config };
+            let mut peer = Peer::new(config, Suite::PskCcm8);
+            let body = peer.hello(&order.map(Suite::code), USUAL);
+            let datagram = peer.message(MessageType::CLIENT_HELLO, &body);
+            peer.receive(datagram);
+            peer.listen_extended();
+            peer.finish_psk();
+            assert_eq!(peer.server.stage(), Stage::Established, "{order:?}");
+        }
+    }
+    // Where no keys are served, the certificate is what is left.
+    let mut peer = Peer::new(Pki::new().config, Suite::EcdsaGcm);
+    let body = peer.hello(&[Suite::PskCcm8.code(), Suite::EcdsaGcm.code()], USUAL);
+    let datagram = peer.message(MessageType::CLIENT_HELLO, &body);
+    peer.receive(datagram);
+    peer.listen_extended();
+    assert_eq!(peer.heard[0].1[35..37], Suite::EcdsaGcm.code().to_be_bytes());
 }
 
 #[test]
@@ -78,6 +105,18 @@ fn hellos_that_come_to_nothing() {
     assert_eq!(end(|_| (), 0xC02B), (Failure::NoCommonSuite, 40), "no certificate");
     assert_eq!(end(|body| body[43] = 1, 0xC0A8), (Failure::NoCommonSuite, 40), "compressed only");
     assert_eq!(end(|body| body.truncate(40), 0xC0A8), (Failure::Malformed, 50));
+    let twice = |body: &mut Vec<u8>| {
+        let at = body.len() - 2 - USUAL.len();
+        body.truncate(at);
+        body.extend([0, 8, 0, 23, 0, 0, 0, 23, 0, 0]);
+    };
+    assert_eq!(end(twice, 0xC0A8), (Failure::Malformed, 50), "an extension twice");
+    let later = |body: &mut Vec<u8>| {
+        let at = body.len() - 2 - USUAL.len();
+        body.truncate(at);
+        body.extend([0, 7, 0, 43, 0, 3, 2, 0xFE, 0xFC]);
+    };
+    assert_eq!(end(later, 0xC0A8), (Failure::Version, 70), "DTLS 1.3 and nothing else");
 }
 
 #[test]
@@ -88,7 +127,8 @@ fn identities_of_any_length() {
         let finished = peer.finished();
         peer.receive(exchange);
         assert_eq!(peer.told.asked(), asked, "{length}");
-        peer.receive(finished);
+        let change = peer.change();
+        peer.receive([change, finished].concat());
         peer.answer(Answer::Refused);
         assert_eq!((peer.told.failure(), peer.told.alert()), (Some(Failure::WrongKey), Some(51)), "{length}");
     }
@@ -123,8 +163,8 @@ fn key_exchanges_that_cannot_be_read() {
 fn a_certificates_answer_is_no_key() {
     let mut peer = greeted();
     let exchange = peer.psk_key_exchange(b"meter", KEY);
-    let finished = peer.finished();
-    peer.receive([exchange, finished].concat());
+    let last = [exchange, peer.change(), peer.finished()].concat();
+    peer.receive(last);
     peer.answer(Answer::Admitted);
     assert_eq!(peer.told.failure(), Some(Failure::WrongKey));
 }
@@ -137,7 +177,8 @@ fn a_finished_that_says_something_else() {
         let exchange = peer.psk_key_exchange(b"meter", KEY);
         let text = [&header.to_bytes()[..], verify_data].concat();
         let finished = peer.protected(ContentType::HANDSHAKE, &text);
-        peer.receive([exchange, finished].concat());
+        let change = peer.change();
+        peer.receive([exchange, change, finished].concat());
         peer.answer(Answer::Psk(KEY));
         assert_eq!(peer.server.stage(), Stage::Over);
         (peer.told.failure().unwrap(), peer.told.alert().unwrap())
