@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use landfall_dtls::{Answer, Identity, Key, Listener, SendError, Server, ServerConfig, Tick};
-use landfall_event::{RefusedCause, Transport};
+use landfall_event::{DeviceId, RefusedCause, TenantId, Transport};
 use landfall_hub::{AuthError, Authenticator, Hub, Principal};
 use landfall_net::{DatagramSocket, Path};
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::kept::{Kept, Standing};
 use crate::lookup::{self, Asked, Lookup, Verdict};
-use crate::metrics::{ChannelMetrics, Share};
+use crate::metrics::{ChannelMetrics, Fill, Share};
 use crate::outlet::{Outlet, State};
 use crate::{Channel, ChannelConfig, Via, Words};
 
@@ -94,13 +94,17 @@ impl<T: Default> Channels<T> {
         let mut copy = std::mem::take(&mut self.datagram);
         copy.clear();
         copy.extend_from_slice(datagram);
-        let versions = self.core.counts().versions;
+        let before = (self.core.counts().versions, self.core.counts().lost);
         let _ = self.work(socket, |core, outlet| core.receive(now, (path, path.remote), &mut copy, outlet));
         self.datagram = copy;
-        if self.core.counts().versions > versions {
+        let State { hub, transport, .. } = &self.state;
+        let counts = self.core.counts();
+        if counts.versions > before.0 {
             // It was told so, and nothing was begun.
-            let State { hub, transport, .. } = &self.state;
             hub.refused(RefusedCause::UnsupportedVersion, *transport, path.remote, None);
+        } else if counts.lost > before.1 {
+            // A device that goes on with a channel that is not there any more: it is lost until it shakes hands.
+            hub.refused(RefusedCause::TlsFailed, *transport, path.remote, None);
         }
         self.answer_questions(socket);
     }
@@ -155,12 +159,27 @@ impl<T: Default> Channels<T> {
         }
     }
 
-    /// Says that a device was let in on a channel whose handshake has proven nothing: without that it ends soon. False when
-    /// there is no room for it, or it is over.
-    pub fn vouch(&mut self, socket: &DatagramSocket, channel: Channel) -> bool {
+    /// Says that this device was let in on a channel whose handshake has proven nothing: without that it ends soon. Each device
+    /// has few of them: one more, and its oldest is closed, as [`crate::Word::Closed`] tells. False when there is no room for
+    /// it, or it is over.
+    pub fn vouch(
+        &mut self,
+        socket: &DatagramSocket,
+        channel: Channel,
+        (tenant, device): (&TenantId, &DeviceId),
+    ) -> bool {
         let now = self.now();
         let mut is_known = false;
         let _ = self.work(socket, |core, outlet| is_known = core.vouch(now, channel.0, outlet));
+        if is_known {
+            let (device, most) = ((tenant.clone(), device.clone()), self.config.max_vouched_per_device);
+            if let Some(oldest) = self.state.kept.vouched(channel.0, device, most) {
+                self.state.metrics.vouched_closed.inc();
+                self.state.superseded.push((oldest, true));
+                self.close_superseded(socket);
+                self.share.set(self.fill());
+            }
+        }
         is_known
     }
 
@@ -225,8 +244,18 @@ impl<T: Default> Channels<T> {
         // One whose place was taken is told behind the one that took it.
         self.state.replaced.take().into_iter().for_each(|replaced| self.state.words.closed(replaced, false));
         self.share.count(self.core.counts());
-        self.share.set(self.core.sessions(), self.core.handshakes(), self.lookups.len());
+        self.share.set(self.fill());
         sent
+    }
+
+    /// What there is now.
+    fn fill(&self) -> Fill {
+        Fill {
+            sessions: self.core.sessions(),
+            vouched: self.core.vouched(),
+            handshakes: self.core.handshakes(),
+            lookups: self.lookups.len(),
+        }
     }
 
     /// A device that has shaken hands anew has no use for what it had before: without this, each of its addresses would cost
@@ -261,7 +290,7 @@ impl<T: Default> Channels<T> {
             Asked::Waits(lookup, handle) => {
                 self.state.kept.put(key, Standing::Asked(handle));
                 self.lookups.push(lookup);
-                self.share.set(self.core.sessions(), self.core.handshakes(), self.lookups.len());
+                self.share.set(self.fill());
             }
         }
     }

@@ -21,6 +21,8 @@ pub(crate) enum Standing {
     Known(Box<Principal>),
     /// It has proven nothing.
     Nobody,
+    /// Nor has it, but this device was let in on it.
+    Vouched(Box<(TenantId, DeviceId)>),
 }
 
 pub(crate) struct Entry<T> {
@@ -44,11 +46,13 @@ pub(crate) struct Kept<T> {
     entries: HashMap<Key, Entry<T>, RandomState>,
     /// The newest channel of each device that has proven who it is.
     newest: HashMap<(TenantId, DeviceId), Key, RandomState>,
+    /// The channels that each device was let in on which has proven nothing in the handshake, the oldest first.
+    vouched: HashMap<(TenantId, DeviceId), Vec<Key>, RandomState>,
 }
 
 impl<T: Default> Kept<T> {
     pub(crate) fn new() -> Self {
-        Self { entries: HashMap::default(), newest: HashMap::default() }
+        Self { entries: HashMap::default(), newest: HashMap::default(), vouched: HashMap::default() }
     }
 
     pub(crate) fn put(&mut self, key: Key, standing: Standing) {
@@ -67,6 +71,16 @@ impl<T: Default> Kept<T> {
         }
         let older = Some(std::mem::replace(newest, key)).filter(|older| *older != key);
         Opening::Of(principal.clone(), older)
+    }
+
+    /// This device was let in on a channel that has proven nothing. Returns the device's oldest such channel when it has more than
+    /// `most` now.
+    pub(crate) fn vouched(&mut self, key: Key, device: (TenantId, DeviceId), most: usize) -> Option<Key> {
+        let entry = self.entries.get_mut(&key).filter(|entry| matches!(entry.standing, Standing::Nobody))?;
+        entry.standing = Standing::Vouched(Box::new(device.clone()));
+        let channels = self.vouched.entry(device).or_default();
+        channels.push(key);
+        (channels.len() > most).then(|| channels.remove(0))
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&Entry<T>> {
@@ -88,16 +102,26 @@ impl<T: Default> Kept<T> {
                     self.newest.remove(&device);
                 }
             }
+            Standing::Vouched(device) => {
+                if let Some(channels) = self.vouched.get_mut(&**device) {
+                    channels.retain(|channel| *channel != key);
+                    if channels.is_empty() {
+                        self.vouched.remove(&**device);
+                    }
+                }
+            }
             Standing::Refused(_) | Standing::Nobody => {}
         }
         give_back(&mut self.entries);
         give_back(&mut self.newest);
+        give_back(&mut self.vouched);
         Some(gone)
     }
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.newest.clear();
+        self.vouched.clear();
     }
 }
 

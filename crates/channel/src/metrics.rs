@@ -47,6 +47,7 @@ fn reason(failure: Failure) -> &'static str {
 #[derive(Clone, Debug, Default)]
 pub struct ChannelMetrics {
     sessions: Gauge,
+    vouched: Gauge,
     handshakes: Gauge,
     lookups: Gauge,
     cookies: Counter,
@@ -56,10 +57,14 @@ pub struct ChannelMetrics {
     retransmissions: Counter,
     versions: Counter,
     strays: Counter,
+    lost: Counter,
+    lost_alerts: Counter,
     bad_records: Family<ByKind, Counter>,
     evicted: Counter,
     displaced: Counter,
     limited: Counter,
+    guessed_at: Counter,
+    pub(crate) vouched_closed: Counter,
     pub(crate) send_errors: Counter,
     pub(crate) defects: Counter,
 }
@@ -69,6 +74,11 @@ impl ChannelMetrics {
     pub fn register(r: &mut Registry) -> Self {
         let m = Self::default();
         r.register("landfall_dtls_sessions", "Secure channels", m.sessions.clone());
+        r.register(
+            "landfall_dtls_vouched",
+            "Channels that proved nothing in their handshake, and on which a device was let in",
+            m.vouched.clone(),
+        );
         r.register("landfall_dtls_handshakes", "Handshakes under way", m.handshakes.clone());
         r.register("landfall_dtls_lookups", "Handshakes that wait for the authenticator", m.lookups.clone());
         r.register(
@@ -94,10 +104,26 @@ impl ChannelMetrics {
             m.versions.clone(),
         );
         r.register("landfall_dtls_strays", "Datagrams of nobody", m.strays.clone());
+        r.register("landfall_dtls_lost", "Of them data on channels that are gone", m.lost.clone());
+        r.register(
+            "landfall_dtls_lost_alerts",
+            "Alerts that answered data on channels that are gone",
+            m.lost_alerts.clone(),
+        );
         r.register("landfall_dtls_bad_records", "Records that were dropped", m.bad_records.clone());
         r.register("landfall_dtls_evicted", "Channels closed to make room", m.evicted.clone());
         r.register("landfall_dtls_displaced", "Handshakes given up to make room", m.displaced.clone());
         r.register("landfall_dtls_limited", "Handshakes refused for a limit", m.limited.clone());
+        r.register(
+            "landfall_dtls_guessed_at",
+            "Channels closed because too many records were forged in their name",
+            m.guessed_at.clone(),
+        );
+        r.register(
+            "landfall_dtls_vouched_closed",
+            "Channels closed because their device was let in on newer ones",
+            m.vouched_closed.clone(),
+        );
         r.register(
             "landfall_dtls_send_errors",
             "Datagrams that a socket did not take",
@@ -116,11 +142,22 @@ impl ChannelMetrics {
     }
 }
 
+/// How many there are of what a socket has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fill {
+    pub(crate) sessions: usize,
+    /// Of the sessions.
+    pub(crate) vouched: usize,
+    pub(crate) handshakes: usize,
+    pub(crate) lookups: usize,
+}
+
 /// One socket's part of what all sockets count. Its gauges end with it.
 #[derive(Debug)]
 pub(crate) struct Share {
     metrics: ChannelMetrics,
     sessions: i64,
+    vouched: i64,
     handshakes: i64,
     lookups: i64,
     counts: Counts,
@@ -136,12 +173,13 @@ fn set(share: &mut i64, gauge: &Gauge, n: usize) {
 
 impl Share {
     pub(crate) fn new(metrics: ChannelMetrics) -> Self {
-        Self { metrics, sessions: 0, handshakes: 0, lookups: 0, counts: Counts::default() }
+        Self { metrics, sessions: 0, vouched: 0, handshakes: 0, lookups: 0, counts: Counts::default() }
     }
 
     /// So many there are now.
-    pub(crate) fn set(&mut self, sessions: usize, handshakes: usize, lookups: usize) {
+    pub(crate) fn set(&mut self, Fill { sessions, vouched, handshakes, lookups }: Fill) {
         set(&mut self.sessions, &self.metrics.sessions, sessions);
+        set(&mut self.vouched, &self.metrics.vouched, vouched);
         set(&mut self.handshakes, &self.metrics.handshakes, handshakes);
         set(&mut self.lookups, &self.metrics.lookups, lookups);
     }
@@ -162,6 +200,8 @@ impl Share {
         m.retransmissions.inc_by(now.retransmitted - then.retransmitted);
         m.versions.inc_by(now.versions - then.versions);
         m.strays.inc_by(now.strays - then.strays);
+        m.lost.inc_by(now.lost - then.lost);
+        m.lost_alerts.inc_by(now.alerts - then.alerts);
         bad("malformed", now.malformed, then.malformed);
         bad("forged", now.forged, then.forged);
         bad("replayed", now.replayed, then.replayed);
@@ -169,12 +209,13 @@ impl Share {
         m.evicted.inc_by(now.evicted - then.evicted);
         m.displaced.inc_by(now.displaced - then.displaced);
         m.limited.inc_by(now.limited - then.limited);
+        m.guessed_at.inc_by(now.guessed_at - then.guessed_at);
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.set(0, 0, 0);
+        self.set(Fill::default());
     }
 }
 
@@ -186,14 +227,16 @@ mod tests {
     fn a_share_adds_what_is_new_and_takes_its_gauges_along() {
         let metrics = ChannelMetrics::register(&mut Registry::default());
         let (mut one, mut other) = (Share::new(metrics.clone()), Share::new(metrics.clone()));
-        one.set(5, 2, 1);
-        other.set(1, 1, 1);
-        one.set(4, 0, 1);
+        let fill = |sessions, handshakes| Fill { sessions, vouched: 1, handshakes, lookups: 1 };
+        one.set(fill(5, 2));
+        other.set(fill(1, 1));
+        one.set(fill(4, 0));
         let counts = Counts { cookies: 3, forged: 2, ..Counts::default() };
         one.count(&counts);
         other.count(&counts);
         one.count(&Counts { cookies: 4, ..counts });
         assert_eq!((metrics.sessions.get(), metrics.handshakes.get(), metrics.lookups.get()), (5, 1, 2));
+        assert_eq!(metrics.vouched.get(), 2);
         drop(one);
         assert_eq!((metrics.sessions.get(), metrics.handshakes.get(), metrics.lookups.get()), (1, 1, 1));
         assert_eq!(metrics.cookies.get(), 7);

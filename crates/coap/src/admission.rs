@@ -323,7 +323,7 @@ impl Door {
         self.agree(&asked, peer);
         if !self.is_proven(asked.via) {
             self.paths.note(&asked.via, peer);
-            self.vouch(asked.via);
+            self.vouch(asked.via, peer);
         }
         // It has shown a secret; or it is on this very machine, where nobody else can pretend to be.
         let is_near = || self.server.config.trust_loopback && asked.via.path.remote.ip().is_loopback();

@@ -292,13 +292,13 @@ impl Door {
         }
     }
 
-    /// A device was let in on a channel that has not proven whose it is.
-    pub(crate) fn vouch(&mut self, via: Via) {
+    /// The device of a session was let in on a channel that has not proven whose it is.
+    pub(crate) fn vouch(&mut self, via: Via, peer: &PeerHandle) {
         let (Some(channel), Some(channels)) = (via.channel, &mut self.secure) else { return };
         if channels.get_mut(channel).is_none_or(|bond| bond.is_vouched_for) {
             return;
         }
-        let is_vouched_for = channels.vouch(&self.socket, channel);
+        let is_vouched_for = channels.vouch(&self.socket, channel, (peer.tenant(), peer.device()));
         self.bond(via).into_iter().for_each(|bond| bond.is_vouched_for = is_vouched_for);
     }
 

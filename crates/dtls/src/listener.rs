@@ -13,6 +13,7 @@
 mod address;
 mod hello;
 mod outlet;
+mod strays;
 mod table;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use ring::hmac;
 
 pub(crate) use self::address::Address;
 use self::outlet::{Outcome, Outlet, Room};
+use self::strays::Strays;
 pub use self::table::Key;
 use self::table::{Association, Rank, Table};
 use crate::cookie::Cookies;
@@ -107,6 +109,10 @@ pub struct Counts {
     pub versions: u64,
     /// Datagrams of nobody: no association, and no ClientHello.
     pub strays: u64,
+    /// Of them data under keys that are not here any more.
+    pub lost: u64,
+    /// Alerts that answered such data.
+    pub alerts: u64,
     /// Datagrams and records that are none.
     pub malformed: u64,
     /// Records whose authentication tag is wrong.
@@ -121,6 +127,8 @@ pub struct Counts {
     pub displaced: u64,
     /// Handshakes refused for a limit.
     pub limited: u64,
+    /// Sessions closed because too many records were forged in their name.
+    pub guessed_at: u64,
 }
 
 /// Everything behind one socket. `P` is the way to a peer, which an answer takes.
@@ -131,6 +139,7 @@ pub struct Listener<E: Engine, P> {
     table: Table<E, P>,
     /// One timer for each place. It is due at that association's deadline or before: words only move the deadline.
     wheel: Wheel,
+    strays: Strays,
     counts: Counts,
     hasher: RandomState,
     /// What is sent is written here.
@@ -147,6 +156,7 @@ impl<E: Engine, P: Copy> Listener<E, P> {
             cookies: Cookies::new(&secret, now),
             table: Table::new(hasher.clone()),
             wheel: Wheel::new(now, TICK_MS),
+            strays: Strays::new(now, limits.alerts_per_second),
             counts: Counts::default(),
             hasher,
             datagram: Vec::new(),
@@ -192,7 +202,7 @@ impl<E: Engine, P: Copy> Listener<E, P> {
         };
         match place {
             Some(place) => self.hand_over(now, place, path, datagram, sink),
-            None => self.counts.strays += 1,
+            None => self.astray(now, (&path, &address), header, sink),
         }
     }
 
@@ -222,15 +232,16 @@ impl<E: Engine, P: Copy> Listener<E, P> {
 
     /// Says that the caller knows by now whose established association it is. One of a client that has proven nothing lasts for
     /// `handshake_timeout` otherwise, and is one of `max_handshakes`. False when there is no room for one more session: it
-    /// stays what it was.
+    /// stays what it was. Only one that was vouched for makes room for it: the others have proven themselves with a key that no
+    /// two channels have, and this one with what may be said on any number of them.
     pub fn vouch(&mut self, now: Tick, key: Key, sink: &mut impl Sink<P>) -> bool {
         let Some(place) = self.table.find(key) else { return false };
         match self.table.get(place).map(Association::rank) {
-            Some(Rank::Session) => return true,
+            Some(Rank::Session | Rank::Vouched) => return true,
             Some(Rank::Stranger) => {}
             _ => return false,
         }
-        match self.room(now) {
+        match self.room(now, true) {
             Room::None => {
                 self.counts.limited += 1;
                 return false;
@@ -279,7 +290,12 @@ impl<E: Engine, P: Copy> Listener<E, P> {
 
     /// Established associations, those of strangers too.
     pub fn sessions(&self) -> usize {
-        self.table.sessions() + self.table.strangers()
+        self.table.sessions() + self.table.vouched() + self.table.strangers()
+    }
+
+    /// Those of them that the caller has vouched for.
+    pub fn vouched(&self) -> usize {
+        self.table.vouched()
     }
 
     /// Handshakes under way.
@@ -360,21 +376,20 @@ impl<E: Engine, P: Copy> Listener<E, P> {
         if let Some(session) = self.table.beside(place) {
             return Room::Replaces(session.key, session.path);
         }
-        self.room(now)
+        self.room(now, false)
     }
 
-    /// Where there is room for a session at an address that has none.
-    fn room(&self, now: Tick) -> Room<P> {
-        if self.table.sessions() < self.limits.max_sessions {
+    /// Where there is room for a session at an address that has none; for one that has proven itself, or that `is_vouched` for.
+    fn room(&self, now: Tick, is_vouched: bool) -> Room<P> {
+        if self.table.sessions() + self.table.vouched() < self.limits.max_sessions {
             return Room::Free;
         }
-        let quietest = self.table.quietest_session().and_then(|place| self.table.get(place));
-        match quietest {
-            Some(session) if now.saturating_sub(session.heard) >= Limits::EVICT_AFTER_MS => {
-                Room::Evicts(session.key)
-            }
-            _ => Room::None,
-        }
+        let proven = self.table.quietest_session().filter(|_| !is_vouched);
+        let quietest = self.table.quietest_vouched().into_iter().chain(proven);
+        let mut silent = quietest
+            .filter_map(|place| self.table.get(place))
+            .filter(|session| now.saturating_sub(session.heard) >= Limits::EVICT_AFTER_MS);
+        silent.next().map_or(Room::None, |session| Room::Evicts(session.key))
     }
 
     /// A handshake has succeeded, and whoever has to leave for it leaves.
@@ -389,10 +404,21 @@ impl<E: Engine, P: Copy> Listener<E, P> {
             Room::Evicts(key) => self.evict(self.table.find(key), sink),
             Room::Free | Room::None => {}
         }
-        if !known && self.table.strangers() >= self.limits.max_handshakes {
-            self.evict(self.table.oldest_stranger(), sink);
+        if !known {
+            self.admit_stranger(place, sink);
         }
         self.table.establish(place, known, now);
+    }
+
+    /// Sees to it that there is a place for one more stranger.
+    fn admit_stranger(&mut self, place: u32, sink: &mut impl Sink<P>) {
+        let Some(address) = self.table.address(place) else { return };
+        let of_host = self.table.shares(Rank::Stranger, &address);
+        if of_host >= self.limits.max_handshakes_per_host {
+            self.evict(self.table.quietest_of_host(Rank::Stranger, &address), sink);
+        } else if self.table.strangers() >= self.limits.max_handshakes {
+            self.evict(self.table.gives_way(Rank::Stranger, &address), sink);
+        }
     }
 
     fn evict(&mut self, place: Option<u32>, sink: &mut impl Sink<P>) {

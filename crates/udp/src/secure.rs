@@ -248,7 +248,7 @@ impl Door {
         bond.has_begun = true;
         bond.shown = arrival.mark.unwrap_or(0);
         if !arrival.is_proven && !bond.is_vouched_for {
-            let is_vouched_for = secure.channels.vouch(&self.socket, channel);
+            let is_vouched_for = secure.channels.vouch(&self.socket, channel, (peer.tenant(), peer.device()));
             self.bond(channel).into_iter().for_each(|bond| bond.is_vouched_for = is_vouched_for);
         }
     }

@@ -154,6 +154,7 @@ async fn a_new_configuration_is_for_new_handshakes() {
             client_ca: None,
             require_client_certificate: false,
             mtu: 1_200,
+            max_forged: 1_000,
         };
         certified(&pki, &mut offer, false);
         *server = Arc::new(offer);
@@ -174,4 +175,45 @@ async fn gauges_end_with_their_socket() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &gate.drop_channels()).unwrap();
     assert!(text.contains("landfall_dtls_sessions 0"), "{text}");
+}
+
+/// Anybody who has a device's key can have it vouch for channel after channel: each device has few of them.
+#[tokio::test]
+async fn one_device_vouches_for_few_channels() {
+    let pki = Pki::new();
+    let mut gate = Gate::with(|offer, _| {
+        certified(&pki, offer, false);
+        offer.client_ca = None;
+    })
+    .await;
+    let secret = Secret::certificate(&pki.client("whoever"));
+    let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+    let tenant = landfall_event::TenantId::default();
+    let mut opened = Vec::new();
+    for device in [&other, &one, &one, &one] {
+        let client = DtlsClient::connect(gate.address, &secret);
+        let client = gate.serve(client).await;
+        gate.until("it", |gate| gate.said.iter().any(|said| matches!(said, Said::Opened(..)))).await;
+        let Some(Said::Opened(channel, None, _)) = gate.said.pop() else { panic!("{:?}", gate.said) };
+        assert!(gate.channels.vouch(&gate.socket, channel, (&tenant, device)));
+        assert!(gate.channels.vouch(&gate.socket, channel, (&tenant, device)), "once is enough");
+        opened.push((client, channel));
+    }
+    let (_, oldest) = opened[1];
+    gate.until("the end of its oldest", |gate| !gate.said.is_empty()).await;
+    assert_eq!(gate.take_said(), [Said::Closed(oldest, false)]);
+    assert_eq!(gate.serve(opened[1].0.ended()).await, End::Closed);
+    assert_eq!((gate.metric("vouched"), gate.metric("vouched_closed_total")), (3, 1));
+    // One that ends makes room for one.
+    let (client, channel) = &mut opened[2];
+    client.close().await;
+    let channel = *channel;
+    gate.until("an end", |gate| !gate.said.is_empty()).await;
+    assert_eq!(gate.take_said(), [Said::Closed(channel, true)]);
+    let client = DtlsClient::connect(gate.address, &secret);
+    let _client = gate.serve(client).await;
+    gate.until("it", |gate| !gate.said.is_empty()).await;
+    let Some(Said::Opened(channel, None, _)) = gate.said.pop() else { panic!("{:?}", gate.said) };
+    assert!(gate.channels.vouch(&gate.socket, channel, (&tenant, &one)));
+    assert_eq!((gate.metric("vouched"), gate.metric("vouched_closed_total")), (3, 1));
 }

@@ -5,11 +5,13 @@
 
 use landfall_session::Tick;
 
+use super::table::Rank;
 use super::{Address, Event, Listener, Room, Sink};
 use crate::alert::Alert;
 use crate::engine::{Engine, Failure};
 use crate::handshake::MessageType;
 use crate::handshake::hello::HelloStart;
+use crate::limits::Limits;
 
 /// Whether the first message of a handshake record is a ClientHello, or a part of one.
 pub(super) fn is_client_hello(record: &[u8]) -> bool {
@@ -55,17 +57,14 @@ impl<E: Engine, P: Copy> Listener<E, P> {
         // What the peer has at this address makes room for what it begins.
         let is_known_here = here.handshake.is_some() || here.session.is_some();
         let is_within_host = is_known_here || self.table.of_host(&address) < self.limits.max_per_host;
-        let has_room = here.session.is_some() || !matches!(self.room(now), Room::None);
+        let has_room = here.session.is_some() || !matches!(self.room(now, false), Room::None);
         if !is_within_host || !has_room || self.limits.max_handshakes == 0 {
             return self.refuse(path, sink);
         }
         if let Some(place) = here.handshake {
             self.fail(place, Failure::Displaced, sink);
-        } else if self.table.handshakes() >= self.limits.max_handshakes
-            && let Some(quietest) = self.table.quietest_handshake()
-        {
-            self.counts.displaced += 1;
-            self.fail(quietest, Failure::Displaced, sink);
+        } else if !self.makes_room(now, &address, sink) {
+            return self.refuse(path, sink);
         }
         let engine = E::accept(&self.config, now);
         match self.table.insert((now, address, path), hello, engine) {
@@ -75,6 +74,30 @@ impl<E: Engine, P: Copy> Listener<E, P> {
             }
             None => self.refuse(path, sink),
         }
+    }
+
+    /// Whether there is a place for one more handshake of this address' host, once whoever has to has given way.
+    fn makes_room(&mut self, now: Tick, address: &Address, sink: &mut impl Sink<P>) -> bool {
+        let (of_host, in_all) = (self.table.shares(Rank::Handshake, address), self.table.handshakes());
+        let displaced = if of_host >= self.limits.max_handshakes_per_host {
+            // Whoever shares the address with a crowd would never come to the end of his own handshake otherwise.
+            let quietest = self.table.quietest_of_host(Rank::Handshake, address);
+            let heard = quietest.and_then(|place| self.table.get(place)).map(|association| association.heard);
+            let is_silent = heard.is_some_and(|heard| now.saturating_sub(heard) >= Limits::DISPLACE_AFTER_MS);
+            if !is_silent {
+                return false;
+            }
+            quietest
+        } else if in_all >= self.limits.max_handshakes {
+            self.table.gives_way(Rank::Handshake, address)
+        } else {
+            None
+        };
+        if let Some(place) = displaced {
+            self.counts.displaced += 1;
+            self.fail(place, Failure::Displaced, sink);
+        }
+        true
     }
 
     fn is_of(&self, place: u32, hello: u64) -> bool {

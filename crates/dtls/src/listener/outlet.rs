@@ -145,7 +145,11 @@ impl<P: Copy, S: Sink<P>> engine::Outlet for Outlet<'_, P, S> {
             }
             (Stage::Shaking, EngineEvent::Failed(why)) => self.failed(why),
             (Stage::Established, EngineEvent::Closed(why)) => {
-                self.authenticated();
+                if why == Closing::Forged {
+                    self.counts.guessed_at += 1;
+                } else {
+                    self.authenticated();
+                }
                 self.closed(why);
             }
             _ => {}

@@ -1,7 +1,9 @@
 //! The associations of a listener.
 //!
-//! Owns: their places, finding them by key and by address, how many one host has, which of them is longest without a word.
-//! Does not own: what is done with one.
+//! Owns: their places, finding them by key and by address, how many one host has, which of them is longest without a word, and
+//! which gives way for another. Does not own: what is done with one.
+
+mod crowd;
 
 use std::num::NonZeroU64;
 
@@ -10,6 +12,7 @@ use hashbrown::{HashMap, HashTable};
 use landfall_session::Tick;
 use slab::Slab;
 
+use self::crowd::Crowd;
 use super::address::Address;
 use crate::engine::Identity;
 
@@ -18,6 +21,8 @@ const PLACE_BITS: u32 = 24;
 const MAX_PLACES: usize = 1 << PLACE_BITS;
 /// No place.
 const NONE: u32 = u32::MAX;
+/// Where many hosts have as many as any, so many places are looked at for the one that is longest without a word.
+const LOOKED_AT: usize = 32;
 
 /// One association of a listener, for as long as it lives; never given to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +68,26 @@ pub(super) enum Rank {
     Handshake,
     /// Established, by somebody who has proven nothing.
     Stranger,
+    /// The same, but the caller knows whose it is.
+    Vouched,
     Session,
+}
+
+/// Lists that an association stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chain {
+    /// Those of one rank.
+    Rank(Rank),
+    /// Those of one rank and one host: of handshakes and strangers, each of which is one of many that anybody can begin.
+    Host(Rank, u64),
+}
+
+/// Whose an established association is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Nobodys,
+    Vouched,
+    Proven,
 }
 
 pub(super) struct Association<E, P> {
@@ -74,34 +98,42 @@ pub(super) struct Association<E, P> {
     pub(super) heard: Tick,
     /// `None` once it is established.
     pub(super) shaking: Option<Box<Shaking>>,
-    /// It is known whose it is.
-    is_known: bool,
+    standing: Standing,
     pub(super) engine: E,
     address: Address,
     /// The other one at this address: at most one is established, and one is not.
     other: u32,
     /// Its neighbours in the list of those that are as far as it is.
     links: Links,
+    /// And among those of them that are of its host.
+    host_links: Links,
 }
 
 impl<E, P> Association<E, P> {
     pub(super) fn rank(&self) -> Rank {
-        match &self.shaking {
-            Some(_) => Rank::Handshake,
-            None if self.is_known => Rank::Session,
-            None => Rank::Stranger,
+        match (&self.shaking, self.standing) {
+            (Some(_), _) => Rank::Handshake,
+            (None, Standing::Nobodys) => Rank::Stranger,
+            (None, Standing::Vouched) => Rank::Vouched,
+            (None, Standing::Proven) => Rank::Session,
         }
+    }
+
+    fn chains(&self) -> (Chain, Option<Chain>) {
+        let rank = self.rank();
+        let is_of_many = matches!(rank, Rank::Handshake | Rank::Stranger);
+        (Chain::Rank(rank), is_of_many.then(|| Chain::Host(rank, self.address.host())))
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Links {
     before: u32,
     after: u32,
 }
 
 /// A list through the associations, the one that is longest without a word first.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct List {
     ends: Links,
     length: usize,
@@ -126,8 +158,12 @@ pub(super) struct Table<E, P> {
     hosts: HashMap<u64, u32, RandomState>,
     hasher: RandomState,
     sessions: List,
+    vouched: List,
     strangers: List,
     handshakes: List,
+    /// Handshakes by their hosts, and strangers.
+    hosts_shaking: Crowd,
+    hosts_of_strangers: Crowd,
     serial: u64,
 }
 
@@ -137,8 +173,11 @@ impl<E, P> Table<E, P> {
             places: Slab::new(),
             addresses: HashTable::new(),
             hosts: HashMap::with_hasher(hasher.clone()),
+            hosts_shaking: Crowd::new(hasher.clone()),
+            hosts_of_strangers: Crowd::new(hasher.clone()),
             hasher,
             sessions: List::EMPTY,
+            vouched: List::EMPTY,
             strangers: List::EMPTY,
             handshakes: List::EMPTY,
             serial: 0,
@@ -147,6 +186,10 @@ impl<E, P> Table<E, P> {
 
     pub(super) fn sessions(&self) -> usize {
         self.sessions.length
+    }
+
+    pub(super) fn vouched(&self) -> usize {
+        self.vouched.length
     }
 
     pub(super) fn strangers(&self) -> usize {
@@ -168,6 +211,10 @@ impl<E, P> Table<E, P> {
 
     pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Association<E, P>> {
         self.places.get_mut(place as usize)
+    }
+
+    pub(super) fn address(&self, place: u32) -> Option<Address> {
+        self.get(place).map(|association| association.address)
     }
 
     pub(super) fn find(&self, key: Key) -> Option<u32> {
@@ -198,19 +245,44 @@ impl<E, P> Table<E, P> {
         some(self.sessions.ends.after)
     }
 
-    /// The handshake that is.
-    pub(super) fn quietest_handshake(&self) -> Option<u32> {
-        some(self.handshakes.ends.after)
+    /// Of those that the caller has vouched for, the one that is.
+    pub(super) fn quietest_vouched(&self) -> Option<u32> {
+        some(self.vouched.ends.after)
     }
 
-    /// The stranger that was established first.
-    pub(super) fn oldest_stranger(&self) -> Option<u32> {
-        some(self.strangers.ends.after)
+    /// How many handshakes, or strangers, the host of an address has.
+    pub(super) fn shares(&self, rank: Rank, address: &Address) -> usize {
+        self.crowd(rank).map_or(0, |crowd| crowd.of(address.host()).length)
+    }
+
+    /// Of the handshakes, or strangers, of an address' host the one that is longest without a word.
+    pub(super) fn quietest_of_host(&self, rank: Rank, address: &Address) -> Option<u32> {
+        some(self.crowd(rank)?.of(address.host()).ends.after)
+    }
+
+    /// Which handshake, or stranger, gives way for one more of this address' host: one of the host that has the most, the one of
+    /// them that is longest without a word. Whoever has as many as anybody else makes room for himself.
+    pub(super) fn gives_way(&self, rank: Rank, address: &Address) -> Option<u32> {
+        let crowd = self.crowd(rank)?;
+        let (most, busiest) = crowd.most()?;
+        if crowd.of(address.host()).length >= most {
+            return self.quietest_of_host(rank, address);
+        }
+        let mut next = self.ends(rank).after;
+        for _ in 0..LOOKED_AT {
+            let Some(association) = self.get(next) else { break };
+            if crowd.of(association.address.host()).length == most {
+                return Some(next);
+            }
+            next = association.links.after;
+        }
+        some(crowd.of(busiest).ends.after)
     }
 
     /// Any one, while there are any.
     pub(super) fn any(&self) -> Option<u32> {
-        self.quietest_handshake().or_else(|| self.oldest_stranger()).or_else(|| self.quietest_session())
+        let ranks = [Rank::Handshake, Rank::Stranger, Rank::Vouched, Rank::Session];
+        ranks.into_iter().find_map(|rank| some(self.ends(rank).after))
     }
 
     /// A handshake begins, where none is under way at this address. `None` when there are no more places.
@@ -232,11 +304,12 @@ impl<E, P> Table<E, P> {
             path,
             heard: now,
             shaking: Some(Box::new(Shaking { hello, began: now, identity: None })),
-            is_known: false,
+            standing: Standing::Nobodys,
             engine,
             address,
             other: other.unwrap_or(NONE),
             links: List::EMPTY.ends,
+            host_links: List::EMPTY.ends,
         });
         let place = place as u32;
         match other {
@@ -250,18 +323,23 @@ impl<E, P> Table<E, P> {
 
     /// The handshake has succeeded; the session that was there has gone before.
     pub(super) fn establish(&mut self, place: u32, is_known: bool, now: Tick) {
-        self.unlink(place);
-        if let Some(association) = self.get_mut(place) {
-            association.shaking = None;
-            association.is_known = is_known;
-            association.heard = now;
-        }
-        self.append(place);
+        let standing = if is_known { Standing::Proven } else { Standing::Nobodys };
+        self.advance(place, standing, now);
     }
 
     /// It is known now whose it is.
     pub(super) fn know(&mut self, place: u32, now: Tick) {
-        self.establish(place, true, now);
+        self.advance(place, Standing::Vouched, now);
+    }
+
+    fn advance(&mut self, place: u32, standing: Standing, now: Tick) {
+        self.unlink(place);
+        if let Some(association) = self.get_mut(place) {
+            association.shaking = None;
+            association.standing = standing;
+            association.heard = now;
+        }
+        self.append(place);
     }
 
     /// It was heard. A stranger's time runs from when it was established, whatever it says.
@@ -271,9 +349,12 @@ impl<E, P> Table<E, P> {
             return;
         }
         association.heard = now;
-        if association.links.after != NONE {
-            self.unlink(place);
-            self.append(place);
+        let (of_rank, of_host) = association.chains();
+        for chain in of_host.into_iter().chain([of_rank]) {
+            if self.links(chain, place).after != NONE {
+                self.take_out(chain, place);
+                self.put_last(chain, place);
+            }
         }
     }
 
@@ -296,6 +377,8 @@ impl<E, P> Table<E, P> {
             + self.handshakes() * size_of::<Shaking>()
             + self.addresses.allocation_size()
             + self.hosts.allocation_size()
+            + self.hosts_shaking.footprint()
+            + self.hosts_of_strangers.footprint()
     }
 
     fn first_at(&self, address: &Address) -> Option<u32> {
@@ -332,44 +415,86 @@ impl<E, P> Table<E, P> {
 
     /// Puts one that is in no list to the end of its own.
     fn append(&mut self, place: u32) {
-        let Some(rank) = self.get(place).map(Association::rank) else { return };
-        let last = self.list(rank).ends.before;
-        if let Some(association) = self.get_mut(place) {
-            association.links = Links { before: last, after: NONE };
+        let Some((of_rank, of_host)) = self.get(place).map(Association::chains) else { return };
+        self.put_last(of_rank, place);
+        if let Some(chain @ Chain::Host(rank, host)) = of_host {
+            self.put_last(chain, place);
+            self.crowd_mut(rank).into_iter().for_each(|crowd| crowd.grew(host));
         }
-        self.links(rank, last).after = place;
-        let list = self.list(rank);
+    }
+
+    /// Takes one out of its lists.
+    fn unlink(&mut self, place: u32) {
+        let Some((of_rank, of_host)) = self.get(place).map(Association::chains) else { return };
+        self.take_out(of_rank, place);
+        if let Some(chain @ Chain::Host(rank, host)) = of_host {
+            self.take_out(chain, place);
+            self.crowd_mut(rank).into_iter().for_each(|crowd| crowd.shrank(host));
+        }
+    }
+
+    fn put_last(&mut self, chain: Chain, place: u32) {
+        let last = self.list(chain).ends.before;
+        *self.links(chain, place) = Links { before: last, after: NONE };
+        self.links(chain, last).after = place;
+        let list = self.list(chain);
         list.ends.before = place;
         list.length += 1;
     }
 
-    /// Takes one out of its list.
-    fn unlink(&mut self, place: u32) {
-        let Some(association) = self.get(place) else { return };
-        let (rank, Links { before, after }) = (association.rank(), association.links);
-        self.links(rank, before).after = after;
-        self.links(rank, after).before = before;
-        self.list(rank).length -= 1;
+    fn take_out(&mut self, chain: Chain, place: u32) {
+        let Links { before, after } = *self.links(chain, place);
+        self.links(chain, before).after = after;
+        self.links(chain, after).before = before;
+        self.list(chain).length -= 1;
     }
 
     /// The links of a neighbour; those of the list itself at its ends.
-    fn links(&mut self, rank: Rank, place: u32) -> &mut Links {
-        let list = match rank {
-            Rank::Handshake => &mut self.handshakes,
-            Rank::Stranger => &mut self.strangers,
-            Rank::Session => &mut self.sessions,
-        };
-        match self.places.get_mut(place as usize) {
-            Some(association) => &mut association.links,
-            None => &mut list.ends,
+    fn links(&mut self, chain: Chain, place: u32) -> &mut Links {
+        if self.get(place).is_none() {
+            return &mut self.list(chain).ends;
+        }
+        match (self.places.get_mut(place as usize), chain) {
+            (Some(association), Chain::Rank(_)) => &mut association.links,
+            (Some(association), Chain::Host(..)) => &mut association.host_links,
+            // It is there, as was just seen.
+            (None, _) => &mut self.sessions.ends,
         }
     }
 
-    fn list(&mut self, rank: Rank) -> &mut List {
+    fn list(&mut self, chain: Chain) -> &mut List {
+        match chain {
+            Chain::Rank(Rank::Handshake) => &mut self.handshakes,
+            Chain::Rank(Rank::Stranger) => &mut self.strangers,
+            Chain::Rank(Rank::Vouched) => &mut self.vouched,
+            Chain::Rank(Rank::Session) => &mut self.sessions,
+            Chain::Host(Rank::Handshake, host) => self.hosts_shaking.list(host),
+            Chain::Host(_, host) => self.hosts_of_strangers.list(host),
+        }
+    }
+
+    fn ends(&self, rank: Rank) -> Links {
         match rank {
-            Rank::Handshake => &mut self.handshakes,
-            Rank::Stranger => &mut self.strangers,
-            Rank::Session => &mut self.sessions,
+            Rank::Handshake => self.handshakes.ends,
+            Rank::Stranger => self.strangers.ends,
+            Rank::Vouched => self.vouched.ends,
+            Rank::Session => self.sessions.ends,
+        }
+    }
+
+    fn crowd(&self, rank: Rank) -> Option<&Crowd> {
+        match rank {
+            Rank::Handshake => Some(&self.hosts_shaking),
+            Rank::Stranger => Some(&self.hosts_of_strangers),
+            Rank::Vouched | Rank::Session => None,
+        }
+    }
+
+    fn crowd_mut(&mut self, rank: Rank) -> Option<&mut Crowd> {
+        match rank {
+            Rank::Handshake => Some(&mut self.hosts_shaking),
+            Rank::Stranger => Some(&mut self.hosts_of_strangers),
+            Rank::Vouched | Rank::Session => None,
         }
     }
 }

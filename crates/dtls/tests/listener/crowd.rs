@@ -91,6 +91,7 @@ impl Crowd {
             client_ca: None,
             require_client_certificate: false,
             mtu: 1_200,
+            max_forged: 1_000,
         };
         let limits = Limits { handshake_timeout_ms: 120_000, ..Limits::default() };
         Self {

@@ -52,7 +52,7 @@ fn a_flood_of_handshakes_keeps_nobody_out() {
     assert_eq!(established(&world.answer(key, landfall_dtls::Answer::Admitted)), Some(key));
     assert_eq!((world.listener.handshakes(), world.listener.sessions()), (63, 1));
     assert_eq!(world.listener.counts().displaced, 2_000 + 64 + 1 - 64);
-    assert_eq!(world.listener.footprint() / 100, before / 100);
+    assert!(world.listener.footprint() <= before, "{} bytes after {before}", world.listener.footprint());
 }
 
 #[test]

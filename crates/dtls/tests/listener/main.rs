@@ -5,8 +5,10 @@
 mod cookies;
 mod crowd;
 mod ends;
+mod fairness;
 mod fake;
 mod limits;
+mod lost;
 mod memory;
 mod model;
 mod routing;

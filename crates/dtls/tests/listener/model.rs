@@ -10,9 +10,11 @@ use crate::world::{Client, Said, World};
 const LIMITS: Limits = Limits {
     max_sessions: 4,
     max_handshakes: 3,
+    max_handshakes_per_host: 2,
     max_per_host: 3,
     handshake_timeout_ms: 30_000,
     session_timeout_ms: 120_000,
+    alerts_per_second: 1_000,
 };
 
 /// Addresses: three hosts with three ports each.
@@ -131,14 +133,38 @@ impl Model {
             return assert_eq!(said, [Said::Failed(None, client.way, Failure::Limit)]);
         }
         let mut expected = vec![];
-        if self.count(true) >= LIMITS.max_handshakes {
-            let at = self.quietest(true).unwrap();
+        let displaced = match self.displaced(address) {
+            Ok(displaced) => displaced,
+            Err(()) => return assert_eq!(said, [Said::Failed(None, client.way, Failure::Limit)]),
+        };
+        if let Some(at) = displaced {
             let gone = self.remove(at);
             expected.push(Said::Failed(gone.key, u32::from(gone.address), Failure::Displaced));
         }
         self.begin(address, random);
         expected.push(flight);
         assert_eq!(said, expected);
+    }
+
+    /// Which handshake makes room for one more of this address' host; none may have to, and an error where there is none.
+    fn displaced(&self, address: u8) -> Result<Option<usize>, ()> {
+        let shaking = || self.there.iter().enumerate().filter(|(_, known)| known.is_shaking);
+        let of_host = |host: u8| shaking().filter(|(_, known)| known.address % 3 == host).count();
+        let quietest = |may: &dyn Fn(u8) -> bool| {
+            let those = shaking().filter(|(_, known)| may(known.address % 3));
+            those.min_by_key(|(_, known)| known.order).map(|(at, _)| at)
+        };
+        let own = of_host(address % 3);
+        let most = (0..3).map(of_host).max().unwrap_or(0);
+        if own >= LIMITS.max_handshakes_per_host {
+            let at = quietest(&|host| host == address % 3).unwrap();
+            let is_silent = self.world.now - self.there[at].heard >= Limits::DISPLACE_AFTER_MS;
+            return if is_silent { Ok(Some(at)) } else { Err(()) };
+        }
+        if self.count(true) < LIMITS.max_handshakes {
+            return Ok(None);
+        }
+        Ok(quietest(&|host| if own >= most { host == address % 3 } else { of_host(host) == most }))
     }
 
     fn begin(&mut self, address: u8, random: u8) {
@@ -176,7 +202,8 @@ impl Model {
         let said = self.world.receive(&client, &bytes);
         let place = self.position(address, is_handshake).or(self.position(address, !is_handshake));
         let Some(at) = place.filter(|at| self.there[*at].random == random) else {
-            return assert_eq!(said, [], "nobody's, or forged");
+            let is_answered = |said: &Said| matches!(said, Said::Transmit(_, bytes) if bytes.len() == 15);
+            return assert!(said.iter().all(is_answered) && said.len() <= 1, "nobody's, or forged: {said:?}");
         };
         match (word, self.there[at].is_shaking) {
             (b'e', true) => self.established(at, &said, 1),
