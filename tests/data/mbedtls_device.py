@@ -1,6 +1,7 @@
 """A DTLS 1.2 client made of Mbed TLS (python-mbedtls).
 
-It shakes hands with one cipher suite and a pre-shared key or a certificate. Then each line of its standard input goes out as
+It shakes hands with the cipher suites that it is given, in their order, or with all that Mbed TLS has, and a pre-shared key or
+a certificate. Then each line of its standard input goes out as
 one record, and each record that comes is told; the end of its input is a close_notify. Each line on stdout is one JSON
 object that says what happened.
 """
@@ -26,7 +27,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--suite", required=True)
+    parser.add_argument("--suite", action="append", help="more than once: in this order")
     parser.add_argument("--identity")
     parser.add_argument("--psk", help="in hex")
     parser.add_argument("--cert", type=pathlib.Path)
@@ -46,9 +47,10 @@ def configuration(args):
     if args.cert is not None:
         certificate = x509.CRT.from_PEM(args.cert.read_text())
         more["certificate_chain"] = ((certificate,), pk.ECC.from_PEM(args.key.read_text()))
+    if args.suite is not None:
+        more["ciphers"] = tuple(args.suite)
     return tls.DTLSConfiguration(
         validate_certificates=args.ca is not None,
-        ciphers=(args.suite,),
         lowest_supported_version=tls.DTLSVersion.DTLSv1_2,
         highest_supported_version=tls.DTLSVersion.DTLSv1_2,
         handshake_timeout_min=0.3,

@@ -140,6 +140,18 @@ impl DtlsClient {
         Self::on(Arc::new(connected(server).await), server, secret, pace)
     }
 
+    /// A client that speaks DTLS 1.3 and no other version, with a certificate.
+    ///
+    /// # Panics
+    /// When it cannot bind.
+    pub async fn of_1_3(server: SocketAddr, identity: &Identity) -> Self {
+        let Secret::Certificate { certificate, key } = Secret::certificate(identity) else { unreachable!() };
+        let certificate = DtlsCertificate { certificate, private_key: key };
+        let config = Config::builder().build().expect("a configuration");
+        let dtls = Dtls::new_13(Arc::new(config), certificate, Instant::now());
+        Self::with(Arc::new(connected(server).await), server, dtls, Pace::default())
+    }
+
     /// A client whose handshake has succeeded.
     ///
     /// # Panics
@@ -156,11 +168,15 @@ impl DtlsClient {
     }
 
     fn on(socket: Arc<UdpSocket>, server: SocketAddr, secret: &Secret, pace: Pace) -> Self {
+        Self::with(socket, server, engine(secret, pace), pace)
+    }
+
+    fn with(socket: Arc<UdpSocket>, server: SocketAddr, dtls: Dtls, pace: Pace) -> Self {
         let mut client = Self {
             socket,
             server,
             pace,
-            dtls: engine(secret, pace),
+            dtls,
             due: None,
             outbox: VecDeque::new(),
             inbox: VecDeque::new(),

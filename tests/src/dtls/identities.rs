@@ -93,6 +93,41 @@ async fn in_open_mode_a_certificate_is_believed() {
     world.close().await;
 }
 
+/// LwM2M clients, wakaama's among them, have an endpoint name and a PSK identity that are two things: `ep` is the device's name,
+/// the identity that of its entry.
+#[tokio::test]
+async fn a_psk_identity_need_not_be_the_devices_name() {
+    let pki = Pki::new();
+    let key = dtls::hex(b"lwm2m-key-16byte");
+    let listed = format!(
+        "{}[[device]]\nid = \"urn:imei:49015420323751\"\ntenant = \"acme\"\npsk = \"{key}\"\npsk_identity = \"key 7 of line 3\"\n",
+        super::devices(),
+    );
+    let world = World::with(|builder| settings(builder, &pki).devices(&listed)).await;
+    let secret = Secret::psk("key 7 of line 3", b"lwm2m-key-16byte");
+    let mut device = coap(world.gateway.coaps(), &secret).await;
+    let name = "urn:imei:49015420323751";
+    let register = device.post("rd", &[&format!("ep={name}"), "lt=60"], "").await;
+    assert_eq!(register.code, code(2, 1), "its endpoint name is the device's");
+    let connected = world.recorder.expect("connected", name).await;
+    for (field, value) in
+        [("transport", "coaps"), ("identifiedBy", "psk"), ("remoteId", "key 7 of line 3"), ("tenant", "acme")]
+    {
+        assert_eq!(connected.text(field), value, "{field} in {}", connected.json);
+    }
+    // Another name stays another device's, and the identity is no name.
+    for other in ["ep=valve", "ep=key 7 of line 3"] {
+        assert_eq!(device.post("rd", &[other, "lt=60"], "").await.code, code(4, 3), "{other}");
+    }
+    assert_refused(&world, "not-authorized", "coaps", 2).await;
+    // Nor is the name an identity.
+    let by_name = Secret::psk("urn:imei:49015420323751@acme", b"lwm2m-key-16byte");
+    let mut by_name = DtlsClient::new(world.gateway.udps(), &by_name).await;
+    assert_eq!(by_name.handshake().await, Err(End::Alert(51)));
+    assert_refused(&world, "unknown-device", "dtls", 1).await;
+    world.close().await;
+}
+
 /// A device's word over DTLS and its word over plain UDP belong to one presence: the later takes over.
 #[tokio::test]
 async fn with_and_without_dtls_are_one_family() {

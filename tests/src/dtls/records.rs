@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use landfall_testkit::Pki;
-use landfall_testkit::dtls::DtlsClient;
-use landfall_testkit::dtls::wire::{Record, content};
+use landfall_testkit::dtls::wire::{self, Record, content};
+use landfall_testkit::dtls::{DtlsClient, End};
+use landfall_testkit::{Pki, World};
 
-use super::{coap, delivered, metric, posted, pump, udp, until_metric, valve, world};
+use super::{coap, delivered, metric, posted, pump, settings, udp, until_metric, valve, world};
 
 fn bad(kind: &str) -> String {
     format!("landfall_dtls_bad_records_total{{kind=\"{kind}\"}}")
@@ -140,6 +140,12 @@ async fn a_record_from_another_address_is_nobodys() {
     moved.rebind().await;
     moved.send(b"from elsewhere").await;
     until_metric(&world, "landfall_dtls_strays_total", 2.0).await;
+    // Both were told, in the clear, which is nothing to what is established elsewhere.
+    assert_eq!(metric(&world, "landfall_dtls_lost_alerts_total").await, 2.0);
+    assert_eq!(wire::alert(&thief.receive().await), Some(20));
+    assert!(moved.try_next().is_none() && moved.end().is_none());
+    super::assert_refused(&world, "tls-failed", "coaps", 1).await;
+    super::assert_refused(&world, "tls-failed", "dtls", 1).await;
     let listed = super::sessions(&world).await;
     assert!(listed.iter().any(|one| one["remoteAddress"] == at.as_str()), "{listed:?}");
     assert!(world.recorder.of("upstream", "pump").is_empty());
@@ -151,11 +157,41 @@ async fn a_record_from_another_address_is_nobodys() {
     world.close().await;
 }
 
+/// So many guesses at what protects a channel, and it is closed; its device hears of that, and shakes hands anew.
+#[tokio::test]
+async fn a_channel_bears_so_many_forged_records_and_no_more() {
+    let pki = Pki::new();
+    let world = World::with(|builder| settings(builder, &pki).set("dtls.max_forged", 50)).await;
+    let mut device = DtlsClient::connect(world.gateway.udps(), &pump()).await;
+    let mut other = udp(world.gateway.udps(), &valve(), "valve").await;
+    device.send(b"1").await;
+    world.recorder.expect("upstream", "pump").await;
+    let mut forged = device.sealed(b"never sent as it is");
+    *forged.last_mut().unwrap() ^= 1;
+    for _ in 0..49 {
+        device.send_datagram(&forged).await;
+    }
+    until_metric(&world, &bad("forged"), 49.0).await;
+    device.send(b"2").await;
+    world.recorder.expect_count("upstream", "pump", 2).await;
+    device.send_datagram(&forged).await;
+    assert_eq!(device.ended().await, End::Closed);
+    until_metric(&world, "landfall_dtls_guessed_at_total", 1.0).await;
+    assert!(world.recorder.of("disconnected", "pump").is_empty(), "it was not the device that left");
+    let mut again = device.beside(&pump());
+    again.handshake().await.unwrap();
+    again.send(b"3").await;
+    world.recorder.expect_count("upstream", "pump", 3).await;
+    delivered(&mut other, "hb=60", "as before").await;
+    world.close().await;
+}
+
 /// Application data before the handshake is over is not kept, whatever it is.
 #[tokio::test]
 async fn data_before_the_handshake_is_dropped() {
     let pki = Pki::new();
-    let world = world(&pki).await;
+    // An alert that answers such data would end the handshake that comes right behind it.
+    let world = World::with(|builder| settings(builder, &pki).set("dtls.lost_alerts", 0)).await;
     let memory = world.gateway.resident_bytes();
     let device = DtlsClient::new(world.gateway.udps(), &pump()).await;
     for n in 0..2_000 {

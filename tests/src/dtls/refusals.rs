@@ -170,6 +170,11 @@ async fn no_common_suite_and_no_common_version() {
     let answer = wire.receive().await;
     assert_eq!((wire::alert(&answer), answer.len()), (Some(PROTOCOL_VERSION), 15));
     assert_refused(&world, "unsupported-version", "dtls", 1).await;
+    // DTLS 1.3 and nothing else, from a stack of others': it says 1.2 where versions stood before 1.3, and the truth elsewhere.
+    let mut later = DtlsClient::of_1_3(world.gateway.udps(), &pki.client("later")).await;
+    assert_eq!(later.handshake().await, Err(End::Alert(PROTOCOL_VERSION)));
+    assert_refused(&world, "unsupported-version", "dtls", 2).await;
+    assert_eq!(metric(&world, "landfall_dtls_other_versions_total").await, 2.0);
     until_metric(&world, "landfall_dtls_handshakes ", 0.0).await;
     assert_nobody(&world);
     world.close().await;

@@ -7,7 +7,7 @@ use landfall_testkit::dtls::{DtlsClient, End};
 use landfall_testkit::ledger::Open;
 use landfall_testkit::{CoapClient, Faults, Pki, UdpProxy, World, contract};
 
-use super::{metric, posted, pump, until_metric, valve, world};
+use super::{assert_refused, metric, posted, pump, until_metric, valve, world};
 
 #[tokio::test]
 async fn after_a_kill_old_records_mean_nothing_and_a_new_handshake_works() {
@@ -29,6 +29,12 @@ async fn after_a_kill_old_records_mean_nothing_and_a_new_handshake_works() {
     pump_device.send(b"into the void").await;
     valve_device.send(b"\x40\x01\x12\x34").await;
     until_metric(&world, "landfall_dtls_strays_total", 2.0).await;
+    // Each is told that its channel is gone, and so is the operator.
+    assert_eq!(metric(&world, "landfall_dtls_lost_total").await, 2.0);
+    until_metric(&world, "landfall_dtls_lost_alerts_total", 2.0).await;
+    assert_refused(&world, "tls-failed", "dtls", 1).await;
+    assert_refused(&world, "tls-failed", "coaps", 1).await;
+    assert!(pump_device.try_next().is_none() && valve_device.try_next().is_none());
     let mut pump_device = pump_device.beside(&pump());
     pump_device.handshake().await.unwrap();
     pump_device.send(b"after").await;

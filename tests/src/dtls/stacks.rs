@@ -56,7 +56,10 @@ impl Stage {
 
     async fn assert_suites(&self, each: f64) {
         let suites = self.world.gateway.metrics("landfall_dtls_handshakes_established_total").await;
-        assert!(suites.len() == 4 && suites.iter().all(|(_, count)| *count == each), "{suites:?}");
+        assert!(
+            suites.len() == Suite::ALL.len() && suites.iter().all(|(_, count)| *count == each),
+            "{suites:?}"
+        );
     }
 }
 
@@ -140,6 +143,38 @@ async fn mbedtls_speaks_every_suite() {
     }
     stage.assert_suites(1.0).await;
     stage.world.close().await;
+}
+
+/// OpenSSL, Mbed TLS and wolfSSL list the suites of certificates first, whether they have a certificate or not. A device with a key
+/// is known by it all the same, and is nobody's stranger where certificates are optional.
+#[tokio::test]
+async fn a_device_with_a_key_gets_in_whatever_its_stack_lists_first() {
+    for client_auth in ["required", "optional"] {
+        let pki = Pki::new();
+        let world =
+            World::with(|builder| super::settings(builder, &pki).set("dtls.client_auth", client_auth));
+        let stage = Stage { world: world.await, pki };
+        let at = stage.world.gateway.udps();
+        let is_key = |shown: Shown<'_>| matches!(shown, Shown::Psk(..));
+        let openssl = |shown: Shown<'_>| {
+            assert!(is_key(shown));
+            dtls::openssl_listing(at, shown, "ALL:PSK", &[])
+        };
+        if !stage.lives(Suite::PskGcm, openssl, "Verify return code").await {
+            return;
+        }
+        let orders: [&[Suite]; 3] =
+            [&[Suite::EcdheGcm, Suite::EcdheCcm8, Suite::PskCcm8], &[Suite::PskGcm, Suite::EcdheGcm], &[]];
+        for order in orders {
+            let mbedtls = |shown: Shown<'_>| dtls::mbedtls_listing(at, shown, order);
+            if !stage.lives(Suite::PskCcm8, mbedtls, "\"shaken\"").await {
+                return;
+            }
+        }
+        let suites = stage.world.gateway.metrics("landfall_dtls_handshakes_established_total").await;
+        assert!(suites.iter().all(|(suite, _)| suite.contains("TLS_PSK")), "{suites:?}");
+        stage.world.close().await;
+    }
 }
 
 /// Its exit says nothing of the answer; an error does, on its standard error.

@@ -22,35 +22,64 @@ pub enum Shown<'a> {
     Nothing(&'a Pki),
 }
 
-/// The four suites.
+/// The suites that the gateway speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
     /// TLS_PSK_WITH_AES_128_CCM_8.
     PskCcm8,
+    /// TLS_PSK_WITH_AES_128_CCM.
+    PskCcm,
     /// TLS_PSK_WITH_AES_128_GCM_SHA256.
     PskGcm,
+    /// TLS_PSK_WITH_AES_256_CCM_8.
+    Psk256Ccm8,
+    /// TLS_PSK_WITH_AES_256_CCM.
+    Psk256Ccm,
     /// TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8.
     EcdheCcm8,
+    /// TLS_ECDHE_ECDSA_WITH_AES_128_CCM.
+    EcdheCcm,
     /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256.
     EcdheGcm,
+    /// TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8.
+    Ecdhe256Ccm8,
+    /// TLS_ECDHE_ECDSA_WITH_AES_256_CCM.
+    Ecdhe256Ccm,
 }
 
 impl Suite {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::PskCcm8, Self::PskGcm, Self::EcdheCcm8, Self::EcdheGcm];
+    pub const ALL: [Self; 10] = [
+        Self::PskCcm8,
+        Self::PskCcm,
+        Self::PskGcm,
+        Self::Psk256Ccm8,
+        Self::Psk256Ccm,
+        Self::EcdheCcm8,
+        Self::EcdheCcm,
+        Self::EcdheGcm,
+        Self::Ecdhe256Ccm8,
+        Self::Ecdhe256Ccm,
+    ];
 
     /// True for those with a pre-shared key.
     pub fn is_psk(self) -> bool {
-        matches!(self, Self::PskCcm8 | Self::PskGcm)
+        self.mbedtls().starts_with("TLS-PSK")
     }
 
     /// OpenSSL's name.
     pub fn openssl(self) -> &'static str {
         match self {
             Self::PskCcm8 => "PSK-AES128-CCM8",
+            Self::PskCcm => "PSK-AES128-CCM",
             Self::PskGcm => "PSK-AES128-GCM-SHA256",
+            Self::Psk256Ccm8 => "PSK-AES256-CCM8",
+            Self::Psk256Ccm => "PSK-AES256-CCM",
             Self::EcdheCcm8 => "ECDHE-ECDSA-AES128-CCM8",
+            Self::EcdheCcm => "ECDHE-ECDSA-AES128-CCM",
             Self::EcdheGcm => "ECDHE-ECDSA-AES128-GCM-SHA256",
+            Self::Ecdhe256Ccm8 => "ECDHE-ECDSA-AES256-CCM8",
+            Self::Ecdhe256Ccm => "ECDHE-ECDSA-AES256-CCM",
         }
     }
 
@@ -58,24 +87,29 @@ impl Suite {
     pub fn mbedtls(self) -> &'static str {
         match self {
             Self::PskCcm8 => "TLS-PSK-WITH-AES-128-CCM-8",
+            Self::PskCcm => "TLS-PSK-WITH-AES-128-CCM",
             Self::PskGcm => "TLS-PSK-WITH-AES-128-GCM-SHA256",
+            Self::Psk256Ccm8 => "TLS-PSK-WITH-AES-256-CCM-8",
+            Self::Psk256Ccm => "TLS-PSK-WITH-AES-256-CCM",
             Self::EcdheCcm8 => "TLS-ECDHE-ECDSA-WITH-AES-128-CCM-8",
+            Self::EcdheCcm => "TLS-ECDHE-ECDSA-WITH-AES-128-CCM",
             Self::EcdheGcm => "TLS-ECDHE-ECDSA-WITH-AES-128-GCM-SHA256",
+            Self::Ecdhe256Ccm8 => "TLS-ECDHE-ECDSA-WITH-AES-256-CCM-8",
+            Self::Ecdhe256Ccm => "TLS-ECDHE-ECDSA-WITH-AES-256-CCM",
         }
     }
 
     /// GnuTLS's priority string that leaves this suite alone.
-    pub fn gnutls(self) -> &'static str {
-        match self {
-            Self::PskCcm8 => "NONE:+VERS-DTLS1.2:+PSK:+AES-128-CCM-8:+AEAD:+SIGN-ALL:+COMP-NULL:+GROUP-ALL",
-            Self::PskGcm => "NONE:+VERS-DTLS1.2:+PSK:+AES-128-GCM:+AEAD:+SIGN-ALL:+COMP-NULL:+GROUP-ALL",
-            Self::EcdheCcm8 => {
-                "NONE:+VERS-DTLS1.2:+ECDHE-ECDSA:+AES-128-CCM-8:+AEAD:+SIGN-ALL:+COMP-NULL:+GROUP-ALL:+CTYPE-ALL"
-            }
-            Self::EcdheGcm => {
-                "NONE:+VERS-DTLS1.2:+ECDHE-ECDSA:+AES-128-GCM:+AEAD:+SIGN-ALL:+COMP-NULL:+GROUP-ALL:+CTYPE-ALL"
-            }
-        }
+    pub fn gnutls(self) -> String {
+        let cipher = match self {
+            Self::PskCcm8 | Self::EcdheCcm8 => "AES-128-CCM-8",
+            Self::PskCcm | Self::EcdheCcm => "AES-128-CCM",
+            Self::PskGcm | Self::EcdheGcm => "AES-128-GCM",
+            Self::Psk256Ccm8 | Self::Ecdhe256Ccm8 => "AES-256-CCM-8",
+            Self::Psk256Ccm | Self::Ecdhe256Ccm => "AES-256-CCM",
+        };
+        let (exchange, more) = if self.is_psk() { ("PSK", "") } else { ("ECDHE-ECDSA", ":+CTYPE-ALL") };
+        format!("NONE:+VERS-DTLS1.2:+{exchange}:+{cipher}:+AEAD:+SIGN-ALL:+COMP-NULL:+GROUP-ALL{more}")
     }
 }
 
@@ -90,10 +124,20 @@ pub fn hex(key: &[u8]) -> String {
 /// `openssl s_client` over DTLS 1.2 with this suite and further arguments; `None` when it is not installed and need not be.
 /// Each line that is said to it is a record; its end of input is a close_notify.
 pub fn openssl(address: SocketAddr, shown: Shown<'_>, suite: Suite, more: &[&str]) -> Option<Process> {
+    openssl_listing(address, shown, suite.openssl(), more)
+}
+
+/// The same with the suites of an expression of OpenSSL's (`ALL:PSK`), in OpenSSL's order.
+pub fn openssl_listing(
+    address: SocketAddr,
+    shown: Shown<'_>,
+    suites: &str,
+    more: &[&str],
+) -> Option<Process> {
     let mut command = Command::new(paths::interop("openssl", paths::program("openssl"))?);
     command.args(["s_client", "-dtls1_2", "-connect", &address.to_string()]);
     // CCM_8 is below what OpenSSL takes by itself.
-    command.args(["-cipher", &format!("{}:@SECLEVEL=0", suite.openssl()), "-timeout"]);
+    command.args(["-cipher", &format!("{suites}:@SECLEVEL=0"), "-timeout"]);
     match shown {
         Shown::Psk(identity, key) => {
             command.args(["-psk_identity", identity, "-psk", &hex(key)]);
@@ -106,7 +150,7 @@ pub fn openssl(address: SocketAddr, shown: Shown<'_>, suite: Suite, more: &[&str
         }
         Shown::Nothing(pki) => trust(&mut command, "-CAfile", pki.authority()),
     }
-    if !suite.is_psk() {
+    if !matches!(shown, Shown::Psk(..)) {
         command.args(["-verify_return_error", "-verify_ip", &address.ip().to_string()]);
     }
     command.args(more);
@@ -193,9 +237,15 @@ pub fn openssl_server(port: u16, more: &[&str]) -> Option<Process> {
 /// The Mbed TLS script `tests/data/mbedtls_device.py`, which sends each line that is said to it as a record and prints each
 /// record that comes; `None` when python-mbedtls is not installed and need not be.
 pub fn mbedtls(address: SocketAddr, shown: Shown<'_>, suite: Suite) -> Option<Process> {
+    mbedtls_listing(address, shown, &[suite])
+}
+
+/// The same with these suites in this order; with none, all that Mbed TLS has, as it lists them by itself.
+pub fn mbedtls_listing(address: SocketAddr, shown: Shown<'_>, suites: &[Suite]) -> Option<Process> {
     let mut command = Command::new(paths::interop("python-mbedtls", paths::python("mbedtls"))?);
     command.arg(paths::repository().join("tests/data/mbedtls_device.py"));
-    command.args(["--port", &address.port().to_string(), "--suite", suite.mbedtls()]);
+    command.args(["--port", &address.port().to_string()]);
+    command.args(suites.iter().flat_map(|suite| ["--suite", suite.mbedtls()]));
     match shown {
         Shown::Psk(identity, key) => {
             command.args(["--identity", identity, "--psk", &hex(key)]);
