@@ -113,6 +113,35 @@ async fn upstream_says_what_on_which_topic() {
 }
 
 #[tokio::test]
+async fn upstream_says_where_a_device_expects_an_answer_and_a_command_may_be_it() {
+    let world = World::start().await;
+    let mut client = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "asker")).await;
+    assert_eq!(client.subscribe("asker/reply/#", 1).await, 1);
+    let publish = Publish::new(Version::V5, "asker/get", "interval", 1, 9)
+        .property(&property::response_topic("asker/reply/config"))
+        .property(&property::correlation_data(&[0, 0xFF, 7]))
+        .property(&property::message_expiry(30))
+        .property(&property::payload_format(true));
+    client.send(&publish.encode()).await;
+    assert_eq!(client.expect(kind::PUBACK).await.id(), 9);
+    let event = world.recorder.expect("upstream", "asker").await;
+    assert_eq!((event.text("responseTopic"), event.text("correlationData")), ("asker/reply/config", "AP8H"));
+    assert_eq!((event.number("messageExpiryMs"), event.text("payloadFormat")), (30_000, "utf8"));
+    let headers =
+        [("Topic", event.text("responseTopic")), ("Correlation-Data", event.text("correlationData"))];
+    assert_eq!(world.command("asker", "30s", &headers).await["outcome"], "delivered");
+    let answer = client.expect(kind::PUBLISH).await.delivered(Version::V5);
+    assert_eq!((answer.topic.as_str(), answer.payload.as_slice()), ("asker/reply/config", b"30s".as_slice()));
+    assert_eq!(answer.property(0x09).as_deref(), Some([0, 0xFF, 7].as_slice()));
+    // A topic that the device has not subscribed to is no way in, whoever names it.
+    let reply = world.command("asker", "x", &[("Topic", "other/reply"), ("Correlation-Data", "AP8H")]).await;
+    assert_eq!((&reply["outcome"], &reply["status"]), (&json!("rejected"), &json!("not-subscribed")));
+    let reply = world.command("asker", "x", &[("Correlation-Data", "no base64!")]).await;
+    assert_eq!((&reply["outcome"], &reply["status"]), (&json!("rejected"), &json!("bad-correlation-data")));
+    world.close().await;
+}
+
+#[tokio::test]
 async fn downstream_says_what_became_of_a_command() {
     let world = World::start().await;
     let mut client = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "valve")).await;

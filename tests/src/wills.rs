@@ -11,6 +11,17 @@ fn will(payload: &str) -> Will {
     Will { topic: "status/gone".to_owned(), payload: payload.into(), qos: 1, ..Will::default() }
 }
 
+/// Who wants an answer to a will.
+fn asks() -> Vec<u8> {
+    [
+        property::response_topic("ops/gone"),
+        property::correlation_data(&[1, 2]),
+        property::message_expiry(60),
+        property::payload_format(true),
+    ]
+    .concat()
+}
+
 #[tokio::test]
 async fn a_lost_connection_publishes_the_will() {
     let world = World::start().await;
@@ -19,7 +30,7 @@ async fn a_lost_connection_publishes_the_will() {
         let mut connect = Connect::new(version, &name).will(Will { retain: true, ..will(r#"{"up":false}"#) });
         if version == Version::V5 {
             connect.will.as_mut().unwrap().properties =
-                [property::content_type("application/json"), property::user("why", "will")].concat();
+                [property::content_type("application/json"), property::user("why", "will"), asks()].concat();
         }
         drop(RawClient::accepted(world.mqtt(), &connect).await);
         let event = world.recorder.expect("upstream", &name).await;
@@ -31,6 +42,8 @@ async fn a_lost_connection_publishes_the_will() {
         if version == Version::V5 {
             assert_eq!(event.text("contentType"), "application/json");
             assert!(event.json["userProperties"].to_string().contains("why"));
+            assert_eq!((event.text("responseTopic"), event.text("correlationData")), ("ops/gone", "AQI="));
+            assert_eq!((event.number("messageExpiryMs"), event.text("payloadFormat")), (60_000, "utf8"));
         }
         let end = world.recorder.expect("disconnected", &name).await;
         assert_eq!(end.text("reason"), "connection-lost");

@@ -139,6 +139,7 @@ impl Door {
             retain: false,
             content_type: content_type.map(Into::into),
             properties: Vec::new(),
+            publish: None,
             payload: asked.request.payload.clone(),
         };
         if is_away {

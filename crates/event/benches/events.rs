@@ -90,6 +90,7 @@ fn upstream(payload: Vec<u8>) -> Upstream {
         will: false,
         content_type: None,
         properties: Vec::new(),
+        publish: None,
         payload: Bytes::from(payload),
     }
 }

@@ -378,8 +378,37 @@ pub struct Upstream {
     pub content_type: Option<Arc<str>>,
     /// MQTT 5 user properties, in order; empty where the protocol has none.
     pub properties: Vec<(Arc<str>, Arc<str>)>,
+    /// What else an MQTT 5 PUBLISH says of itself, if it does.
+    pub publish: Option<Box<PublishProperties>>,
     /// The payload, untouched.
     pub payload: Bytes,
+}
+
+/// What few MQTT 5 messages say, for whoever is to answer them or to keep them (MQTT 5.0, section 3.3.2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishProperties {
+    /// Response Topic: where the device expects an answer.
+    pub response_topic: Option<Arc<str>>,
+    /// Correlation Data: what the answer is to bring with it.
+    pub correlation_data: Option<Bytes>,
+    /// Message Expiry Interval, in milliseconds.
+    pub expiry_ms: Option<u64>,
+    /// Payload Format Indicator 1: the payload is text in UTF-8.
+    pub is_utf8: bool,
+}
+
+impl PublishProperties {
+    /// Boxed, if anything is said at all.
+    pub fn said(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+
+    /// About how many bytes they are on the wire.
+    pub fn weight(&self) -> usize {
+        let topic = self.response_topic.as_ref().map_or(0, |topic| topic.len());
+        // Written as Base64, it grows by a third.
+        topic + self.correlation_data.as_ref().map_or(0, |data| data.len() / 3 * 4 + 4)
+    }
 }
 
 /// `message.downstream`.

@@ -91,6 +91,10 @@ fields! {
     WILL = "will", "Will", Flag;
     CONTENT_TYPE = "contentType", "Content-Type", Text;
     USER_PROPERTIES = "userProperties", "User-Properties", Json;
+    RESPONSE_TOPIC = "responseTopic", "Response-Topic", Text;
+    CORRELATION_DATA = "correlationData", "Correlation-Data", Text;
+    MESSAGE_EXPIRY_MS = "messageExpiryMs", "Message-Expiry-Ms", Number;
+    PAYLOAD_FORMAT = "payloadFormat", "Payload-Format", Text;
     PAYLOAD = "payload", "Payload", Body;
     PAYLOAD_ENCODING = "payloadEncoding", "Payload-Encoding", Text;
     COMMAND_ID = "commandId", "Command-Id", Text;

@@ -59,7 +59,10 @@ fn estimate(event: &Event) -> usize {
     let payload = |bytes: &Bytes| bytes.len() + bytes.len() / 8;
     FIXED_FIELDS
         + match event {
-            Event::Upstream(upstream) => upstream.topic.len() + payload(&upstream.payload),
+            Event::Upstream(upstream) => {
+                let publish = upstream.publish.as_ref().map_or(0, |publish| publish.weight());
+                upstream.topic.len() + publish + payload(&upstream.payload)
+            }
             Event::Downstream(downstream) => downstream.response.as_ref().map_or(0, payload),
             Event::Disconnected(disconnected) => disconnected.ended.len() * FIXED_FIELDS,
             Event::Connected(_)

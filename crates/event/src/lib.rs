@@ -17,8 +17,8 @@ pub mod subject;
 
 pub use event::{
     Awake, Connected, Counters, Describe, Disconnected, Dormant, Downstream, Dropped, Ended, Event, EventId,
-    Evidence, Gap, Identity, Moved, Occasion, Origin, Refused, Service, ServiceKind, SessionInfo, SessionRef,
-    Stream, Upstream,
+    Evidence, Gap, Identity, Moved, Occasion, Origin, PublishProperties, Refused, Service, ServiceKind,
+    SessionInfo, SessionRef, Stream, Upstream,
 };
 pub use field::header_name;
 pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};

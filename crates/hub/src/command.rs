@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use landfall_event::{CommandId, CommandName, DeviceId, TenantId, UnixMs, check_topic_name};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub struct CommandRequest {
     pub topic: Option<String>,
     /// `Content-Type`.
     pub content_type: Option<String>,
+    /// `Correlation-Data`: bytes in Base64.
+    pub correlation_data: Option<String>,
     /// The payload.
     pub payload: Bytes,
     /// Where the outcome is told.
@@ -63,6 +67,8 @@ pub struct Command {
     pub topic: Option<Arc<str>>,
     /// The payload's content type.
     pub content_type: Option<Arc<str>>,
+    /// MQTT 5: what the message brings with it, such as a device's request named it.
+    pub correlation_data: Option<Bytes>,
     /// The payload.
     pub payload: Bytes,
     /// Where the outcome is told.
@@ -115,6 +121,16 @@ impl CommandRequest {
         if self.topic.as_deref().is_some_and(|topic| check_topic_name(topic).is_err()) {
             fault = Some("bad-topic");
         }
+        let correlation_data =
+            self.correlation_data.as_deref().map(|text| STANDARD.decode(text).map(Bytes::from));
+        let correlation_data = match correlation_data {
+            Some(Ok(data)) if data.len() <= usize::from(u16::MAX) => Some(data),
+            None => None,
+            Some(_) => {
+                fault = Some("bad-correlation-data");
+                None
+            }
+        };
         let command = Command {
             tenant: self.tenant,
             device: self.device,
@@ -123,6 +139,7 @@ impl CommandRequest {
             wait,
             topic: self.topic.map(Into::into),
             content_type: self.content_type.map(Into::into),
+            correlation_data,
             payload: self.payload,
             reply: self.reply.map(Into::into),
             received_at: now,
@@ -146,6 +163,7 @@ mod tests {
             wait: None,
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::new(),
             reply: None,
         }
@@ -162,12 +180,13 @@ mod tests {
     #[test]
     fn a_wrong_header_is_named() {
         type Change = fn(&mut CommandRequest);
-        let wrong: [(Change, &str); 5] = [
+        let wrong: [(Change, &str); 6] = [
             (|r| r.id = Some("a/b".into()), "bad-command-id"),
             (|r| r.name = Some("#".into()), "bad-command-name"),
             (|r| r.ttl = Some("-1".into()), "bad-command-ttl"),
             (|r| r.wait = Some("forever".into()), "bad-command-wait"),
             (|r| r.topic = Some("a/+".into()), "bad-topic"),
+            (|r| r.correlation_data = Some("a".into()), "bad-correlation-data"),
         ];
         for (change, status) in wrong {
             let mut r = request();

@@ -342,6 +342,7 @@ impl Hub {
             will,
             content_type: uplink.content_type,
             properties: uplink.properties,
+            publish: uplink.publish,
             payload: uplink.payload,
         });
         let id = EventId::Session(session.info.session(), Stream::Messages, seq);

@@ -150,6 +150,7 @@ mod tests {
             wait: Wait::Delivered,
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::new(),
             reply: None,
             received_at: 0,

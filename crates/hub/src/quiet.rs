@@ -179,6 +179,7 @@ mod tests {
             wait: None,
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::new(),
             reply: None,
         };

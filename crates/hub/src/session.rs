@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::{
-    CommandId, Connected, Describe, DeviceId, Event, IdentifiedBy, Reason, SessionInfo, TenantId, UnixMs,
+    CommandId, Connected, Describe, DeviceId, Event, IdentifiedBy, PublishProperties, Reason, SessionInfo,
+    TenantId, UnixMs,
 };
 use landfall_session::{Cadence, KeyRef, Terms, Tick, Tracked, Vitals};
 use parking_lot::Mutex;
@@ -62,6 +63,8 @@ pub struct Uplink {
     pub content_type: Option<Arc<str>>,
     /// MQTT 5 user properties.
     pub properties: Vec<(Arc<str>, Arc<str>)>,
+    /// What else an MQTT 5 PUBLISH says of itself.
+    pub publish: Option<Box<PublishProperties>>,
     /// The payload.
     pub payload: Bytes,
 }

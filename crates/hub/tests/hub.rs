@@ -65,6 +65,7 @@ fn uplink(topic: &str) -> Uplink {
         retain: false,
         content_type: None,
         properties: Vec::new(),
+        publish: None,
         payload: Bytes::from_static(b"21.5"),
     }
 }
@@ -79,6 +80,7 @@ fn request(device: &str) -> CommandRequest {
         wait: None,
         topic: None,
         content_type: None,
+        correlation_data: None,
         payload: Bytes::from_static(b"now"),
         reply: Some("_INBOX.me".into()),
     }

@@ -78,6 +78,7 @@ fn uplink(payload: &'static str) -> Uplink {
         retain: false,
         content_type: None,
         properties: Vec::new(),
+        publish: None,
         payload: Bytes::from_static(payload.as_bytes()),
     }
 }
@@ -92,6 +93,7 @@ fn request(device: &str, id: &str, ttl_ms: u64) -> CommandRequest {
         wait: None,
         topic: None,
         content_type: None,
+        correlation_data: None,
         payload: Bytes::from_static(b"now"),
         reply: None,
     }

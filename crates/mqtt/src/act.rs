@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use landfall_event::{Reason, RefusedCause};
+use landfall_event::{PublishProperties, Reason, RefusedCause};
 use landfall_hub::{Mail, Permit, StoreError, Uplink, unix_now};
 use landfall_mqtt_core::commands::parse_response;
 use landfall_mqtt_core::{Action, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict};
@@ -17,9 +17,11 @@ use crate::conn::{Conn, End, WRITE_HIGH};
 /// What a message costs of the publish window: everything of it that a device may make large.
 fn weight(inbound: &Inbound) -> usize {
     let texts = inbound.topic.len() + inbound.content_type.as_ref().map_or(0, |text| text.len());
+    let topic = inbound.response_topic.as_ref().map_or(0, |topic| topic.len());
+    let data = inbound.correlation_data.as_ref().map_or(0, |data| data.len() / 3 * 4);
     let properties = inbound.user_properties.iter().map(|(name, value)| name.len() + value.len() + 32);
     // Written as Base64, a payload grows by a third.
-    texts + properties.sum::<usize>() + inbound.payload.len() / 3 * 4
+    texts + topic + data + properties.sum::<usize>() + inbound.payload.len() / 3 * 4
 }
 
 impl<S: Stream> Conn<S> {
@@ -87,7 +89,8 @@ impl<S: Stream> Conn<S> {
                 busy.parked_bytes += bytes;
                 // A slice would keep the whole read buffer alive.
                 let payload = Bytes::copy_from_slice(&inbound.payload);
-                busy.parked.push_back(Inbound { payload, ..inbound });
+                let correlation_data = inbound.correlation_data.as_deref().map(Bytes::copy_from_slice);
+                busy.parked.push_back(Inbound { payload, correlation_data, ..inbound });
                 Ok(())
             }
         }
@@ -114,12 +117,19 @@ impl<S: Stream> Conn<S> {
                 Err(back) => permit = back,
             }
         }
+        let publish = PublishProperties {
+            response_topic: inbound.response_topic,
+            correlation_data: inbound.correlation_data,
+            expiry_ms: inbound.message_expiry.map(|seconds| u64::from(seconds) * 1000),
+            is_utf8: inbound.payload_is_utf8,
+        };
         let uplink = Uplink {
             topic: inbound.topic,
             qos: Some(inbound.qos.level()),
             retain: inbound.retain,
             content_type: inbound.content_type,
             properties: inbound.user_properties,
+            publish: publish.said(),
             payload: inbound.payload,
         };
         self.handle.upstream(uplink, token, permit).map_err(End::Gateway)

@@ -24,10 +24,12 @@ pub(crate) fn command_topic(command: &Command, subscribed: impl Fn(&str) -> bool
 pub(crate) fn command_message(command: &Command, topic: Arc<str>, now: UnixMs) -> Message {
     let left_s = command.expires_at.saturating_sub(now).div_ceil(1000);
     let answerable = command.topic.is_none();
+    // What answers a device's own request brings with it what the device asked for.
+    let own_id = || answerable.then(|| Bytes::copy_from_slice(command.id.as_str().as_bytes()));
     Message {
         content_type: command.content_type.clone(),
         response_topic: answerable.then(|| response_topic(RequestForm::Long, &command.id, "200").into()),
-        correlation_data: answerable.then(|| Bytes::copy_from_slice(command.id.as_str().as_bytes())),
+        correlation_data: command.correlation_data.clone().or_else(own_id),
         message_expiry: Some(u32::try_from(left_s).unwrap_or(u32::MAX)),
         expires_at: Some(command.expires_at),
         ..Message::new(topic, command.payload.clone(), QoS::ExactlyOnce)

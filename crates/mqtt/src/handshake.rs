@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use landfall_event::{Reason, RefusedCause, Transport};
+use bytes::{Bytes, BytesMut};
+use landfall_event::{PublishProperties, Reason, RefusedCause, Transport};
 use landfall_hub::{
     AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Protocol, Secret, SessionHandle,
     Uplink, Will,
@@ -169,6 +169,16 @@ impl<S: Stream> Newcomer<S> {
     }
 }
 
+/// A slice would keep the whole CONNECT alive.
+fn publish_properties(will: &landfall_mqtt_core::Will) -> PublishProperties {
+    PublishProperties {
+        response_topic: will.response_topic.clone(),
+        correlation_data: will.correlation_data.as_deref().map(Bytes::copy_from_slice),
+        expiry_ms: will.message_expiry.map(|seconds| u64::from(seconds) * 1000),
+        is_utf8: will.payload_is_utf8,
+    }
+}
+
 impl Caller {
     async fn admit(&self, request: &ConnectRequest) -> Result<Admitted, Turned> {
         if request.client_id.len() > MAX_CLIENT_ID || request.client_id.chars().any(char::is_control) {
@@ -234,6 +244,7 @@ impl Caller {
                 retain: will.retain,
                 content_type: will.content_type.clone(),
                 properties: will.user_properties.clone(),
+                publish: publish_properties(will).said(),
                 payload: will.payload.clone(),
             },
         });

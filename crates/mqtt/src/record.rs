@@ -80,6 +80,9 @@ pub(crate) struct QueuedCommand {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
     /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation_data: Option<String>,
+    /// Base64.
     payload: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply: Option<String>,
@@ -102,6 +105,7 @@ impl QueuedCommand {
             wait: command.wait,
             topic: owned(&command.topic),
             content_type: owned(&command.content_type),
+            correlation_data: command.correlation_data.as_ref().map(|data| STANDARD.encode(data)),
             payload: String::new(),
             reply: owned(&command.reply),
             received_at: command.received_at,
@@ -132,10 +136,15 @@ impl QueuedCommand {
             wait: record.wait,
             topic: record.topic.map(Into::into),
             content_type: record.content_type.map(Into::into),
-            payload: STANDARD.decode(record.payload).map_err(|_| RecordError::Field("payload"))?.into(),
+            correlation_data: decode(record.correlation_data, "correlation_data")?,
+            payload: decode(Some(record.payload), "payload")?.unwrap_or_default(),
             reply: record.reply.map(Into::into),
             received_at: record.received_at,
             expires_at: record.expires_at,
         })
     }
+}
+
+fn decode(text: Option<String>, field: &'static str) -> Result<Option<Bytes>, RecordError> {
+    text.map(|text| STANDARD.decode(text).map(Bytes::from).map_err(|_| RecordError::Field(field))).transpose()
 }

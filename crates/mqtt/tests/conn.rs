@@ -121,6 +121,7 @@ impl World {
             wait: Some(wait.into()),
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::from_static(b"now"),
             reply: None,
         });
@@ -295,6 +296,7 @@ async fn a_waiting_command_expires() {
         wait: None,
         topic: None,
         content_type: None,
+        correlation_data: None,
         payload: Bytes::new(),
         reply: None,
     });
@@ -318,6 +320,7 @@ async fn a_client_that_does_not_read_is_a_slow_consumer() {
             wait: None,
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::from(vec![b'x'; 1000]),
             reply: None,
         });

@@ -235,6 +235,7 @@ impl World {
             wait: None,
             topic: topic.map(Into::into),
             content_type: None,
+            correlation_data: None,
             payload: vec![b'x'; payload].into(),
             reply: None,
         });

@@ -177,6 +177,7 @@ impl Reader {
             wait: header("Command-Wait"),
             topic: header("Topic"),
             content_type: header("Content-Type"),
+            correlation_data: header("Correlation-Data"),
             payload: message.payload,
             reply: message.reply.map(|reply| reply.to_string()),
         })

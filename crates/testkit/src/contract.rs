@@ -148,6 +148,10 @@ const UPSTREAM: &[Field] = &[
     ("will", Flag, false),
     ("contentType", Text, false),
     ("userProperties", Anything, false),
+    ("responseTopic", Text, false),
+    ("correlationData", Text, false),
+    ("messageExpiryMs", Number, false),
+    ("payloadFormat", Text, false),
     ("payload", Anything, true),
     ("payloadEncoding", OneOf(ENCODINGS), true),
 ];

@@ -64,6 +64,7 @@ pub fn upstream(session: &SessionRef, seq: u64, payload: impl Into<Bytes>) -> Up
         will: false,
         content_type: None,
         properties: Vec::new(),
+        publish: None,
         payload: payload.into(),
     }
 }

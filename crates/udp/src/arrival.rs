@@ -472,6 +472,7 @@ impl Door {
             retain: false,
             content_type: None,
             properties,
+            publish: None,
             payload,
         };
         let Some(Answer { command, status }) = &line.answer else {

@@ -1,6 +1,6 @@
 //! Commands over secure channels, to a device that is named by its channel.
 
-use landfall_testkit::coap::{Message, method, option};
+use landfall_testkit::coap::{Block, Message, method, option};
 use landfall_testkit::{Pki, World};
 use serde_json::{Value, json};
 
@@ -36,11 +36,14 @@ async fn over_coaps_by_observation_and_with_an_answer() {
     let headers = [("Command-Wait", "acknowledged")];
     let fetch = async {
         let first = device.notification(&observation).await;
-        assert!(first.block(option::BLOCK2).unwrap().more);
-        let get = Message::request(method::GET).path("command");
-        device.download(&get).await
+        let mut part = first.block(option::BLOCK2).unwrap();
+        while part.more {
+            let next = Block { number: part.number + 1, more: false, ..part };
+            let get = Message::request(method::GET).path("command").number(option::BLOCK2, next.value());
+            part = device.request(get).await.block(option::BLOCK2).unwrap();
+        }
     };
-    let (reply, _) = tokio::join!(world.command("pump", &large, &headers), fetch);
+    let (reply, ()) = tokio::join!(world.command("pump", &large, &headers), fetch);
     assert_eq!(reply["outcome"], "acknowledged", "{reply}");
     world.close().await;
 }

@@ -327,6 +327,7 @@ pub(crate) fn request(device: &str, id: &str, wait: &str) -> CommandRequest {
         wait: Some(wait.into()),
         topic: None,
         content_type: Some("application/json".into()),
+        correlation_data: None,
         payload: Bytes::from_static(b"{\"now\":1}"),
         reply: None,
     }

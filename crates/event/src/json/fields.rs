@@ -4,11 +4,14 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::write::{JsonObject, Shown};
 use crate::field::{self, Fields};
 use crate::{
     Awake, Connected, DeviceId, Disconnected, Dormant, Downstream, Dropped, Ended, Event, Evidence, Moved,
-    Occasion, Refused, Service, ServiceKind, SessionInfo, TenantId, UnixMs, Upstream,
+    Occasion, PublishProperties, Refused, Service, ServiceKind, SessionInfo, TenantId, UnixMs, Upstream,
 };
 
 /// Kaa's `timeout`: 0 is never.
@@ -195,6 +198,22 @@ pub(super) fn upstream(out: &mut impl Fields, occasion: &Occasion<'_>, event: &U
             out.push(b'}');
         });
         out.json(&field::USER_PROPERTIES, &pairs);
+    }
+    if let Some(publish) = &event.publish {
+        self::publish(out, publish);
+    }
+}
+
+fn publish(out: &mut impl Fields, publish: &PublishProperties) {
+    if let Some(topic) = &publish.response_topic {
+        out.text(&field::RESPONSE_TOPIC, topic);
+    }
+    if let Some(data) = &publish.correlation_data {
+        out.text(&field::CORRELATION_DATA, &STANDARD.encode(data));
+    }
+    optional(out, &field::MESSAGE_EXPIRY_MS, publish.expiry_ms);
+    if publish.is_utf8 {
+        out.text(&field::PAYLOAD_FORMAT, "utf8");
     }
 }
 

@@ -304,6 +304,14 @@ pub struct UpstreamDetails {
     /// MQTT 5 user properties, in order.
     #[serde(default)]
     pub user_properties: Vec<UserProperty>,
+    /// MQTT 5: where the device expects an answer.
+    pub response_topic: Option<String>,
+    /// MQTT 5: what the answer is to bring with it, in Base64.
+    pub correlation_data: Option<String>,
+    /// MQTT 5: for how long the message is of use, by its sender.
+    pub message_expiry_ms: Option<u64>,
+    /// MQTT 5: `utf8` where the device says that the payload is text.
+    pub payload_format: Option<String>,
 }
 
 /// One MQTT 5 user property.

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use landfall_event::json::PayloadEncoding;
 use landfall_event::{
     Awake, Connected, Counters, DeviceId, Disconnected, Dormant, Downstream, Dropped, Ended, Epoch, Event,
-    EventId, Evidence, Gap, IdentifiedBy, Identity, Initiator, Moved, Outcome, Reason, Refused, RefusedCause,
-    Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, TenantId, Transport, Upstream, wire,
+    EventId, Evidence, Gap, IdentifiedBy, Identity, Initiator, Moved, Outcome, PublishProperties, Reason,
+    Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, TenantId,
+    Transport, Upstream, wire,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -170,13 +173,26 @@ pub(crate) fn payload() -> impl Strategy<Value = Bytes> {
 }
 
 prop_compose! {
+    fn publish()(
+        response_topic in proptest::option::of(text()), expiry_ms in proptest::option::of(number()),
+        correlation_data in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..16)),
+        is_utf8 in any::<bool>(),
+    ) -> PublishProperties {
+        let correlation_data = correlation_data.map(Bytes::from);
+        PublishProperties { response_topic: response_topic.map(Into::into), correlation_data, expiry_ms, is_utf8 }
+    }
+}
+
+prop_compose! {
     fn upstream()(
         session in session(), seq in number(), topic in text(), qos in proptest::option::of(0..3_u8),
         retain in any::<bool>(), will in any::<bool>(), content_type in proptest::option::of(text()),
         properties in proptest::collection::vec((text(), text()), 0..3), payload in payload(),
+        publish in publish(),
     ) -> Event {
         Event::Upstream(Upstream {
             session, seq, topic: topic.into(), qos, retain, will, content_type: content_type.map(Into::into),
+            publish: publish.said(),
             properties: properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect(), payload,
         })
     }
@@ -322,6 +338,7 @@ pub(crate) fn seen_payload(bytes: &[u8]) -> wire::Payload {
 }
 
 fn seen_upstream(id: EventId, event: &Upstream) -> wire::Upstream {
+    let publish = event.publish.clone().unwrap_or_default();
     wire::Upstream {
         session: seen_session(&event.session, event.seq),
         details: wire::UpstreamDetails {
@@ -336,6 +353,10 @@ fn seen_upstream(id: EventId, event: &Upstream) -> wire::Upstream {
                 .iter()
                 .map(|(name, value)| wire::UserProperty { name: name.to_string(), value: value.to_string() })
                 .collect(),
+            response_topic: publish.response_topic.as_deref().map(str::to_owned),
+            correlation_data: publish.correlation_data.map(|data| STANDARD.encode(data)),
+            message_expiry_ms: publish.expiry_ms,
+            payload_format: publish.is_utf8.then(|| "utf8".to_owned()),
         },
         payload: seen_payload(&event.payload),
     }

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use landfall_event::{
     Awake, Connected, Counters, Disconnected, Dormant, Downstream, Dropped, Ended, Epoch, Event, EventId,
-    Evidence, Gap, IdentifiedBy, Identity, Moved, Occasion, Origin, Outcome, Reason, Refused, RefusedCause,
-    Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, Transport, UnixMs, Upstream,
+    Evidence, Gap, IdentifiedBy, Identity, Moved, Occasion, Origin, Outcome, PublishProperties, Reason,
+    Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, Transport,
+    UnixMs, Upstream,
 };
 
 /// Some time in October 2025.
@@ -71,6 +72,7 @@ pub(crate) fn upstream(session: &SessionRef, seq: u64, topic: &str, payload: &'s
         will: false,
         content_type: None,
         properties: Vec::new(),
+        publish: None,
         payload: Bytes::from_static(payload),
     }
 }
@@ -251,11 +253,19 @@ fn messages() -> Vec<Sample> {
     let beacon = session("beacon-9", 3, Transport::Udp);
     let udp = Upstream { qos: None, ..upstream(&beacon, 1, "", b"21.5") };
     let beacon_id = EventId::Session(beacon.session(), Stream::Messages, 1);
+    let asks = PublishProperties {
+        response_topic: Some("pump-17/config/reply".into()),
+        correlation_data: Some(Bytes::from_static(&[0, 0xff, 7])),
+        expiry_ms: Some(30_000),
+        is_utf8: true,
+    };
+    let asks = Upstream { publish: asks.said(), ..upstream(&pump, 5, "pump-17/config/get", b"interval") };
     let raw = upstream(&pump, 2, "camera", &[0xff, 0xd8, 0xff, 0xe0, 0x00]);
     vec![
         Sample { name: "upstream", id: id(1), at: T0 + 1_000, event: Event::Upstream(json) },
         Sample { name: "upstream-base64", id: id(2), at: T0 + 2_000, event: Event::Upstream(raw) },
         Sample { name: "upstream-will", id: id(3), at: T0 + 3_000, event: Event::Upstream(will) },
+        Sample { name: "upstream-asks", id: id(5), at: T0 + 3_200, event: Event::Upstream(asks) },
         Sample { name: "upstream-udp", id: beacon_id, at: T0 + 3_500, event: Event::Upstream(udp) },
         Sample { name: "downstream", id: id(4), at: T0 + 4_000, event: Event::Downstream(answered) },
         Sample {

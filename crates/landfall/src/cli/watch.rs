@@ -278,6 +278,7 @@ mod tests {
             will: false,
             content_type: None,
             properties: Vec::new(),
+            publish: None,
             payload: bytes::Bytes::from_static(payload),
         };
         let origin = origin();

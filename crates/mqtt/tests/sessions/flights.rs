@@ -62,6 +62,7 @@ impl World {
             wait: Some(wait.into()),
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::from_static(b"x"),
             reply: None,
         });
@@ -324,4 +325,25 @@ async fn one_id_is_one_command_while_its_device_is_away() {
     w.ask("c2", "acknowledged", 60_000);
     w.ask("c2", "acknowledged", 60_000);
     assert_eq!(w.outcomes().last().unwrap(), "c2 rejected duplicate-id");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_ends_the_session_does_not_end_its_commands() {
+    let w = new_world().await;
+    let mut client = w.subscriber("pump").await;
+    w.ask("c1", "acknowledged", 60_000);
+    assert_eq!(client.got().await, got("c1", 1, false));
+    w.hub.kick(&"default".parse().unwrap(), &"pump".parse().unwrap());
+    client.closed().await;
+    let mut client = w.resume().await;
+    assert_eq!(client.got().await, got("c1", 1, true));
+    client.puback(1).await;
+    assert_eq!(w.until_outcomes(1).await, ["c1 acknowledged -"]);
+    // A goodbye that keeps the session keeps them, too.
+    w.ask("c2", "acknowledged", 60_000);
+    assert_eq!(client.got().await, got("c2", 2, false));
+    client.send(GOODBYE).await;
+    client.closed().await;
+    assert_eq!(w.resume().await.got().await, got("c2", 2, true));
+    assert_eq!(w.outcomes().len(), 1);
 }

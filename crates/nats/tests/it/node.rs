@@ -158,6 +158,7 @@ pub(crate) fn uplink(n: u64) -> Uplink {
         retain: false,
         content_type: None,
         properties: Vec::new(),
+        publish: None,
         payload: Bytes::from(n.to_string()),
     }
 }

@@ -333,6 +333,7 @@ impl World {
             wait: Some(wait.into()),
             topic: None,
             content_type: None,
+            correlation_data: None,
             payload: Bytes::from_static(payload),
             reply: None,
         });
