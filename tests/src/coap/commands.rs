@@ -158,6 +158,36 @@ async fn a_command_larger_than_a_block_is_fetched_in_blocks() {
 }
 
 #[tokio::test]
+async fn a_device_that_was_silent_observes_as_before() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    let (observation, _) = device.observe("command", &["ep=quiet", "lt=1"]).await;
+    for n in 1..=2 {
+        world.recorder.expect_count("disconnected", "quiet", n).await;
+        // It says nothing of commands: it was not told that it observes no more.
+        assert_eq!(device.post("t", &["ep=quiet", "lt=1"], "0").await.code, code(2, 4));
+        let text = n.to_string();
+        let request = world.command("quiet", &text, &[ACKNOWLEDGED]);
+        let (reply, command) = tokio::join!(request, device.notification(&observation));
+        assert_eq!((outcome(&reply), command.text()), ("acknowledged", text));
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_whose_first_block_alone_is_fetched_expires() {
+    let world = World::start().await;
+    let mut device = client(&world, 1).await;
+    let (observation, _) = device.observe("command", &["ep=small"]).await;
+    let text = "x".repeat(3_000);
+    let headers = [ACKNOWLEDGED, ("Command-Ttl", "1000")];
+    let (reply, first) =
+        tokio::join!(world.command("small", &text, &headers), device.notification(&observation));
+    assert_eq!((outcome(&reply), first.payload.len()), ("expired", 1_024), "{reply}");
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_reset_refuses_the_command_and_ends_the_observation() {
     let world = World::start().await;
     let mut device = client(&world, 1).await;

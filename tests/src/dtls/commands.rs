@@ -49,6 +49,20 @@ async fn over_coaps_by_observation_and_with_an_answer() {
 }
 
 #[tokio::test]
+async fn an_observation_on_a_channel_outlives_the_silence_of_its_device() {
+    let pki = Pki::new();
+    let world = world(&pki).await;
+    let mut device = coap(world.gateway.coaps(), &pump()).await;
+    let (observation, _) = device.observe("command", &["lt=1"]).await;
+    world.recorder.expect("disconnected", "pump").await;
+    assert_eq!(device.post("t", &[], "0").await.code_text(), "2.04");
+    let request = world.command("pump", "still there?", &[("Command-Wait", "acknowledged")]);
+    let (reply, command) = tokio::join!(request, device.notification(&observation));
+    assert_eq!((&reply["outcome"], command.text().as_str()), (&json!("acknowledged"), "still there?"));
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_command_that_came_while_the_device_was_silent_goes_with_its_next_word() {
     let pki = Pki::new();
     let world = World::with(|builder| settings(builder, &pki).set("udp.reach", "0s")).await;
