@@ -93,6 +93,8 @@ struct Known {
     ended_at: Option<UnixMs>,
     /// It began before what was read.
     partial: bool,
+    /// When the last thing that it said while it was open was stored; 0 when that is not known.
+    heard_at: UnixMs,
 }
 
 /// A device of an instance: another instance's device of the same name is another one.
@@ -209,7 +211,10 @@ impl Verifier {
     pub fn finish(mut self, is_alive: impl Fn(&Incarnation) -> bool) -> (Counts, Vec<Violation>) {
         self.settle_gaps(UnixMs::MAX);
         let gone = |known: &Known| self.left.contains(&known.incarnation) || !is_alive(&known.incarnation);
-        let open = self.sessions.iter().filter(|(_, known)| known.ended_at.is_none() && !known.partial);
+        // One that said something well behind the beginning of what was read had not ended before it.
+        let from = self.since.saturating_add(SLACK_MS);
+        let was_open = |known: &Known| !known.partial || known.heard_at >= from;
+        let open = self.sessions.iter().filter(|(_, known)| known.ended_at.is_none() && was_open(known));
         let mut never: Vec<Violation> = open
             .filter(|(_, known)| gone(known))
             .map(|(session, known)| Violation {
@@ -218,7 +223,10 @@ impl Verifier {
                 device: known.device.to_string(),
                 stream: Stream::Connectivity,
                 place: 0,
-                detail: format!("its gateway {} is gone", known.incarnation),
+                detail: match known.partial {
+                    false => format!("its gateway {} is gone", known.incarnation),
+                    true => format!("its beginning is gone, and its gateway {}", known.incarnation),
+                },
             })
             .collect();
         never.sort_by_key(|violation| violation.session);

@@ -28,6 +28,10 @@ impl Verifier {
         }
         let at = stored.stored_at;
         let Some(known) = self.sessions.get_mut(&id) else { return };
+        // A will comes after the end.
+        if !is_will {
+            known.heard_at = at;
+        }
         let may_have_gone = known.next_message == 1 && known.begun_at <= self.messages_since;
         if known.next_message == 0 || may_have_gone {
             known.next_message = session.seq;

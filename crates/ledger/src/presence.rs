@@ -37,6 +37,7 @@ impl Verifier {
             begun_at: stored.stored_at,
             ended_at: None,
             partial: false,
+            heard_at: 0,
         };
         self.sessions.insert(id, known);
     }
@@ -122,6 +123,7 @@ impl Verifier {
         let Some(known) = self.sessions.get_mut(&id) else { return };
         let (expected, is_over) = (known.next, known.ended_at.is_some());
         known.next = known.next.max(session.seq.saturating_add(1));
+        known.heard_at = stored.stored_at;
         if is_over {
             self.report(Kind::AfterEnd, Some(id), &device, stored, what.to_owned());
         } else {
@@ -178,6 +180,7 @@ impl Verifier {
             begun_at: 0,
             ended_at: None,
             partial: true,
+            heard_at: 0,
         };
         if stored.stream == landfall_event::Stream::Messages {
             // Its connectivity events were read before: it has none in what was read.

@@ -457,3 +457,29 @@ fn a_journal_that_is_none_says_where() {
     );
     assert_eq!(journal.add("{\"device\":\"d\",\"payload\":\"x\"}\n{}\n").unwrap_err().line, 2);
 }
+
+#[test]
+fn an_open_session_whose_beginning_is_gone_is_closed_or_found() {
+    let session = session(1, 1, T0, Transport::Mqtt);
+    // The ledger begins ten seconds later, and the session says something after that.
+    let (since, spoke) = (T0 + 10_000, T0 + 20_000);
+    let judge = |spoke: u64, more: &[Told], alive: bool| {
+        let mut verifier = Verifier::new(0, Journal::default());
+        verifier.begin_at(since);
+        verifier.messages_begin_at(since);
+        let ends: Vec<&Told> = more.iter().collect();
+        let message = upstream(&session, 7, spoke);
+        for (place, told) in (1..).zip(ends.into_iter().chain([&message])) {
+            let (stream, event) = (told.stream, told.seen());
+            verifier.read(&Stored { instance: "i", stream, place, stored_at: told.at, event: &event });
+        }
+        let (counts, found) = verifier.finish(|_| alive);
+        (counts.open, found.into_iter().map(|found| found.kind).collect::<Vec<_>>())
+    };
+    assert_eq!(judge(spoke, &[], false), (1, vec![Kind::NeverClosed]), "nobody will close it");
+    assert_eq!(judge(spoke, &[], true), (1, vec![]), "its gateway will");
+    assert_eq!(judge(since + 1, &[], false), (1, vec![]), "its end may stand just before the beginning");
+    let end = Event::Disconnected(Disconnected { ended: vec![ended(&session, 2, spoke + 1)] });
+    let end = told(EventId::Session(session.session(), Stream::Connectivity, 2), spoke + 1, end);
+    assert_eq!(judge(spoke, &[end], false), (0, vec![]));
+}
