@@ -12,8 +12,12 @@ use futures_util::StreamExt;
 use landfall_event::UnixMs;
 use tokio::time::timeout;
 
-/// Messages that are asked for at once.
+/// Messages that are asked for at once, as long as they are small.
 const PAGE: usize = 512;
+/// The same where they are not: a server gives up a reader for which more than 64 MB wait.
+const LARGE_PAGE: usize = 16;
+/// Bytes of a small one.
+const SMALL: usize = 16 << 10;
 /// When the server forgets a consumer of a reader that has gone.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// How long the server may be silent in the middle of a page: a lost request has no other sign.
@@ -90,14 +94,15 @@ pub(crate) async fn read(
         ..pull::Config::default()
     };
     let consumer = stream.create_consumer(config).await?;
-    let mut count = 0;
+    let (mut count, mut most) = (0, if headers_only { PAGE } else { LARGE_PAGE });
     'pages: loop {
-        let mut page = consumer.fetch().max_messages(PAGE).messages().await?;
-        let already = count;
+        let mut page = consumer.fetch().max_messages(most).messages().await?;
+        let (already, mut largest) = (count, 0);
         while let Some(message) = timeout(SILENCE, page.next()).await? {
             let message = message?;
             let info = message.info()?;
             count += 1;
+            largest = largest.max(message.payload.len());
             if info.consumer_sequence != count {
                 return Err("a message was lost on the way".into());
             }
@@ -110,6 +115,8 @@ pub(crate) async fn read(
                 break 'pages;
             }
         }
+        // What comes next is as large as what came, or some of it is.
+        most = if largest > SMALL { LARGE_PAGE } else { PAGE.min(most * 4) };
         if count == already {
             // A connection that was lost ends a page too, so the end is what the server says.
             if consumer.get_info().await?.delivered.consumer_sequence != count {
