@@ -1,18 +1,20 @@
-//! The streams that Landfall needs: made when missing, never altered when present.
+//! The streams that Landfall needs: made when missing; of those that are present only the limits follow the settings, and only where
+//! nothing that is stored goes by it.
 //!
-//! Owns: how they are made, and the check that those which are there can hold what is published. Does not own: their
+//! Owns: how they are made, their limits, and the check that those which are there can hold what is published. Does not own: their
 //! names and subjects (`landfall_event::subject`).
 
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use landfall_event::Stream;
 use landfall_event::subject::{self, QUEUE_ALL, QUEUE_STREAM, SESSIONS_BUCKET};
+use landfall_hub::unix_now;
 use tokio::time::sleep;
 
-use crate::{checkpoint, lease};
+use crate::{checkpoint, lease, reading};
 
 /// How long a stream keeps what it holds. Zero is no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +25,13 @@ pub struct Keep {
     pub max_bytes: u64,
 }
 
-/// How the streams are made. Applies to a stream when it is made, and never again.
+/// How the streams are made. What a stream keeps is looked at at every start; the rest applies when it is made, and never again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
     /// `LANDFALL_CONNECTIVITY`. It is the ledger of who is present: a session whose `connected` has gone counts as one
-    /// that was never opened. Without bounds by default, for that reason.
+    /// that was never opened, but for the checkpoint of its gateway. 4 GiB by default.
     pub connectivity: Keep,
-    /// `LANDFALL_MESSAGES`: seven days by default.
+    /// `LANDFALL_MESSAGES`: seven days and 8 GiB by default.
     pub messages: Keep,
     /// `LANDFALL_QUEUE`, the offline queues: without bounds by default, as each queue has its own.
     pub queue: Keep,
@@ -43,8 +45,8 @@ pub struct StreamSettings {
 impl Default for StreamSettings {
     fn default() -> Self {
         Self {
-            connectivity: Keep::default(),
-            messages: Keep { max_age: Duration::from_hours(7 * 24), max_bytes: 0 },
+            connectivity: Keep { max_age: Duration::ZERO, max_bytes: 4 << 30 },
+            messages: Keep { max_age: Duration::from_hours(7 * 24), max_bytes: 8 << 30 },
             queue: Keep::default(),
             replicas: 1,
             duplicate_window: Duration::from_secs(30),
@@ -187,33 +189,109 @@ fn configs(settings: &StreamSettings) -> [Config; 6] {
 
 async fn ensure_one(context: &Context, config: Config) -> Result<(), StreamError> {
     if let Some(present) = find(context, &config.name).await? {
-        return check(&present, &config);
+        check(&present.config, &config)?;
+        follow_settings(context, &present, &config).await;
+        return Ok(());
     }
-    let (name, wanted) = (config.name.clone(), config.clone());
-    match context.create_stream(config).await {
-        Ok(_) => {
-            tracing::info!(stream = name, "stream made");
-            Ok(())
-        }
-        Err(error) => match error.kind() {
-            // Another replica made it at the same moment, with other settings.
-            CreateStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NAME_EXIST => {
-                match find(context, &name).await? {
-                    Some(present) => check(&present, &wanted),
-                    None => Err(StreamError::Unavailable { stream: name, why: said.to_string() }),
+    let (name, wanted) = (config.name.clone(), config);
+    let mut config = wanted.clone();
+    loop {
+        match context.create_stream(config.clone()).await {
+            Ok(_) => {
+                tracing::info!(stream = name, max_bytes = config.max_bytes, "stream made");
+                return Ok(());
+            }
+            Err(error) => match error.kind() {
+                // Another replica made it at the same moment, with other settings.
+                CreateStreamErrorKind::JetStream(said)
+                    if said.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+                {
+                    return match find(context, &name).await? {
+                        Some(present) => check(&present.config, &wanted),
+                        None => Err(StreamError::Unavailable { stream: name, why: said.to_string() }),
+                    };
                 }
-            }
-            CreateStreamErrorKind::JetStream(said) if said.code() < 500 => {
-                Err(StreamError::Refused { stream: name, why: said.to_string() })
-            }
-            _ => Err(StreamError::Unavailable { stream: name, why: error.to_string() }),
-        },
+                // The server sets the whole limit aside at once.
+                CreateStreamErrorKind::JetStream(said)
+                    if said.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED
+                        && config.max_bytes / 2 >= SMALLEST =>
+                {
+                    config.max_bytes /= 2;
+                    tracing::warn!(
+                        stream = name,
+                        max_bytes = config.max_bytes,
+                        "the server has no room for its limit; a half is tried"
+                    );
+                }
+                CreateStreamErrorKind::JetStream(said) if said.code() < 500 => {
+                    return Err(StreamError::Refused { stream: name, why: said.to_string() });
+                }
+                _ => return Err(StreamError::Unavailable { stream: name, why: error.to_string() }),
+            },
+        }
     }
 }
 
-async fn find(context: &Context, name: &str) -> Result<Option<Config>, StreamError> {
+/// The smallest stream of events that is made on a small disk, as the settings allow it.
+const SMALLEST: i64 = 64 << 20;
+
+/// Gives a stream that is there the limits of the settings, if nothing that it holds goes by it; else says how to do it.
+async fn follow_settings(context: &Context, present: &Info, wanted: &Config) {
+    let (has, state) = (&present.config, &present.state);
+    let is_events = wanted.name == subject::stream_name(Stream::Connectivity)
+        || wanted.name == subject::stream_name(Stream::Messages);
+    let unlimited = |bytes: i64| if bytes > 0 { bytes } else { -1 };
+    if !is_events
+        || (has.max_age == wanted.max_age && unlimited(has.max_bytes) == unlimited(wanted.max_bytes))
+    {
+        return;
+    }
+    let oldest = unix_now().saturating_sub(reading::unix_ms(state.first_timestamp));
+    let is_young = wanted.max_age.is_zero() || u128::from(oldest) < wanted.max_age.as_millis();
+    let fits = u64::try_from(wanted.max_bytes).is_ok_and(|most| state.bytes <= most) || wanted.max_bytes < 0;
+    let is_safe = state.messages == 0 || (is_young && fits);
+    let why = if is_safe {
+        let duplicate_window = match wanted.max_age {
+            Duration::ZERO => has.duplicate_window,
+            age => has.duplicate_window.min(age),
+        };
+        let (max_age, max_bytes) = (wanted.max_age, wanted.max_bytes);
+        let config = Config { max_age, max_bytes, duplicate_window, ..has.clone() };
+        match context.update_stream(config).await {
+            Ok(_) => {
+                tracing::info!(
+                    stream = has.name,
+                    ?max_age,
+                    max_bytes,
+                    "its limits are those of the settings now"
+                );
+                return;
+            }
+            Err(error) => error.to_string(),
+        }
+    } else {
+        "messages that it holds would go".to_owned()
+    };
+    tracing::warn!(
+        stream = has.name,
+        why,
+        "its limits are not those of the settings; to change them: {}",
+        command(wanted)
+    );
+}
+
+/// What gives a stream these limits.
+fn command(wanted: &Config) -> String {
+    let age = match wanted.max_age.as_secs() {
+        0 => "0".to_owned(),
+        seconds => format!("{seconds}s"),
+    };
+    format!("nats stream edit {} --max-age={age} --max-bytes={}", wanted.name, wanted.max_bytes)
+}
+
+async fn find(context: &Context, name: &str) -> Result<Option<Info>, StreamError> {
     match context.get_stream(name).await {
-        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 Ok(None)

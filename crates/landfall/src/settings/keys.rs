@@ -191,15 +191,18 @@ sections! {
         /// How long JetStream remembers the ids of events, so that one sent twice is stored once; it holds each in memory for so
         /// long. After an outage of more than half of it the gateway asks the stream. Applied when the gateway makes a stream.
         duplicate_window: Duration = "\"30s\"", span(20 * S, D);
-        /// How long connectivity events are kept. They are the ledger of who is present: a session that is open for longer
-        /// than this counts as one that was never opened. Applied when the gateway makes the stream.
+        /// How long connectivity events are kept. They are the ledger of who is present: of a session that is open for longer
+        /// than this a reader sees no beginning. A stream that is there is given this limit if nothing that it holds goes by it.
         connectivity_max_age: Duration = "\"0s\"", span(H, 3_650 * D).or_zero("ever");
-        /// The most that the connectivity stream may hold. Applied when the gateway makes the stream.
-        connectivity_max_bytes: u64 = "0", size(1 << 20, 1 << 50).or_zero("no bound");
-        /// How long device messages and command outcomes are kept. Applied when the gateway makes the stream.
+        /// The most that the connectivity stream may hold; no less than what the gateway may write before it has noted on a checkpoint
+        /// who is present. A stream that is there is given this limit if nothing that it holds goes by it.
+        connectivity_max_bytes: u64 = "\"4GiB\"", size(64 << 20, 1 << 50).or_zero("no bound");
+        /// How long device messages and command outcomes are kept. A stream that is there is given this limit if nothing that it
+        /// holds goes by it.
         messages_max_age: Duration = "\"7d\"", span(M, 3_650 * D).or_zero("ever");
-        /// The most that the message stream may hold. Applied when the gateway makes the stream.
-        messages_max_bytes: u64 = "0", size(1 << 20, 1 << 50).or_zero("no bound");
+        /// The most that the message stream may hold; no less than 16 of the largest messages that a device may send. A stream that
+        /// is there is given this limit if nothing that it holds goes by it.
+        messages_max_bytes: u64 = "\"8GiB\"", size(64 << 20, 1 << 50).or_zero("no bound");
     }
 
     /// The form of the events that are published.

@@ -21,6 +21,7 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     dtls_can_prove_itself(settings, reader);
     client_certificates_can_be_verified(settings, reader);
     messages_fit_into_the_window(settings, reader);
+    messages_fit_into_their_stream(settings, reader);
     silences_are_in_order(settings, reader);
     if settings.nats.url == NatsTarget::Embedded && settings.nats.replicas > 1 {
         let source = reader.source("nats.replicas");
@@ -115,6 +116,28 @@ fn messages_fit_into_the_window(settings: &Settings, reader: &mut Reader) {
         let (memory, body) = (reader.source("coap.upload_memory"), reader.source("coap.max_body"));
         reader.problem(format!(
             "`coap.upload_memory` ({memory}): must not be smaller than `coap.max_body` ({body})"
+        ));
+    }
+}
+
+/// A quarter of the stream and one event are written behind a fence at most, and an event is up to eight times its message.
+const LARGEST_IN_STREAM: u64 = 16;
+
+fn messages_fit_into_their_stream(settings: &Settings, reader: &mut Reader) {
+    let most = settings.nats.messages_max_bytes;
+    if most == 0 {
+        return;
+    }
+    let largest = [
+        ("mqtt.max_packet_size", u64::from(settings.mqtt.max_packet_size)),
+        ("coap.max_body", settings.coap.max_body as u64),
+        ("udp.max_datagram", settings.udp.max_datagram as u64),
+    ];
+    for (key, size) in largest.into_iter().filter(|(_, size)| size.saturating_mul(LARGEST_IN_STREAM) > most) {
+        let (limit, message) = (reader.source("nats.messages_max_bytes"), reader.source(key));
+        let allowed = size.saturating_mul(LARGEST_IN_STREAM);
+        reader.problem(format!(
+            "`nats.messages_max_bytes` = {most} ({limit}): must be 0 or at least {allowed}, {LARGEST_IN_STREAM} times `{key}` ({message})"
         ));
     }
 }

@@ -252,6 +252,12 @@ fn keys_that_need_each_other_say_so() {
             "[mqtt]\nmax_packet_size = \"2MiB\"\n[nats]\npublish_window_bytes = \"1MiB\"\n",
             ["nats.publish_window_bytes", "mqtt.max_packet_size"],
         ),
+        (
+            "[nats]\nmessages_max_bytes = \"64MiB\"\npublish_window_bytes = \"64MiB\"\n[mqtt]\nmax_packet_size = \"5MiB\"\n",
+            ["nats.messages_max_bytes", "mqtt.max_packet_size"],
+        ),
+        ("[nats]\nmessages_max_bytes = \"63MiB\"\n", ["nats.messages_max_bytes", "\"64MiB\""]),
+        ("[nats]\nconnectivity_max_bytes = 1\n", ["nats.connectivity_max_bytes", "\"64MiB\""]),
         ("[presence]\ntick = \"2s\"\nidle_timeout = \"1s\"\n", ["presence.tick", "presence.idle_timeout"]),
         (
             "[presence]\nadaptive = true\nadaptive_min = \"2s\"\nidle_timeout = \"1s\"\n",

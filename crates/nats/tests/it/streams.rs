@@ -38,9 +38,56 @@ async fn missing_streams_are_made_as_set() {
     assert_eq!(connectivity.duplicate_window, Duration::from_secs(30));
     assert!(connectivity.allow_direct);
     let messages = config(&context, stream_name(Stream::Messages)).await;
-    assert_eq!((messages.max_age, messages.max_bytes), (Duration::from_hours(7 * 24), -1));
+    assert_eq!((messages.max_age, messages.max_bytes), (Duration::from_hours(7 * 24), 8 << 30));
     config(&context, QUEUE_STREAM).await;
     context.get_key_value("LANDFALL_SESSIONS").await.expect("a bucket for key-value tools");
+}
+
+/// What is set for the messages.
+async fn keep_messages(context: &Context, max_age: Duration, max_bytes: u64) -> (Duration, i64) {
+    let messages = Keep { max_age, max_bytes };
+    let settings = StreamSettings { messages, ..StreamSettings::default() };
+    ensure(context, &settings).await.expect("streams");
+    let now = config(context, stream_name(Stream::Messages)).await;
+    (now.max_age, now.max_bytes)
+}
+
+#[tokio::test]
+async fn limits_follow_the_settings_where_nothing_that_is_stored_goes_by_it() {
+    let server = NatsServer::start().await;
+    let context = context(&server).await;
+    let (day, hour) = (Duration::from_hours(24), Duration::from_hours(1));
+    assert_eq!(keep_messages(&context, day, 1 << 30).await, (day, 1 << 30));
+    assert_eq!(keep_messages(&context, hour, 1 << 20).await, (hour, 1 << 20), "lower: it is empty");
+    let subject = stream_subjects(Stream::Messages)[0].replace('*', "test").replace('>', "upstream");
+    for _ in 0..3 {
+        let stored = context.publish(subject.clone(), vec![b'x'; 100_000].into()).await.expect("sent");
+        stored.await.expect("stored");
+    }
+    assert_eq!(keep_messages(&context, day, 1 << 30).await, (day, 1 << 30), "higher");
+    assert_eq!(keep_messages(&context, day, 512 << 10).await, (day, 512 << 10), "what is there fits");
+    assert_eq!(
+        keep_messages(&context, day, 128 << 10).await,
+        (day, 512 << 10),
+        "it would discard: as it was"
+    );
+    let old = Duration::from_millis(1);
+    assert_eq!(keep_messages(&context, old, 512 << 10).await, (day, 512 << 10), "so would an age");
+    let state =
+        context.get_stream(stream_name(Stream::Messages)).await.expect("it").cached_info().state.clone();
+    assert_eq!(state.messages, 3);
+    assert_eq!(keep_messages(&context, Duration::ZERO, 0).await, (Duration::ZERO, -1), "without bound");
+}
+
+#[tokio::test]
+async fn a_limit_that_the_disk_has_no_room_for_is_made_smaller() {
+    let server = NatsServer::start().await;
+    let context = context(&server).await;
+    let messages = Keep { max_age: Duration::ZERO, max_bytes: 1 << 50 };
+    let settings = StreamSettings { messages, ..StreamSettings::default() };
+    ensure(&context, &settings).await.expect("streams");
+    let made = config(&context, stream_name(Stream::Messages)).await.max_bytes;
+    assert!((64 << 20..1 << 50).contains(&made), "{made}");
 }
 
 #[tokio::test]
