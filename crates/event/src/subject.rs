@@ -179,6 +179,17 @@ pub fn checkpoint_subject(incarnation: &Incarnation, part: &str) -> String {
     format!("$KV.{CHECKPOINTS_BUCKET}.{incarnation}.{part}")
 }
 
+/// This part of every incarnation's checkpoint.
+pub fn checkpoint_wildcard(part: &str) -> String {
+    format!("$KV.{CHECKPOINTS_BUCKET}.*.{part}")
+}
+
+/// Reads the incarnation out of the subject of this part of its checkpoint; `None` unless [`checkpoint_subject`] could have formed it.
+pub fn parse_checkpoint(subject: &str, part: &str) -> Option<Incarnation> {
+    let rest = subject.strip_prefix("$KV.")?.strip_prefix(CHECKPOINTS_BUCKET)?.strip_prefix('.')?;
+    rest.strip_suffix(part)?.strip_suffix('.')?.parse().ok()
+}
+
 /// What an event's subject says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventSubject<'a> {

@@ -5,18 +5,27 @@
 //!
 //! A checkpoint lists the sessions that were open and names a place in the connectivity stream. What happened behind that place
 //! is read again, and reading an event twice changes nothing; so the place only has to lie before whatever the list may lack.
+//!
+//! Beside it stands the *mark* of whoever repairs the incarnation, written before anything else of the repair and forgotten with the
+//! checkpoint. A checkpoint without a mark says that nobody has closed a session of this incarnation, whatever has become of the
+//! streams of events meanwhile.
 
 use landfall_event::subject::{self, CHECKPOINTS_BUCKET};
-use landfall_event::{DeviceId, Epoch, Incarnation, SessionId, TenantId, Transport, UnixMs};
+use landfall_event::{
+    DeviceId, Epoch, Incarnation, InstanceName, Origin, SessionId, TenantId, Transport, UnixMs,
+};
 use landfall_hub::OpenSession;
 use serde::{Deserialize, Serialize};
 
 use crate::desk::{Desk, Expect, Failure};
+use crate::lease;
 
-/// Sessions in one part: some 200 bytes each.
-const IN_ONE_PART: usize = 2_000;
+/// Bytes of one part at most, whatever its devices are called: a quarter of what a server takes in one message by default.
+const BYTES_OF_PART: usize = 256 << 10;
 /// The part that names the others.
 const HEAD: &str = "head";
+/// What a repairer writes first.
+const MARK: &str = "repair";
 
 /// The stream behind the bucket of the checkpoints.
 pub(crate) fn stream() -> String {
@@ -24,9 +33,12 @@ pub(crate) fn stream() -> String {
 }
 
 /// What puts a checkpoint in force.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
+    /// Whose incarnation it is; earlier versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<InstanceName>,
     /// Tells the parts of one checkpoint from those of another.
     round: u64,
     parts: usize,
@@ -81,38 +93,123 @@ pub(crate) async fn write(
     round: u64,
     open: &[Entry],
 ) -> Result<usize, Failure> {
-    let mut parts = 0;
-    for part in open.chunks(IN_ONE_PART) {
-        let body = serde_json::to_vec(part).unwrap_or_default();
-        desk.put(&part_subject(incarnation, round, parts), body.into(), Expect::Anything).await?;
-        parts += 1;
+    let parts = parts(open, BYTES_OF_PART);
+    let count = parts.len();
+    for (number, body) in parts.into_iter().enumerate() {
+        desk.put(&part_subject(incarnation, round, number), body.into(), Expect::Anything).await?;
     }
-    Ok(parts)
+    Ok(count)
 }
 
-/// Puts a checkpoint in force and forgets the one before it.
-pub(crate) async fn commit(
-    desk: &Desk,
-    incarnation: &Incarnation,
-    (round, parts): (u64, usize),
-    behind: u64,
-) -> Result<(), Failure> {
-    let head = serde_json::to_vec(&Head { round, parts, behind }).unwrap_or_default();
-    desk.put(&subject::checkpoint_subject(incarnation, HEAD), head.into(), Expect::Anything).await?;
+/// The entries as JSON arrays of so many bytes at most; one that is larger stands alone.
+fn parts(open: &[Entry], most: usize) -> Vec<Vec<u8>> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for entry in open {
+        let entry = serde_json::to_vec(entry).unwrap_or_default();
+        match parts.last_mut().filter(|part| part.len() + entry.len() + 2 <= most) {
+            Some(part) => part.push(b','),
+            None => parts.push(vec![b'[']),
+        }
+        parts.last_mut().into_iter().for_each(|part| part.extend_from_slice(&entry));
+    }
+    parts.iter_mut().for_each(|part| part.push(b']'));
+    parts
+}
+
+/// A checkpoint that is about to be in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Commit {
+    pub(crate) round: u64,
+    pub(crate) parts: usize,
+    /// The fold goes on behind this place.
+    pub(crate) behind: u64,
+    /// Where the one before it was put in force; 0: there is none.
+    pub(crate) replaces: u64,
+}
+
+/// Puts a checkpoint in force and forgets the one before it. Returns where it stands.
+///
+/// # Errors
+/// [`Failure::Conflict`] when the one before it is not in force any more: somebody has forgotten the incarnation, or the bucket was
+/// purged.
+pub(crate) async fn commit(desk: &Desk, origin: &Origin, commit: Commit) -> Result<u64, Failure> {
+    let (Commit { round, parts, behind, replaces }, incarnation) = (commit, &origin.incarnation);
+    let head = Head { instance: Some(origin.instance.clone()), round, parts, behind };
+    let head = serde_json::to_vec(&head).unwrap_or_default();
+    let subject = subject::checkpoint_subject(incarnation, HEAD);
+    let place = desk.put(&subject, head.into(), Expect::Last(replaces)).await?;
     if let Some(before) = round.checked_sub(1) {
         desk.purge(&stream(), &subject::checkpoint_subject(incarnation, &format!("{before}.*"))).await?;
     }
-    Ok(())
+    Ok(place)
 }
 
-/// Puts the first one in force, with nothing open at this place; if there is one, that stays.
-pub(crate) async fn begin(desk: &Desk, incarnation: &Incarnation, behind: u64) -> Result<(), Failure> {
-    let head = serde_json::to_vec(&Head { round: 0, parts: 0, behind }).unwrap_or_default();
+/// Puts the first one in force, with nothing open at this place; if there is one, that stays. Returns where it stands.
+pub(crate) async fn begin(
+    desk: &Desk,
+    instance: &InstanceName,
+    incarnation: &Incarnation,
+    behind: u64,
+) -> Result<u64, Failure> {
+    let head = Head { instance: Some(instance.clone()), round: 0, parts: 0, behind };
+    let head = serde_json::to_vec(&head).unwrap_or_default();
     let subject = subject::checkpoint_subject(incarnation, HEAD);
     match desk.put(&subject, head.into(), Expect::Last(0)).await {
-        Ok(_) | Err(Failure::Conflict) => Ok(()),
-        Err(error) => Err(error),
+        Err(Failure::Conflict) => Ok(place(desk, incarnation).await?.unwrap_or(0)),
+        begun => begun,
     }
+}
+
+/// Where the checkpoint in force stands; `None` when there is none.
+pub(crate) async fn place(desk: &Desk, incarnation: &Incarnation) -> Result<Option<u64>, Failure> {
+    let head = desk.last(&stream(), &subject::checkpoint_subject(incarnation, HEAD)).await?;
+    Ok(head.map(|head| head.sequence))
+}
+
+/// The incarnations of the instance that have a checkpoint.
+pub(crate) async fn all(desk: &Desk, instance: &InstanceName) -> Result<Vec<Incarnation>, Failure> {
+    let mut found = Vec::new();
+    for (name, _, body) in desk.newest_of_each(&stream(), &subject::checkpoint_wildcard(HEAD)).await? {
+        let head = serde_json::from_slice::<Head>(&body);
+        if head.is_ok_and(|head| head.instance.as_ref() == Some(instance)) {
+            found.extend(subject::parse_checkpoint(&name, HEAD));
+        }
+    }
+    Ok(found)
+}
+
+/// Says that `writer` closes the sessions of the incarnation, whatever becomes of the fences.
+pub(crate) async fn mark(
+    desk: &Desk,
+    incarnation: &Incarnation,
+    writer: &Incarnation,
+) -> Result<(), Failure> {
+    let body = serde_json::to_vec(writer).unwrap_or_default();
+    let subject = subject::checkpoint_subject(incarnation, MARK);
+    desk.put(&subject, body.into(), Expect::Anything).await.map(drop)
+}
+
+/// True when nobody but `writer` has begun to close sessions of the incarnation.
+///
+/// The mark is looked at before the rest. Whoever closes the sessions leaves it first, and when they are closed takes away the lease,
+/// then mark and checkpoint in one step: so as long as one of these is there without a mark, nobody had begun when this looked, and
+/// whoever begins later finds what was written before.
+pub(crate) async fn is_untouched(
+    desk: &Desk,
+    instance: &InstanceName,
+    incarnation: &Incarnation,
+    writer: &Incarnation,
+) -> Result<bool, Failure> {
+    let mark = desk.last(&stream(), &subject::checkpoint_subject(incarnation, MARK)).await?;
+    let marked_by = mark.map(|mark| serde_json::from_slice::<Incarnation>(&mark.body).ok());
+    if marked_by.is_some_and(|by| by != Some(*writer)) {
+        return Ok(false);
+    }
+    if place(desk, incarnation).await?.is_some() {
+        return Ok(true);
+    }
+    let leases = lease::all(desk, instance).await?;
+    Ok(leases.iter().any(|lease| lease.claim.incarnation == *incarnation))
 }
 
 /// The checkpoint in force; an empty one from the beginning of the stream on when there is none.
@@ -141,4 +238,33 @@ pub(crate) async fn forget(desk: &Desk, incarnation: &Incarnation) -> Result<(),
 
 fn part_subject(incarnation: &Incarnation, round: u64, part: usize) -> String {
     subject::checkpoint_subject(incarnation, &format!("{round}.{part}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(device: &str) -> Entry {
+        Entry {
+            tenant: TenantId::default(),
+            device: device.parse().unwrap(),
+            app_version: String::new(),
+            session: SessionId::new(1, [1; 10]),
+            epoch: Epoch(1),
+            next: 2,
+            transport: Transport::Mqtt,
+            last_seen_at: 7,
+        }
+    }
+
+    #[test]
+    fn a_part_has_a_size_in_bytes_whatever_its_devices_are_called() {
+        let open: Vec<Entry> = (0..300).map(|n| entry(&format!("{n:03}-{}", "d".repeat(n % 60)))).collect();
+        let parts = parts(&open, 4_096);
+        assert!(parts.len() > 10 && parts.iter().all(|part| part.len() <= 4_096), "{}", parts.len());
+        let read = |part: &Vec<u8>| serde_json::from_slice::<Vec<Entry>>(part).unwrap();
+        assert_eq!(parts.iter().flat_map(read).collect::<Vec<_>>(), open);
+        assert_eq!(super::parts(&open[..2], 1).len(), 2, "one that is larger stands alone");
+        assert!(super::parts(&[], 4_096).is_empty());
+    }
 }

@@ -4,6 +4,7 @@
 //! reach across, asking the stream what it holds before anything is sent a second time. Does not own: the order of sending
 //! ([`crate::window`]).
 
+mod fencing;
 mod keeping;
 mod office;
 mod stock;
@@ -26,6 +27,7 @@ use crate::keep::Keep;
 use crate::line::Lost;
 use crate::link::Link;
 use crate::publisher::{Order, Shared, Standing};
+use crate::turnover::OfEach;
 use crate::window::{Bounds, Settled, Tick, Verdict, Window};
 
 /// Messages that are sent before acknowledgements are looked at again, and the other way round.
@@ -83,6 +85,8 @@ pub(crate) struct Driver {
     newest: Option<Newest>,
     /// Behind which it publishes.
     fences: Option<Fences>,
+    /// What it has written since each of them was.
+    since: OfEach<fencing::Since>,
     /// What it was asked to do and has not done.
     order: Option<Order>,
     /// What goes before everything in the spool and the queue.
@@ -128,6 +132,7 @@ impl Driver {
             window: Window::new(bounds),
             newest: None,
             fences: None,
+            since: OfEach::default(),
             order: None,
             ahead: VecDeque::new(),
             keep,
@@ -259,6 +264,7 @@ impl Driver {
                         return Err(End::Lost("no acknowledgement comes"));
                     }
                     link.look(Instant::now()).map_err(|Lost| End::Lost("it is silent"))?;
+                    self.look_at_age();
                     self.keep_what_waits();
                 }
             }
@@ -273,22 +279,27 @@ impl Driver {
         self.admit();
         let now = self.now();
         let mut sent = 0;
-        while sent < BATCH && link.unwritten() < BATCH_BYTES {
+        while sent < BATCH && link.unwritten() < BATCH_BYTES && !self.must_renew(Duration::ZERO) {
             let Some((number, item)) = self.window.next(now) else { break };
             sent += 1;
             if number < self.sent_to {
                 self.shared.counters.retried.fetch_add(1, Ordering::Relaxed);
             }
             self.sent_to = self.sent_to.max(number + 1);
-            let fence = self.fences.as_ref().map(|fences| fences.of(item.publication.stream));
-            if let Err(error) = link.send(number, &item.publication, fence)
-                && let Settled::Done(item) = self.window.settle(number, Verdict::Final, now)
-            {
-                self.settle_kept(item.record);
-                self.shared.refuse(item.publication, error);
+            let stream = item.publication.stream;
+            let fence = self.fences.as_ref().map(|fences| fences.of(stream));
+            match link.send(number, &item.publication, fence) {
+                Ok(bytes) => self.count_written(stream, bytes),
+                Err(error) => {
+                    if let Settled::Done(item) = self.window.settle(number, Verdict::Final, now) {
+                        self.settle_kept(item.record);
+                        self.shared.refuse(item.publication, error);
+                    }
+                }
             }
         }
-        let more = sent == BATCH || link.unwritten() >= BATCH_BYTES;
+        let must_renew = matches!(self.order, Some(Order::Renew)) && self.window.in_flight() == 0;
+        let more = sent == BATCH || link.unwritten() >= BATCH_BYTES || must_renew;
         link.flush().await.map_err(|Lost| End::Lost("it broke"))?;
         Ok(more)
     }
@@ -304,6 +315,7 @@ impl Driver {
             self.window.admit(item);
         }
         if room > 0 && self.may_pass_disk() {
+            let room = self.let_through(room);
             self.shared.take(room, &mut self.taken);
             for publication in self.taken.drain(..) {
                 let behind = self.newest.as_mut().map_or(0, |newest| *newest.of(publication.stream));
@@ -338,7 +350,7 @@ impl Driver {
                 tracing::warn!(id = %publication.id, why = ?answer.why, "refused for good");
                 self.shared.refuse(publication, StoreError::Refused(answer.why.clone()));
             }
-            Settled::Again if answer.verdict == Verdict::Fenced => self.fenced_out(),
+            Settled::Again if answer.verdict == Verdict::Fenced => self.doubts_fence(),
             Settled::Again => {
                 if answer.is_beside_another {
                     self.window.one_by_one(true);

@@ -15,6 +15,7 @@ use landfall_event::{Incarnation, InstanceName, Stream, UnixMs, subject};
 use landfall_hub::unix_now;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint;
 use crate::desk::{Desk, Expect, Failure};
 
 /// The header that says which place the newest message of a subject has to have.
@@ -63,6 +64,15 @@ impl Fence {
     }
 }
 
+/// What was found when a fence was written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// The one before it.
+    Held,
+    /// An older one or none: the stream has lost it.
+    WasGone,
+}
+
 /// The right to publish as one incarnation: its newest fences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fences {
@@ -85,24 +95,41 @@ impl Fences {
     /// Writes the one of a stream again. What is still on its way behind the one before it is refused from then on, and whatever
     /// the stream has shown of it is as safe as this.
     ///
+    /// One that is missing, or that stands elsewhere than it was written, is not one that somebody else has written: the stream was
+    /// purged, cut by its limits, made again or restored. It is put up again, if nobody has begun to close the incarnation's sessions.
+    ///
     /// # Errors
     /// [`Failure::Conflict`] when somebody else has the right now.
-    pub(crate) async fn renew(&mut self, desk: &Desk, stream: Stream) -> Result<(), Failure> {
+    pub(crate) async fn renew(&mut self, desk: &Desk, stream: Stream) -> Result<Renewed, Failure> {
         let sign = Sign { at: unix_now(), ..self.sign.clone() };
+        let known = self.of(stream).sequence();
+        let mut place = known;
         loop {
-            // An earlier try may have been stored without our knowing, so it counts who wrote the newest.
-            let newest = newest(desk, stream, &sign.instance, &sign.incarnation).await?;
-            let ours = newest.filter(|(_, found)| found.writer == sign.writer);
-            let (place, _) = ours.ok_or(Failure::Conflict)?;
+            let is_elsewhere = place != known;
+            if is_elsewhere && !is_ours(desk, &sign).await? {
+                return Err(Failure::Conflict);
+            }
             match write(desk, stream, &sign, place).await {
-                Err(Failure::Conflict) => {}
+                Err(Failure::Conflict) => {
+                    // An earlier try may have been stored without our knowing, so it counts who wrote the newest.
+                    place = match newest(desk, stream, &sign.instance, &sign.incarnation).await? {
+                        Some((place, found)) if found.writer == sign.writer => place,
+                        Some(_) => return Err(Failure::Conflict),
+                        None => 0,
+                    };
+                }
                 written => {
                     let fence = written?;
+                    // Who began after this was written finds it there, and writes the next one.
+                    if is_elsewhere && !is_ours(desk, &sign).await? {
+                        return Err(Failure::Conflict);
+                    }
+                    let renewed = if place < known { Renewed::WasGone } else { Renewed::Held };
                     match stream {
                         Stream::Connectivity => self.connectivity = fence,
                         Stream::Messages => self.messages = fence,
                     }
-                    return Ok(());
+                    return Ok(renewed);
                 }
             }
         }
@@ -143,6 +170,11 @@ pub(crate) async fn newest(
             || Sign { instance: instance.clone(), incarnation: *incarnation, writer: *incarnation, at: 0 };
         (last.sequence, serde_json::from_slice(&last.body).unwrap_or_else(|_| unreadable()))
     }))
+}
+
+/// Whether nobody else has begun to close the sessions of the incarnation that the sign names.
+async fn is_ours(desk: &Desk, sign: &Sign) -> Result<bool, Failure> {
+    checkpoint::is_untouched(desk, &sign.instance, &sign.incarnation, &sign.writer).await
 }
 
 async fn seize(desk: &Desk, stream: Stream, sign: &Sign) -> Result<Fence, Failure> {

@@ -36,14 +36,12 @@ pub struct GuardianSettings {
     pub format: Format,
     /// Events behind a checkpoint that make another one worth its while. There are at least twice as many as open sessions.
     pub checkpoint_after: u64,
-    /// A fence that is younger is not written again, whatever the limits of its stream.
-    pub fence_rests: Duration,
 }
 
 impl GuardianSettings {
     /// What holds for every gateway but how long it counts as alive and what it writes.
     pub fn new(lease_ttl: Duration, format: Format) -> Self {
-        Self { lease_ttl, format, checkpoint_after: 50_000, fence_rests: Duration::from_secs(10) }
+        Self { lease_ttl, format, checkpoint_after: 50_000 }
     }
 }
 
@@ -92,10 +90,23 @@ pub(crate) struct Held {
 }
 
 /// What is known of this incarnation's own checkpoint.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Marks {
     round: u64,
     behind: u64,
+    /// Where it was put in force; 0: nowhere.
+    place: u64,
+    at: Instant,
+    /// When another one was last begun because the ledger had turned over.
+    tried: Instant,
+}
+
+impl Marks {
+    /// Of an incarnation that begins.
+    fn begin(place: u64, behind: u64) -> Self {
+        let at = Instant::now();
+        Self { round: 0, behind, place, at, tried: at }
+    }
 }
 
 impl Guardian {
@@ -111,7 +122,7 @@ impl Guardian {
         settings: GuardianSettings,
     ) -> Result<Self, Failure> {
         let (desk, origin) = (Desk::new(client.clone()), hub.origin());
-        let (lease, fences) = loop {
+        let (lease, (fences, checkpoint)) = loop {
             let began = async {
                 let claim = Claim::new(origin.incarnation, settings.lease_ttl);
                 let lease = Lease::take(&desk, &origin.instance, &origin.replica, claim).await?;
@@ -122,7 +133,7 @@ impl Guardian {
                 other => break other?,
             }
         };
-        let behind = fences.connectivity.sequence();
+        bus.is_checkpointed(bus.ledger().now(checkpoint.behind));
         bus.begin(fences);
         Ok(Self {
             hub: Arc::clone(hub),
@@ -137,7 +148,7 @@ impl Guardian {
             orphans: HashMap::new(),
             looks: 0,
             failed: 0,
-            checkpoint: Marks { round: 0, behind },
+            checkpoint,
             client,
             closed: watch::channel(0).0,
         })
@@ -207,7 +218,8 @@ impl Guardian {
         self.closed.send_modify(|closed| *closed += u64::try_from(sessions).unwrap_or(0));
     }
 
-    /// Every incarnation that has left fences and that no lease names.
+    /// Every incarnation that has left fences or a checkpoint and that no lease names: fences alone may be lost with what their streams
+    /// lose.
     async fn orphans_now(&self) -> Result<Vec<Incarnation>, Failure> {
         let origin = self.origin();
         let mut found = HashSet::new();
@@ -217,7 +229,8 @@ impl Guardian {
                 found.extend(subject::parse_fence(stream, &origin.instance, &name));
             }
         }
-        // A gateway takes its lease before it has fences: whose fences were seen has one by now, or is gone.
+        found.extend(checkpoint::all(&self.desk, &origin.instance).await?);
+        // A gateway takes its lease before it has any of them: whose fences were seen has one by now, or is gone.
         let leases = lease::all(&self.desk, &origin.instance).await?;
         let alive: HashSet<Incarnation> = leases.iter().map(|lease| lease.claim.incarnation).collect();
         found.retain(|one| *one != origin.incarnation && !alive.contains(one));
@@ -226,6 +239,14 @@ impl Guardian {
 
     /// Keeps watch until `scope` is cancelled, or another process of the same name takes over.
     pub async fn keep_watch(&mut self, scope: &Scope) -> Dismissed {
+        self.bus.ledger().is_watched(true);
+        let dismissed = self.watch(scope).await;
+        self.bus.ledger().is_watched(false);
+        dismissed
+    }
+
+    async fn watch(&mut self, scope: &Scope) -> Dismissed {
+        let bus = Arc::clone(&self.bus);
         let mut looks = tokio::time::interval(lease::interval(self.settings.lease_ttl));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut standing = self.bus.standing();
@@ -239,6 +260,7 @@ impl Guardian {
                     _ => Due::Rebirth,
                 },
                 Some((incarnation, repaired)) = self.reports.1.recv() => Due::Repaired(incarnation, repaired),
+                () = bus.ledger().due.notified() => Due::Checkpoint,
                 _ = looks.tick() => Due::Look,
             };
             match due {
@@ -252,6 +274,11 @@ impl Guardian {
                     }
                 }
                 Due::Repaired(incarnation, repaired) => self.repaired(incarnation, repaired),
+                Due::Checkpoint => {
+                    if let Err(error) = self.keep_pace().await {
+                        tracing::debug!(%error, "no checkpoint was written");
+                    }
+                }
                 Due::Look => {
                     // Each has its own bound; what is not done now is done at the next look.
                     if let Err(error) = self.look().await {
@@ -289,6 +316,8 @@ enum Due {
     Rebirth,
     Repaired(Incarnation, Result<Repaired, Failure>),
     Look,
+    /// The ledger has turned over by a part since the last one.
+    Checkpoint,
 }
 
 /// Waits until an event was refused by its fence.
@@ -298,14 +327,15 @@ async fn fenced(standing: &mut watch::Receiver<Standing>) {
     }
 }
 
-/// Puts up the incarnation's fences. It has taken its lease before: whoever has fences and no lease is gone.
-async fn begin(desk: &Desk, origin: &Origin) -> Result<Fences, Failure> {
+/// Puts up the incarnation's fences, and tells of its first checkpoint. It has taken its lease before: whoever has fences and no lease
+/// is gone.
+async fn begin(desk: &Desk, origin: &Origin) -> Result<(Fences, Marks), Failure> {
     let (instance, incarnation) = (origin.instance.clone(), origin.incarnation);
     let sign = Sign { instance, incarnation, writer: incarnation, at: unix_now() };
     // Before there are fences to find it by: a repair never reads what was before.
     let behind = desk.newest_place(stream_name(Stream::Connectivity)).await?;
-    checkpoint::begin(desk, &incarnation, behind).await?;
-    Fences::seize(desk, &sign).await
+    let place = checkpoint::begin(desk, &sign.instance, &incarnation, behind).await?;
+    Ok((Fences::seize(desk, &sign).await?, Marks::begin(place, behind)))
 }
 
 impl Held {

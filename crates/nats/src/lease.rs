@@ -16,6 +16,7 @@ use landfall_hub::unix_now;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::checkpoint;
 use crate::desk::{Desk, Expect, Failure};
 
 /// Looks within one time to live: a lease is written so often, and looked at so often.
@@ -76,6 +77,7 @@ pub(crate) enum Renewal {
 #[derive(Debug)]
 pub(crate) struct Lease {
     desk: Desk,
+    instance: InstanceName,
     subject: String,
     claim: Claim,
     revision: u64,
@@ -109,7 +111,10 @@ impl Lease {
                 return Ok(None);
             }
             match desk.put(&subject, written(&claim), Expect::Last(revision)).await {
-                Ok(revision) => return Ok(Some(Self { desk: desk.clone(), subject, claim, revision })),
+                Ok(revision) => {
+                    let (desk, instance) = (desk.clone(), instance.clone());
+                    return Ok(Some(Self { desk, instance, subject, claim, revision }));
+                }
                 Err(Failure::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -138,7 +143,7 @@ impl Lease {
 
     async fn lost(&mut self) -> Renewal {
         match self.desk.last(&stream(), &self.subject).await {
-            Ok(None) => Renewal::Gone,
+            Ok(None) => self.put_back().await,
             // A server that was killed may show again what was removed before; whoever comes writes behind our last word.
             Ok(Some(last)) if last.sequence < self.revision => Renewal::Gone,
             Ok(Some(last)) => match serde_json::from_slice::<Claim>(&last.body) {
@@ -150,6 +155,30 @@ impl Lease {
                 Ok(_) => Renewal::Replaced,
                 Err(_) => Renewal::Gone,
             },
+            Err(_) => Renewal::Away,
+        }
+    }
+}
+
+impl Lease {
+    /// It is missing. Whoever takes a replica for dead marks its checkpoint first and removes the lease last; without that it was
+    /// lost with its bucket, and is written again.
+    async fn put_back(&mut self) -> Renewal {
+        let incarnation = &self.claim.incarnation;
+        match checkpoint::is_untouched(&self.desk, &self.instance, incarnation, incarnation).await {
+            Ok(true) => {}
+            Ok(false) => return Renewal::Gone,
+            Err(_) => return Renewal::Away,
+        }
+        match self.desk.put(&self.subject, written(&self.claim), Expect::Last(0)).await {
+            Ok(revision) => {
+                tracing::warn!(
+                    "this gateway's lease was gone, and nobody had taken it for dead: written again"
+                );
+                self.revision = revision;
+                Renewal::Held
+            }
+            // Another process of this name, which the next try sees.
             Err(_) => Renewal::Away,
         }
     }

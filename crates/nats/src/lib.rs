@@ -21,6 +21,7 @@ mod lease;
 mod line;
 mod link;
 mod message;
+mod pace;
 mod persist;
 mod protocol;
 mod publisher;
@@ -29,6 +30,7 @@ mod repair;
 mod store;
 pub mod streams;
 mod translation;
+mod turnover;
 pub mod window;
 
 pub use adopt::SpoolPlace;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::Info;
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, Message, ReconnectToServer, ServerAddr};
 use landfall_event::{EventId, Stream, subject};
@@ -27,7 +28,7 @@ use crate::reading::{self, Selection};
 const NOWHERE: &str = "nats://127.0.0.1:0";
 
 /// Where a stream ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StreamEnd {
     /// The place of the newest message; 0 when there never was one.
     pub(crate) newest: u64,
@@ -35,6 +36,8 @@ pub(crate) struct StreamEnd {
     pub(crate) remembers: Duration,
     /// It is kept on several servers.
     pub(crate) is_replicated: bool,
+    /// All that the server says of it.
+    pub(crate) info: Info,
 }
 
 /// One publishing connection.
@@ -58,6 +61,7 @@ impl Link {
     }
 
     /// Writes one publish, which `number` names in its acknowledgement, to be sent with the next [`Self::flush`].
+    /// Returns its size: headers and body.
     ///
     /// # Errors
     /// When it can never be sent.
@@ -66,7 +70,7 @@ impl Link {
         number: u64,
         publication: &Publication,
         fence: Option<&Fence>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let Publication { id, headers: own, .. } = publication;
         let headers = &mut self.headers;
         headers.begin();
@@ -77,7 +81,7 @@ impl Link {
             return Err(StoreError::TooLarge { size, limit: self.line.largest });
         }
         put_publish(self.line.out(), (&publication.subject, &self.inbox, number), headers, &publication.body);
-        Ok(())
+        Ok(size)
     }
 
     /// Bytes that were written and not sent.
@@ -120,6 +124,7 @@ impl Link {
                     newest: info.state.last_sequence,
                     remembers: info.config.duplicate_window,
                     is_replicated: info.config.num_replicas > 1,
+                    info: info.clone(),
                 }))
             }
             Err(error) => match error.kind() {

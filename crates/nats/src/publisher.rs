@@ -24,6 +24,8 @@ use crate::connect::Target;
 use crate::driver::Driver;
 use crate::fence::Fences;
 use crate::keep::Keep;
+use crate::pace::{Mark, Pace};
+use crate::turnover::{Limits, OfEach};
 use crate::window::Bounds;
 
 /// nats-server keeps at most 10,000 messages (`max_buffered_msgs`) in front of a stream and refuses the rest; a window
@@ -114,6 +116,8 @@ pub struct PublisherStats {
     pub kept_bytes: u64,
     /// The most bytes; 0 without a disk.
     pub kept_limit: u64,
+    /// Fences that a stream had lost, and that were put up again.
+    pub fences_restored: u64,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +135,7 @@ pub(crate) struct Counters {
     pub(crate) kept: AtomicU64,
     pub(crate) kept_bytes: AtomicU64,
     pub(crate) kept_limit: AtomicU64,
+    pub(crate) fences_restored: AtomicU64,
 }
 
 /// What the publisher's face and its task share.
@@ -147,6 +152,10 @@ pub(crate) struct Shared {
     /// There is a disk, and it takes what cannot be stored.
     pub(crate) disk_has_room: AtomicBool,
     pub(crate) standing: watch::Sender<Standing>,
+    /// The limits of the streams, as last told.
+    pub(crate) limits: OfEach<Limits>,
+    /// How far the ledger has turned over.
+    pub(crate) ledger: Pace,
     order: Mutex<Option<Order>>,
     /// There is an order.
     pub(crate) ordered: Notify,
@@ -156,6 +165,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Publication>,
+    /// Publications that were taken out of it, ever.
+    taken: u64,
     /// When submitting ends: nothing is taken any more, and what is not stored by then is given up.
     deadline: Option<Instant>,
     /// While the publisher has surrendered: the first numbers of each session that are not stored.
@@ -194,13 +205,21 @@ impl Shared {
     pub(crate) fn take(&self, most: usize, into: &mut Vec<Publication>) {
         let mut queue = self.queue.lock();
         let count = most.min(queue.waiting.len());
+        queue.taken = queue.taken.saturating_add(u64::try_from(count).unwrap_or(0));
         into.extend(queue.waiting.drain(..count));
     }
 
     /// Puts what was taken back in front.
     pub(crate) fn put_back(&self, publications: Vec<Publication>) {
         let mut queue = self.queue.lock();
+        queue.taken = queue.taken.saturating_sub(u64::try_from(publications.len()).unwrap_or(0));
         publications.into_iter().rev().for_each(|publication| queue.waiting.push_front(publication));
+    }
+
+    /// Publications that were taken out of the queue, ever; and those that were or are in it.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        let queue = self.queue.lock();
+        (queue.taken, queue.taken.saturating_add(u64::try_from(queue.waiting.len()).unwrap_or(0)))
     }
 
     /// When to give up, once the end has been asked for.
@@ -350,6 +369,28 @@ impl Publisher {
         self.order(Order::Renew);
     }
 
+    /// How far the ledger has turned over since the last checkpoint.
+    pub(crate) fn ledger(&self) -> &Pace {
+        &self.shared.ledger
+    }
+
+    /// The limits of the streams.
+    pub(crate) fn limits(&self) -> &OfEach<Limits> {
+        &self.shared.limits
+    }
+
+    /// A checkpoint waits for what was submitted so far.
+    pub(crate) fn let_through(&self) {
+        self.shared.ledger.waits_for(self.shared.taken().1);
+        self.shared.ordered.notify_one();
+    }
+
+    /// A checkpoint of that moment is in force.
+    pub(crate) fn is_checkpointed(&self, mark: Mark) {
+        self.shared.ledger.is_checkpointed(mark);
+        self.shared.ordered.notify_one();
+    }
+
     /// How far its right to publish goes, now and later.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.shared.standing.subscribe()
@@ -386,6 +427,7 @@ impl Publisher {
             kept: read(&counters.kept),
             kept_bytes: read(&counters.kept_bytes),
             kept_limit: read(&counters.kept_limit),
+            fences_restored: read(&counters.fences_restored),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Does not own: who is gone ([`crate::lease`]), when a repair is due ([`crate::guardian`]).
 //!
 //! The order is what makes it exact:
-//! 1. Write the newest fence in both streams. The dead incarnation's events are refused from then on, and so are those of
+//! 1. Leave a mark beside the checkpoint, then write the newest fence in both streams. The dead incarnation's events are refused from then on, and so are those of
 //!    another process that was repairing it.
 //! 2. Fold what stands before that fence: which sessions are open is final.
 //! 3. Close them behind that fence. Who is fenced out on the way stops, and its successor finds closed what it closed.
@@ -79,12 +79,14 @@ impl Repairer {
 
     /// Makes sure that nothing more is stored in the name of the incarnation.
     pub(crate) async fn fence(&self, dead: Incarnation) -> Result<Fences, Failure> {
+        // A fence may be lost with what the stream loses. This is not, so who counted as dead and is not can tell.
+        checkpoint::mark(&self.desk, &dead, &self.origin.incarnation).await?;
         let behind = self.desk.newest_place(subject::stream_name(Stream::Connectivity)).await?;
         let newest = fence::newest(&self.desk, Stream::Connectivity, self.instance(), &dead).await?;
         if newest.is_none() {
             // If there is no checkpoint either, somebody has closed all of its sessions and forgotten it: nothing that was before
             // has to be read for it.
-            checkpoint::begin(&self.desk, &dead, behind).await?;
+            checkpoint::begin(&self.desk, self.instance(), &dead, behind).await?;
         }
         Fences::seize(&self.desk, &self.sign(dead)).await
     }
@@ -186,18 +188,19 @@ impl Repairer {
         if newest.is_some_and(|(place, _)| place > fences.connectivity.sequence()) {
             return Ok(());
         }
-        checkpoint::forget(&self.desk, &dead).await?;
-        for stream in STREAMS {
-            let subject = subject::fence(stream, self.instance(), &dead);
-            let place = fences.of(stream).sequence();
-            self.desk.purge_up_to(subject::stream_name(stream), &subject, place).await?;
-        }
+        // The lease first: while it is there, who lost fences and checkpoint with their streams knows that nobody has forgotten it.
         for lease in lease::all(&self.desk, self.instance()).await? {
             if lease.claim.incarnation == dead {
                 let subject = subject::lease_subject(self.instance(), &lease.replica);
                 lease::remove(&self.desk, &subject, &dead).await?;
             }
         }
+        for stream in STREAMS {
+            let subject = subject::fence(stream, self.instance(), &dead);
+            let place = fences.of(stream).sequence();
+            self.desk.purge_up_to(subject::stream_name(stream), &subject, place).await?;
+        }
+        checkpoint::forget(&self.desk, &dead).await?;
         Ok(())
     }
 }

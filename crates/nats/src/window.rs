@@ -301,6 +301,11 @@ impl<T> Window<T> {
         (self.first..).zip(&self.entries).filter_map(|(number, entry)| Some((number, entry.item()?)))
     }
 
+    /// The same, to be changed.
+    pub fn unsettled_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(Entry::item_mut)
+    }
+
     /// Empties the window: everything that is not settled, in order, and of each whether it may be in the stream.
     pub fn drain(&mut self) -> impl Iterator<Item = (T, bool)> {
         let (first, doubted) = (self.first, self.doubt.take().map_or(0, |doubt| doubt.below));
@@ -361,6 +366,13 @@ impl<T> Window<T> {
 
 impl<T> Entry<T> {
     fn item(&self) -> Option<&T> {
+        match self {
+            Self::Waiting(item) | Self::Sent(item, _) => Some(item),
+            Self::Done => None,
+        }
+    }
+
+    fn item_mut(&mut self) -> Option<&mut T> {
         match self {
             Self::Waiting(item) | Self::Sent(item, _) => Some(item),
             Self::Done => None,

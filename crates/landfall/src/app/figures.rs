@@ -84,6 +84,11 @@ impl Collector for Figures {
             ("landfall_publish_retries", "Events sent again", stats.retried),
             ("landfall_publish_refused", "Events that will never be stored", stats.refused),
             ("landfall_spool_dropped_events", "Events dropped from the disk for want of room", stats.dropped),
+            (
+                "landfall_fences_restored",
+                "Fences that a stream had lost (purged, cut, made again) and that were put up again",
+                stats.fences_restored,
+            ),
             ("landfall_nats_reconnects", "Publishing connections after the first", stats.reconnects),
             ("landfall_replies_dropped", "Replies to requesters that were dropped", stats.replies_dropped),
         ];

@@ -199,7 +199,7 @@ fn service(event: &Service) -> String {
 
 fn dropped(event: &Dropped) -> String {
     format!(
-        "{} whole sessions and {} messages, for want of room while NATS was away",
+        "{} whole sessions and {} messages: no room on disk, or closed by another gateway meanwhile",
         event.sessions, event.messages
     )
 }

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Driver, End, Item};
-use crate::desk::Failure;
-use crate::fence::STREAMS;
 use crate::link::Link;
 use crate::publisher::{Index, Order, Resumption, Standing, note};
 use crate::translation::Translation;
@@ -23,11 +21,11 @@ impl Driver {
         *self.shared.standing.borrow()
     }
 
-    /// The server has refused an event by its fence: nothing more is sent.
+    /// Another process has begun to close this gateway's sessions: nothing more is sent.
     pub(super) fn fenced_out(&mut self) {
         if self.standing() == Standing::Publishing {
             tracing::warn!(
-                "another process has closed this gateway's sessions; nothing is published until they begin anew"
+                "another process took this gateway for gone and closes its sessions; nothing is published until they begin anew"
             );
             self.set_standing(Standing::Fenced);
         }
@@ -41,6 +39,7 @@ impl Driver {
         match self.order.take() {
             Some(Order::Begin(fences)) => {
                 self.fences = Some(fences.clone());
+                self.fences_are_new();
                 if let Err(error) = self.look_at_copies(link).await {
                     self.order = Some(Order::Begin(fences));
                     self.complain(error.to_string());
@@ -114,6 +113,7 @@ impl Driver {
         }
         tracing::info!(announced = self.ahead.len(), "publishing as another incarnation");
         self.fences = Some(fences);
+        self.fences_are_new();
         self.set_standing(Standing::Publishing);
         self.keep_again();
     }
@@ -128,22 +128,5 @@ impl Driver {
             }
         }
         left
-    }
-
-    /// Writes each stream's fence again; what is sent later stands behind the new one, and what was sent before is stored by now or
-    /// never will be. The right may turn out to be lost.
-    pub(super) async fn renew_fences(&mut self, link: &Link) -> Result<(), Failure> {
-        let desk = link.desk();
-        for stream in STREAMS {
-            let Some(fences) = &mut self.fences else { return Ok(()) };
-            match fences.renew(&desk, stream).await {
-                Err(Failure::Conflict) => {
-                    self.fenced_out();
-                    return Ok(());
-                }
-                renewed => renewed?,
-            }
-        }
-        Ok(())
     }
 }

@@ -41,6 +41,7 @@ impl Driver {
             *newest.of(stream) = end.newest;
             remembered = remembered.min(Tick::try_from(end.remembers.as_millis() / 2).unwrap_or(Tick::MAX));
             replicated |= end.is_replicated;
+            self.shared.limits.of(stream).note(&end.info);
         }
         self.newest.get_or_insert(newest);
         self.heed_copies(replicated);
@@ -66,7 +67,10 @@ impl Driver {
         let mut replicated = false;
         for stream in STREAMS {
             let end = link.end_of(stream).await.map_err(Failure::away)?;
-            replicated |= end.is_some_and(|end| end.is_replicated);
+            if let Some(end) = end {
+                replicated |= end.is_replicated;
+                self.shared.limits.of(stream).note(&end.info);
+            }
         }
         self.heed_copies(replicated);
         Ok(())

@@ -5,20 +5,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::stream::Info;
+use futures_util::FutureExt as _;
 use landfall_event::subject::stream_name;
 use landfall_event::{Incarnation, Stream};
-use landfall_hub::unix_now;
 use tokio::time::{Instant, timeout};
 
 use super::{Guardian, Marks};
-use crate::checkpoint::{self, Entry};
+use crate::checkpoint::{self, Commit, Entry};
 use crate::desk::Failure;
 use crate::fence::{self, STREAMS};
 use crate::lease::{self, LOOKS};
 use crate::publisher::Standing;
+use crate::turnover::Written;
 
 /// How long what was submitted may take to be stored, before a checkpoint is given up.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// Between two that are written because the ledger turns over: a stream that is made so small that it turns over faster is warned of.
+const AT_LEAST: Duration = Duration::from_millis(50);
 
 impl Guardian {
     pub(super) async fn look(&mut self) -> Result<(), Failure> {
@@ -83,57 +87,112 @@ impl Guardian {
         }
     }
 
-    /// Writes the fences again before a limit of a stream drops one.
+    /// What the streams say of themselves: how much of them was written since, also by others, and whether a fence is among the older
+    /// part of one that fills. The publisher itself counts what it writes, and does not wait for this.
     async fn look_at_fences(&mut self) -> Result<(), Failure> {
         let origin = self.origin();
         for stream in STREAMS {
-            let found = self.desk.stream(stream_name(stream)).await?;
-            let info = found.get_info().await.map_err(Failure::away)?;
-            let (config, state) = (&info.config, &info.state);
-            let Some((place, sign)) =
-                fence::newest(&self.desk, stream, &origin.instance, &origin.incarnation).await?
-            else {
+            let Some(info) = self.desk.info(stream_name(stream)).await? else {
+                tracing::warn!(
+                    stream = stream_name(stream),
+                    "the stream is gone: restore it, or start a gateway again to make it"
+                );
                 continue;
             };
-            let age = Duration::from_millis(unix_now().saturating_sub(sign.at));
-            let by_age = !config.max_age.is_zero() && age > config.max_age / 3;
+            self.bus.limits().of(stream).note(&info);
+            let (config, state) = (&info.config, &info.state);
+            let newest = fence::newest(&self.desk, stream, &origin.instance, &origin.incarnation).await?;
+            // One that is missing is put up again, before an event finds out.
+            let place = newest.map_or(0, |(place, _)| place);
             // The oldest go first, so what matters is how far from the oldest it stands once the stream is half full.
             let held = |now: u64, most: i64| u64::try_from(most).is_ok_and(|most| most > 0 && now > most / 2);
             let fills = held(state.bytes, config.max_bytes) || held(state.messages, config.max_messages);
             let older = place.saturating_sub(state.first_sequence);
             let is_old = older < state.last_sequence.saturating_sub(state.first_sequence) / 4;
-            if age >= self.settings.fence_rests && (by_age || (fills && is_old)) {
+            if place == 0 || (fills && is_old) {
                 self.bus.renew_fences();
             }
         }
         Ok(())
     }
 
-    /// Writes a checkpoint when a repair would otherwise read for long.
+    /// Writes a checkpoint because the ledger has turned over, if the last one is not of this very moment.
+    pub(super) async fn keep_pace(&mut self) -> Result<(), Failure> {
+        if self.checkpoint.tried.elapsed() < AT_LEAST {
+            return Ok(());
+        }
+        self.checkpoint.tried = Instant::now();
+        self.look_at_checkpoint().await
+    }
+
+    /// Writes a checkpoint when a repair would otherwise read for long, or when the ledger is about to discard what it would read.
     async fn look_at_checkpoint(&mut self) -> Result<(), Failure> {
         let origin = self.origin();
-        let behind = self.desk.newest_place(stream_name(Stream::Connectivity)).await?;
-        let open = self.hub.session_count();
-        if behind.saturating_sub(self.checkpoint.behind)
-            < self.settings.checkpoint_after.max(open.saturating_mul(2))
-            || !self.hub.is_ready()
-        {
+        let name = stream_name(Stream::Connectivity);
+        let Some(info) = self.desk.info(name).await? else { return Err(Failure::Missing(name)) };
+        self.bus.limits().of(Stream::Connectivity).note(&info);
+        // Before the list is made: what is written later is read again.
+        let mark = self.bus.ledger().now(info.state.last_sequence);
+        if !self.hub.is_ready() || !self.is_checkpoint_due(&info).await? {
             return Ok(());
         }
-        let open: Vec<Entry> = self.hub.open_sessions().into_iter().map(Entry::from).collect();
+        let hub = Arc::clone(&self.hub);
+        let open: Vec<Entry> = hub.open_sessions().into_iter().map(Entry::from).collect();
+        // Ends that were submitted before the list was made are not in it, so they must be stored before it counts.
+        let mut caught_up = Box::pin(hub.caught_up());
+        let at_once = caught_up.as_mut().now_or_never();
+        self.bus.let_through();
         let round = self.checkpoint.round + 1;
         let parts = checkpoint::write(&self.desk, &origin.incarnation, round, &open).await?;
-        // Ends that were submitted before the list was made are not in it, so they must be stored before it counts.
-        if !matches!(timeout(CATCH_UP, self.hub.caught_up()).await, Ok(Ok(())))
-            // On disk is not stored.
-            || self.bus.stats().kept > 0
-            || !Arc::ptr_eq(&origin, &self.origin())
-        {
+        let caught_up = match at_once {
+            Some(at_once) => at_once.is_ok(),
+            None => matches!(timeout(CATCH_UP, caught_up).await, Ok(Ok(()))),
+        };
+        // On disk is not stored.
+        if !caught_up || self.bus.stats().kept > 0 || !Arc::ptr_eq(&origin, &self.origin()) {
             return Ok(());
         }
-        checkpoint::commit(&self.desk, &origin.incarnation, (round, parts), behind).await?;
+        let (behind, replaces) = (mark.place, self.checkpoint.place);
+        let commit = Commit { round, parts, behind, replaces };
+        let place = match checkpoint::commit(&self.desk, &origin, commit).await {
+            Err(Failure::Conflict) => return self.find_checkpoint().await,
+            place => place?,
+        };
         tracing::debug!(sessions = open.len(), behind, "checkpoint");
-        self.checkpoint = Marks { round, behind };
+        self.checkpoint = Marks { round, behind, place, at: Instant::now(), ..self.checkpoint };
+        self.bus.is_checkpointed(mark);
+        Ok(())
+    }
+
+    async fn is_checkpoint_due(&self, info: &Info) -> Result<bool, Failure> {
+        let (last, first, known) = (info.state.last_sequence, info.state.first_sequence, self.checkpoint);
+        let open = self.hub.session_count();
+        let is_far =
+            last.saturating_sub(known.behind) >= self.settings.checkpoint_after.max(open.saturating_mul(2));
+        let written = Written { age: known.at.elapsed(), ..self.bus.ledger().written(last) };
+        let turned_over = self.bus.limits().of(Stream::Connectivity).is_due(written) && last != known.behind;
+        // It was purged, cut, made again or restored: who is present stands in the checkpoint alone.
+        let was_cut = self.bus.ledger().take_cut() || last < known.behind || first > known.behind + 1;
+        let is_lost = checkpoint::place(&self.desk, &self.origin().incarnation).await? != Some(known.place);
+        Ok(is_far || turned_over || was_cut || is_lost)
+    }
+
+    /// The one before the checkpoint that was to be put in force is not where it was. Either that was never heard of, or the bucket was
+    /// purged; or somebody has closed the sessions and forgotten this incarnation, and then it has no fences either.
+    async fn find_checkpoint(&mut self) -> Result<(), Failure> {
+        let origin = self.origin();
+        if let Some(place) = checkpoint::place(&self.desk, &origin.incarnation).await? {
+            self.checkpoint.place = place;
+            return Ok(());
+        }
+        for stream in STREAMS {
+            let newest = fence::newest(&self.desk, stream, &origin.instance, &origin.incarnation).await?;
+            if newest.is_none_or(|(_, sign)| sign.writer != origin.incarnation) {
+                return Ok(());
+            }
+        }
+        self.checkpoint.place = 0;
+        self.bus.ledger().was_cut();
         Ok(())
     }
 }

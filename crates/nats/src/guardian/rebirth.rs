@@ -10,7 +10,7 @@ use landfall_event::{Incarnation, Origin};
 use landfall_hub::unix_now;
 use tokio::time::sleep;
 
-use super::{Dismissed, Guardian, Held, Marks, begin};
+use super::{Dismissed, Guardian, Held, begin};
 use crate::desk::Failure;
 use crate::lease::{self, Claim, Found, Lease};
 use crate::publisher::{Resumption, Standing};
@@ -60,7 +60,8 @@ impl Guardian {
         self.surrender().await;
         // Whoever gave it up may have gone half-way. What it left is closed before anything of it begins again; a rival who is at it
         // is let be, and it is tried again.
-        let (_, closed) = repairer.close_all(old.incarnation).await?;
+        let (sessions, closed) = repairer.close_all(old.incarnation).await?;
+        self.count_closed(sessions);
         let claim = Claim::new(new.incarnation, self.settings.lease_ttl);
         // All of that may have taken its time, and another process its place.
         let is_left = |found: &Found| self.is_replaced(found, ours);
@@ -68,8 +69,9 @@ impl Guardian {
         let Some(lease) = lease else { return Ok(None) };
         let _ = self.lease.end.send(true);
         self.lease = Held::keep(lease, &self.scope, self.settings.lease_ttl);
-        let fences = begin(&self.desk, new).await?;
-        self.checkpoint = Marks { round: 0, behind: fences.connectivity.sequence() };
+        let (fences, checkpoint) = begin(&self.desk, new).await?;
+        self.checkpoint = checkpoint;
+        self.bus.is_checkpointed(self.bus.ledger().now(checkpoint.behind));
         let anew = self.hub.begin_anew(new.incarnation, |session| self.bus.unstored(session));
         tracing::warn!(
             sessions = anew.renewals.len(), incarnation = %new.incarnation,

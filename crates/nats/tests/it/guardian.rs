@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_event::{Family, Reason, subject};
-use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::{Dismissed, Standing};
 use landfall_net::Scope;
 use landfall_testkit::ledger::{self, Open};
@@ -12,7 +11,7 @@ use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, everything, stored, stor
 use landfall_testkit::wait::{PATIENCE, eventually, within};
 use landfall_testkit::{Mode, NatsServer, Proxy};
 
-use crate::node::{Node, TTL, ends, hear, hello, presence, send};
+use crate::node::{Node, TTL, churn, ends, hear, hello, presence, send};
 
 async fn until_closed(nats: &NatsServer, count: usize) {
     stored_when(nats, CONNECTIVITY, "lost sessions closed", |events| ends(events, "gateway-lost") >= count)
@@ -223,13 +222,6 @@ async fn a_goodbye_in_order_leaves_nothing_to_repair() {
     node.scope.drain(Duration::ZERO).await;
 }
 
-/// Sessions that come and go.
-async fn churn(node: &Node, count: usize) {
-    for n in 0..count {
-        node.open(&format!("passing-{n}")).await.close(Reason::ClientClosed);
-    }
-}
-
 #[tokio::test]
 async fn a_checkpoint_is_enough_for_a_repair() {
     let nats = NatsServer::start().await;
@@ -260,31 +252,4 @@ async fn a_checkpoint_is_enough_for_a_repair() {
     let events = presence(&nats).await;
     assert_eq!(ends(&events, "gateway-lost"), 39 + 1, "those of the checkpoint, and the later one");
     next.leave().await;
-}
-
-#[tokio::test]
-async fn a_fence_outlives_the_limits_of_its_stream() {
-    let nats = NatsServer::start().await;
-    let context = async_nats::jetstream::new(nats.client().await);
-    // Two megabytes are a few thousand events; the first fence is gone long before this ends.
-    let short = Keep { max_bytes: 2 << 20, ..Keep::default() };
-    let settings = StreamSettings { connectivity: short, ..StreamSettings::default() };
-    landfall_nats::streams::establish(&context, &settings).await.expect("streams");
-    let node = Node::start(&nats.url(), "a1").await;
-    let incarnation = node.hub.origin().incarnation;
-    let stays = node.open("stays").await;
-    let mut stream = context.get_stream(CONNECTIVITY).await.expect("a stream");
-    let begun = stream.info().await.expect("its state").state.last_sequence;
-    while stream.info().await.expect("its state").state.first_sequence < begun + 2_000 {
-        churn(&node, 10).await;
-        // The whole stream in some five seconds: a limit that is met faster than fences are looked at is another test's.
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
-    send(&stays, 1);
-    hear(&stays, &[1]).await;
-    assert_eq!(node.hub.origin().incarnation, incarnation, "nobody took it for dead");
-    let left = everything(&nats.url(), CONNECTIVITY).await;
-    let fences = left.iter().filter(|message| message.subject.starts_with("landfall.fence.")).count();
-    assert_eq!(fences, 1, "the newest one is kept, those before it are gone");
-    node.leave().await;
 }

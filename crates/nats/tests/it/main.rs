@@ -13,6 +13,7 @@ mod embedded;
 mod faults;
 mod guardian;
 mod keeping;
+mod limits;
 mod node;
 mod publisher;
 mod reading;

@@ -50,18 +50,17 @@ impl Node {
         let scope = Scope::new();
         let client = target(url).client().await.expect("a client");
         let context = async_nats::jetstream::new(client.clone());
-        landfall_nats::streams::establish(&context, &StreamSettings::default()).await.expect("streams");
+        // Those that a test has made keep the limits that it gave them.
+        if context.get_stream(CONNECTIVITY).await.is_err() {
+            landfall_nats::streams::establish(&context, &StreamSettings::default()).await.expect("streams");
+        }
         let bounds = Bounds { ack_timeout_ms: 500, longest_pause_ms: 100, ..Bounds::default() };
         let kept = place.map(|place| place.open(&origin).expect("a directory"));
         let settings = PublisherSettings { bounds, fenced: true, kept };
         let bus = Arc::new(Publisher::start(&scope, target(bus_url), client.clone(), settings));
         let config = HubConfig { service_interval: Duration::from_secs(3600), ..HubConfig::new(origin) };
         let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
-        let settings = GuardianSettings {
-            checkpoint_after: 150,
-            fence_rests: Duration::ZERO,
-            ..GuardianSettings::new(TTL, Format::Json)
-        };
+        let settings = GuardianSettings { checkpoint_after: 150, ..GuardianSettings::new(TTL, Format::Json) };
         let guardian = Guardian::take_office(&hub, &bus, client, &scope, settings).await.expect("an office");
         (Self { hub, bus, scope, watch: Scope::new() }, guardian)
     }
@@ -181,6 +180,13 @@ pub(crate) async fn hear(session: &SessionHandle, tokens: &[u64]) {
     }
     heard.sort_unstable();
     assert_eq!(heard, tokens);
+}
+
+/// Sessions that come and go.
+pub(crate) async fn churn(node: &Node, count: usize) {
+    for n in 0..count {
+        node.open(&format!("passing-{n}")).await.close(Reason::ClientClosed);
+    }
 }
 
 /// What is said of presence in the stream, without the gateways' own life.

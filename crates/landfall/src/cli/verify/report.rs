@@ -96,8 +96,8 @@ fn rows(counts: &Counts, foreign: u64) -> Vec<(u64, &'static str)> {
     let perhaps = [
         (counts.gateway_lost, "closed for a gateway that was gone"),
         (counts.acknowledged, "acknowledged messages looked for"),
-        (counts.dropped_sessions, "whole sessions dropped for want of room, and told"),
-        (counts.dropped_messages, "messages dropped for want of room, and told"),
+        (counts.dropped_sessions, "whole sessions that were dropped, and told"),
+        (counts.dropped_messages, "messages that were dropped, and told"),
         (counts.overlaps, "sessions that began while another gateway had one of the device"),
         (counts.partial, "sessions that began before what was read"),
         (foreign, "messages that are no events"),
