@@ -11,6 +11,7 @@ mod overflow;
 mod replicas;
 mod stalls;
 mod storm;
+mod turnover;
 
 use std::path::Path;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use landfall_testkit::fleet::seed_or;
 use landfall_testkit::proxy::Seed;
+use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
 use landfall_testkit::{Doors, Fleet, Gateway, Mode, NatsServer, Plan, Proxy};
 use tempfile::TempDir;
 
@@ -69,7 +70,18 @@ impl Replica {
     }
 }
 
+/// What may happen in a storm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    /// Processes and ways break.
+    Breaks,
+    /// An operator purges a stream of events too. What was stored and purged is looked for nowhere, so no gateway is killed: who was
+    /// present since its last checkpoint would stand nowhere.
+    Purges,
+}
+
 struct Storm {
+    weather: Weather,
     nats: NatsServer,
     server: State,
     replicas: Vec<Replica>,
@@ -78,7 +90,7 @@ struct Storm {
 }
 
 impl Storm {
-    async fn begin(replicas: &[&str], seed: u64, folder: &Path) -> Self {
+    async fn begin(weather: Weather, replicas: &[&str], seed: u64, folder: &Path) -> Self {
         let (nats, mut seed) = (NatsServer::start().await, Seed(seed));
         let mut started = Vec::new();
         for name in replicas {
@@ -86,7 +98,7 @@ impl Storm {
         }
         let plan = Plan { seed: seed.draw(), ..Plan::default() };
         let fleet = Fleet::start(Doors::of(&started[0].gateway), plan, folder);
-        let storm = Self { nats, server: State::Well, replicas: started, fleet, seed };
+        let storm = Self { weather, nats, server: State::Well, replicas: started, fleet, seed };
         storm.tell_the_way();
         storm
     }
@@ -103,7 +115,10 @@ impl Storm {
         if which == self.replicas.len() {
             self.step_of_server().await;
         } else if self.replicas[which].state == State::Well {
-            let all = [State::Killed, State::Frozen, State::Cut, State::Stalled];
+            let all = match self.weather {
+                Weather::Breaks => [State::Killed, State::Frozen, State::Cut, State::Stalled],
+                Weather::Purges => [State::Well, State::Frozen, State::Cut, State::Stalled],
+            };
             let state = all[usize::try_from(self.seed.below(4)).unwrap_or(0)];
             eprintln!("replica {which}: {state:?}");
             self.replicas[which].harm(state);
@@ -116,12 +131,24 @@ impl Storm {
         if self.server != State::Well {
             return self.heal_server().await;
         }
+        if self.weather == Weather::Purges && self.seed.below(2) == 0 {
+            return self.purge().await;
+        }
         self.server = if self.seed.below(2) == 0 { State::Killed } else { State::Frozen };
         eprintln!("nats-server: {:?}", self.server);
         match self.server {
             State::Killed => self.nats.kill(),
             _ => self.nats.freeze(),
         }
+    }
+
+    /// What one does when a store is full.
+    async fn purge(&mut self) {
+        let name = if self.seed.below(2) == 0 { MESSAGES } else { CONNECTIVITY };
+        eprintln!("{name}: purged");
+        let context = async_nats::jetstream::new(self.nats.client().await);
+        let stream = context.get_stream(name).await.expect("a stream");
+        stream.purge().await.expect("a purge");
     }
 
     async fn heal(&mut self, which: usize) {
@@ -171,7 +198,9 @@ impl Storm {
         for replica in &self.replicas {
             close(&replica.gateway).await;
         }
-        if self.replicas.len() == 1 {
+        if self.weather == Weather::Purges {
+            judge_replicas(&self.nats, &[]).await;
+        } else if self.replicas.len() == 1 {
             judge(&self.nats, &[&journal]).await;
         } else {
             judge_replicas(&self.nats, &[&journal]).await;
@@ -180,10 +209,14 @@ impl Storm {
 }
 
 async fn storm(replicas: &[&str], seed: u64) {
+    storm_with(Weather::Breaks, replicas, seed).await;
+}
+
+async fn storm_with(weather: Weather, replicas: &[&str], seed: u64) {
     let folder = TempDir::new().expect("a folder");
     let seed = seed_or(seed);
     eprintln!("the storm of seed {seed}");
-    let mut storm = Storm::begin(replicas, seed, folder.path()).await;
+    let mut storm = Storm::begin(weather, replicas, seed, folder.path()).await;
     storm.fleet.progresses(100).await;
     for _ in 0..12 {
         storm.step().await;
@@ -206,4 +239,9 @@ async fn a_storm_whose_server_comes_back_for_moments() {
 #[tokio::test]
 async fn a_storm_over_two_replicas() {
     storm(&["a1", "b1"], 62).await;
+}
+
+#[tokio::test]
+async fn a_storm_in_which_streams_are_purged() {
+    storm_with(Weather::Purges, &["a1", "b1"], 63).await;
 }
