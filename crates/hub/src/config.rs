@@ -75,7 +75,7 @@ impl HubConfig {
             max_quiet_devices: 65_536,
             max_command_ttl: Duration::from_secs(7 * 24 * 3600),
             refusal_interval: Duration::from_secs(10),
-            max_refusal_sources: 1024,
+            max_refusal_sources: 128,
             max_waiting_wills: 10_000,
         }
     }

@@ -15,6 +15,20 @@ struct Source {
     device: Option<(TenantId, DeviceId)>,
 }
 
+/// Sources are told apart by their whole address up to this part of the limit; strangers beyond it by their network.
+const CROWD: usize = 4;
+
+impl Source {
+    /// The same for every address of the network that one host may speak for: 24 bits of IPv4, 64 of IPv6.
+    fn of_network(self) -> Self {
+        let address = match self.address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::from((u32::from(address) & (u32::MAX << 8)).to_be_bytes()),
+            IpAddr::V6(address) => IpAddr::from((u128::from(address) & (u128::MAX << 64)).to_be_bytes()),
+        };
+        Self { address, ..self }
+    }
+}
+
 /// The first refusal of a source is told at once; the next ones within `interval` are told together at its end. When
 /// `limit` sources are told apart already, further ones are counted together, by cause and transport. While nobody can be
 /// told (`tell` is false), all are counted, and told when somebody can.
@@ -63,6 +77,12 @@ impl Refusals {
             last_at: at,
         };
         let source = Source { cause, transport, address: remote.ip(), device };
+        let is_crowded = self.open.len() >= self.limit / CROWD;
+        let source = if is_crowded && source.device.is_none() && !self.open.contains_key(&source) {
+            source.of_network()
+        } else {
+            source
+        };
         if let Some(entry) = self.open.get_mut(&source) {
             add(entry.waiting.get_or_insert_with(|| Refused { count: 0, ..one.clone() }), &one);
             return None;
@@ -116,7 +136,11 @@ mod tests {
     use super::*;
 
     fn note(r: &mut Refusals, host: u8, now: u64) -> Option<Refused> {
-        let remote = SocketAddr::from(([127, 0, 0, host], 4000));
+        note_from(r, [127, 0, host, 1].into(), now)
+    }
+
+    fn note_from(r: &mut Refusals, address: IpAddr, now: u64) -> Option<Refused> {
+        let remote = SocketAddr::from((address, 4000));
         r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, 1000 + now), true)
     }
 
@@ -148,6 +172,20 @@ mod tests {
         let mut out = Vec::new();
         r.due(10_000, &mut out);
         assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 252);
+    }
+
+    #[test]
+    fn strangers_in_a_crowd_are_told_apart_by_network() {
+        let mut r = Refusals::new(10_000, 16);
+        let told = (0..=255).filter_map(|host| note_from(&mut r, [192, 0, 2, host].into(), 0)).count();
+        assert_eq!(told, 4 + 1, "some by their address, the others together");
+        let six = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, n, n, n, n]);
+        let told = (0..200).filter_map(|n| note_from(&mut r, six(n), 0)).count();
+        assert_eq!(told, 1);
+        assert!(note_from(&mut r, [198, 51, 100, 1].into(), 0).is_some(), "another network has its own");
+        let mut out = Vec::new();
+        r.due(10_000, &mut out);
+        assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 251 + 199, "each is counted");
     }
 
     #[test]
