@@ -178,6 +178,19 @@ pub(crate) async fn all(desk: &Desk, instance: &InstanceName) -> Result<Vec<Inca
     Ok(found)
 }
 
+/// The lowest place of the ledger that any checkpoint, of whatever instance, reads behind; `None` when there are none.
+pub(crate) async fn lowest(desk: &Desk) -> Result<Option<u64>, Failure> {
+    if desk.info(&stream()).await?.is_none() {
+        return Ok(None);
+    }
+    let heads = desk.newest_of_each(&stream(), &subject::checkpoint_wildcard(HEAD)).await?;
+    // One that cannot be read may need everything.
+    Ok(heads
+        .iter()
+        .map(|(.., body)| serde_json::from_slice::<Head>(body).map_or(0, |head| head.behind))
+        .min())
+}
+
 /// Says that `writer` closes the sessions of the incarnation, whatever becomes of the fences.
 pub(crate) async fn mark(
     desk: &Desk,

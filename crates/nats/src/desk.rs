@@ -193,6 +193,15 @@ impl Desk {
         purge.await.map(drop).map_err(Failure::away)
     }
 
+    /// Forgets every message that stands before this place.
+    pub(crate) async fn purge_below(&self, stream: &str, place: u64) -> Result<(), Failure> {
+        self.persist(|| self.purge_below_once(stream, place)).await
+    }
+
+    async fn purge_below_once(&self, stream: &str, place: u64) -> Result<(), Failure> {
+        self.stream(stream).await?.purge().sequence(place).await.map(drop).map_err(Failure::away)
+    }
+
     /// The newest message of each subject below `filter`: subject, place, body.
     pub(crate) async fn newest_of_each(&self, stream: &str, filter: &str) -> Result<Vec<Newest>, Failure> {
         self.persist(|| self.newest_of_each_once(stream, filter)).await

@@ -30,6 +30,7 @@ mod repair;
 mod store;
 pub mod streams;
 mod translation;
+mod trim;
 mod turnover;
 pub mod window;
 
@@ -46,3 +47,4 @@ pub use publisher::{
     Kept, LARGEST_WINDOW, Publisher, PublisherSettings, PublisherStats, Resumption, Standing,
 };
 pub use store::JetStreamStore;
+pub use trim::{Trimmed, trim};

@@ -10,6 +10,7 @@ mod line;
 mod output;
 mod password;
 mod send;
+mod trim;
 mod verify;
 mod watch;
 
@@ -59,6 +60,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Makes what a board on the bench needs: certificates, one device, a settings file; and prints what to type.
     Init(init::InitArgs),
+    /// Makes room in a store that is full: old device messages go, and old events of presence that no gateway needs any more.
+    Trim(trim::TrimArgs),
     /// Reads a password from standard input, up to the end of the line, and prints its hash for the file of devices.
     HashPassword,
     /// Keeps the embedded nats-server; the gateway starts this itself.
@@ -148,6 +151,7 @@ where
         Command::Sessions(args) => client_runtime()?.block_on(admin::sessions(&args, &settings()?, &mut out)),
         Command::Kick(args) => client_runtime()?.block_on(admin::kick(&args, &settings()?, &mut out)),
         Command::Verify(args) => client_runtime()?.block_on(verify::verify(&args, &settings()?, &mut out)),
+        Command::Trim(args) => client_runtime()?.block_on(trim::run(&args, &settings()?, &mut out)),
         Command::Send(args) => client_runtime()?.block_on(send::send(args, &settings()?, &mut out)),
     }
 }

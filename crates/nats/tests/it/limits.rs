@@ -6,6 +6,7 @@ use bytes::Bytes;
 use landfall_event::{Incarnation, Reason, Stream, subject};
 use landfall_hub::{SessionHandle, Uplink};
 use landfall_nats::streams::{self, Keep, StreamSettings};
+use landfall_nats::trim;
 use landfall_testkit::ledger::{self, Open};
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES, everything};
 use landfall_testkit::wait::{PATIENCE, eventually};
@@ -281,4 +282,30 @@ async fn fences_are_not_left_behind_by_their_renewal() {
     assert!((1..=5).contains(&fences), "one for each quarter of what is held, not {fences}");
     loud.close(Reason::ClientClosed);
     node.leave().await;
+}
+
+#[tokio::test]
+async fn a_trim_leaves_what_a_repair_would_read() {
+    let nats = NatsServer::start().await;
+    let context = small(&nats, 64 << 20).await;
+    let node = Node::start(&nats.url(), "a1").await;
+    let rest = AtRest::open(&node).await;
+    let loud = node.open("loud").await;
+    flood(&loud, 2_000, 1 << 20).await;
+    node.hub.caught_up().await.expect("everything is stored");
+    let client = nats.client().await;
+    let later = landfall_hub::unix_now() + 60_000;
+    let messages = trim(client.clone(), Stream::Messages, later).await.expect("JetStream answers");
+    assert!(messages.messages > 500 && messages.bytes > 1 << 20 && !messages.is_held, "{messages:?}");
+    assert_eq!(state(&context, MESSAGES).await.messages, 0);
+    let ledger = trim(client.clone(), Stream::Connectivity, later).await.expect("JetStream answers");
+    assert!(ledger.is_held, "no checkpoint has the session at rest yet: {ledger:?}");
+    let kept = trim(client, Stream::Messages, 1).await.expect("JetStream answers");
+    assert_eq!((kept.messages, kept.bytes), (0, 0), "nothing is that old");
+    rest.is_as_it_was(&node, 1).await;
+    node.die().await;
+    drop((rest, loud));
+    let next = Node::start(&nats.url(), "a1").await;
+    assert_eq!(ends(&presence(&nats).await, "gateway-lost"), 2);
+    next.leave().await;
 }
