@@ -28,6 +28,7 @@ mod faults;
 mod fields;
 mod formats;
 mod hostile;
+mod instances;
 mod load;
 mod metadata;
 mod outage;

@@ -344,33 +344,49 @@ pub fn parse_admin(instance: &InstanceName, subject: &str) -> Option<AdminCall> 
 /// The stream of the offline queues, shared by all instances.
 pub const QUEUE_STREAM: &str = "LANDFALL_QUEUE";
 
-/// Every device's offline queue: what [`QUEUE_STREAM`] binds.
-pub const QUEUE_ALL: &str = "landfall.queue.*.*";
+/// Every device's offline queue, of all instances: what [`QUEUE_STREAM`] binds.
+pub const QUEUE_ALL: &str = "landfall.queue.*.*.*";
+
+/// The offline queues that earlier builds wrote without saying whose they are.
+pub const QUEUE_NOBODYS: &str = "landfall.queue.*.*";
 
 /// The key-value bucket of the stored sessions, shared by all instances.
 pub const SESSIONS_BUCKET: &str = "LANDFALL_SESSIONS";
+
+/// `service.lifecycle.join` of all instances.
+pub const JOIN_ALL: &str = "kaa.v1.events.*.service.lifecycle.join";
 
 /// `connectivity.connected` of all instances.
 pub const CONNECTED_ALL: &str = "kaa.v1.events.*.endpoint.connectivity.connected";
 
 /// Where the device's offline queue is stored.
-pub fn queue_subject(tenant: &TenantId, device: &DeviceId) -> String {
-    format!("landfall.queue.{}", device_tokens(tenant, device))
+pub fn queue_subject(instance: &InstanceName, tenant: &TenantId, device: &DeviceId) -> String {
+    format!("landfall.queue.{instance}.{}", device_tokens(tenant, device))
 }
 
-/// Reads the device out of a queue's subject; `None` unless [`queue_subject`] could have formed it.
-pub fn parse_queue(subject: &str) -> Option<(TenantId, DeviceId)> {
+/// Every offline queue of the instance.
+pub fn queue_wildcard(instance: &InstanceName) -> String {
+    format!("landfall.queue.{instance}.*.*")
+}
+
+/// Reads the device out of a queue's subject; `None` unless [`queue_subject`] could have formed it for the instance.
+pub fn parse_queue(instance: &InstanceName, subject: &str) -> Option<(TenantId, DeviceId)> {
+    parse_device(subject.strip_prefix("landfall.queue.")?.strip_prefix(instance.as_str())?.strip_prefix('.')?)
+}
+
+/// Reads the device out of a subject of [`QUEUE_NOBODYS`].
+pub fn parse_nobodys_queue(subject: &str) -> Option<(TenantId, DeviceId)> {
     parse_device(subject.strip_prefix("landfall.queue.")?)
 }
 
-/// The key of the device's stored session in [`SESSIONS_BUCKET`]. Keys have no `%` and no `~`: an escape begins with `=`
-/// there, and `~` is escaped too.
-pub fn session_key(tenant: &TenantId, device: &DeviceId) -> String {
+/// `{tenant}.{device}` as two tokens of a key. Keys have no `%` and no `~`: an escape begins with `=` there, and `~` is
+/// escaped too.
+fn device_key(tenant: &TenantId, device: &DeviceId) -> String {
     device_tokens(tenant, device).replace('%', "=").replace('~', "=7E")
 }
 
-/// Reads the device out of a session's key; `None` unless [`session_key`] could have formed it.
-pub fn parse_session_key(key: &str) -> Option<(TenantId, DeviceId)> {
+/// Reads what [`device_key`] wrote.
+fn parse_device_key(key: &str) -> Option<(TenantId, DeviceId)> {
     // A `%` or `~` that stands for itself was never written, so nothing else can become one here.
     if key.contains(['%', '~']) {
         return None;
@@ -379,9 +395,34 @@ pub fn parse_session_key(key: &str) -> Option<(TenantId, DeviceId)> {
     parse_device(&key.replace("=7E", "~").replace('=', "%"))
 }
 
+/// The key of the device's stored session in [`SESSIONS_BUCKET`].
+pub fn session_key(instance: &InstanceName, tenant: &TenantId, device: &DeviceId) -> String {
+    format!("{}.{}", key_token(instance.as_str()), device_key(tenant, device))
+}
+
+/// Reads the device out of a session's key; `None` unless [`session_key`] could have formed it for the instance.
+pub fn parse_session_key(instance: &InstanceName, key: &str) -> Option<(TenantId, DeviceId)> {
+    parse_device_key(key.strip_prefix(&key_token(instance.as_str()))?.strip_prefix('.')?)
+}
+
+/// Reads the device out of a session's key as earlier builds wrote it, without saying whose it is.
+pub fn parse_nobodys_session_key(key: &str) -> Option<(TenantId, DeviceId)> {
+    parse_device_key(key)
+}
+
 /// The subject filter of one key's entries in [`SESSIONS_BUCKET`], and of all with `key` = `>`.
 pub fn session_subject(key: &str) -> String {
     format!("$KV.{SESSIONS_BUCKET}.{key}")
+}
+
+/// Every stored session of the instance.
+pub fn session_wildcard(instance: &InstanceName) -> String {
+    session_subject(&format!("{}.*.*", key_token(instance.as_str())))
+}
+
+/// Every stored session that earlier builds wrote without saying whose it is.
+pub fn nobodys_sessions() -> String {
+    session_subject("*.*")
 }
 
 /// Reads the key out of the subject of an entry of [`SESSIONS_BUCKET`].
@@ -563,21 +604,30 @@ mod tests {
         #[test]
         fn a_device_finds_its_way_through_the_store(tenant in id_text(), device in id_text()) {
             let (tenant, device): (TenantId, DeviceId) = (tenant.parse().unwrap(), device.parse().unwrap());
-            let queue = queue_subject(&tenant, &device);
+            let other: InstanceName = "landfall2".parse().unwrap();
+            let queue = queue_subject(&instance(), &tenant, &device);
             prop_assert!(takes(QUEUE_ALL, &queue));
-            prop_assert_eq!(parse_queue(&queue), Some((tenant.clone(), device.clone())));
-            let key = session_key(&tenant, &device);
+            prop_assert!(takes(&queue_wildcard(&instance()), &queue));
+            prop_assert!(!takes(QUEUE_NOBODYS, &queue) && !takes(&queue_wildcard(&other), &queue));
+            prop_assert_eq!(parse_queue(&instance(), &queue), Some((tenant.clone(), device.clone())));
+            prop_assert_eq!(parse_queue(&other, &queue), None);
+            prop_assert_eq!(parse_nobodys_queue(&queue), None);
+            let key = session_key(&instance(), &tenant, &device);
             prop_assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=.".contains(&b)), "{key}");
-            prop_assert_eq!(parse_session_key(&key), Some((tenant, device)));
+            prop_assert_eq!(parse_session_key(&other, &key), None);
+            prop_assert_eq!(parse_nobodys_session_key(&key), None);
+            prop_assert_eq!(parse_session_key(&instance(), &key), Some((tenant, device)));
             let subject = session_subject(&key);
             prop_assert_eq!(parse_session_subject(&subject), Some(key.as_str()));
             prop_assert!(takes(&session_subject(">"), &subject));
+            prop_assert!(takes(&session_wildcard(&instance()), &subject));
+            prop_assert!(!takes(&session_wildcard(&other), &subject) && !takes(&nobodys_sessions(), &subject));
         }
 
         #[test]
         fn a_key_that_can_be_read_is_one_that_would_be_written(key in "([=~%0-9A-F]|=7E|=2E){0,5}[.]([=~%0-9A-F]|=7E|=25){0,5}") {
-            if let Some((tenant, device)) = parse_session_key(&key) {
-                prop_assert_eq!(session_key(&tenant, &device), key);
+            if let Some((tenant, device)) = parse_nobodys_session_key(&key) {
+                prop_assert_eq!(device_key(&tenant, &device), key);
             }
         }
 

@@ -17,7 +17,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use landfall_event::subject::{self, QUEUE_STREAM};
-use landfall_event::{DeviceId, TenantId};
+use landfall_event::{DeviceId, InstanceName, TenantId};
 use landfall_hub::{BoxFuture, SessionStore, StoreError, StoredQueue, StoredSession};
 
 use crate::ack;
@@ -27,12 +27,14 @@ use crate::reading::{self, At, Selection};
 use crate::streams::sessions_stream;
 use crate::window::Verdict;
 
+mod nobodys;
+
 const PATIENCE: Patience = Patience { within: Duration::from_secs(30), failures: 6 };
 /// The headers that key-value clients put on a deletion.
 const KV_OPERATION: &str = "KV-Operation";
 
 /// Why a try did not succeed.
-enum Failure {
+pub(crate) enum Failure {
     Passing(String),
     Final(StoreError),
 }
@@ -47,7 +49,7 @@ impl Passing for Failure {
 }
 
 impl Failure {
-    fn away(why: impl Into<async_nats::Error>) -> Self {
+    pub(crate) fn away(why: impl Into<async_nats::Error>) -> Self {
         Self::Passing(why.into().to_string())
     }
 }
@@ -55,18 +57,25 @@ impl Failure {
 /// See the module's description.
 #[derive(Clone, Debug)]
 pub struct JetStreamStore {
-    client: Client,
+    pub(crate) client: Client,
     context: Context,
+    pub(crate) instance: InstanceName,
 }
 
 impl JetStreamStore {
-    /// Stores over `client`, which connects again by itself. The streams are there ([`crate::streams::ensure`]).
-    pub fn new(client: Client) -> Self {
-        Self { context: jetstream::new(client.clone()), client }
+    /// Stores what is `instance`'s over `client`, which connects again by itself. The streams are there
+    /// ([`crate::streams::ensure`]).
+    pub fn new(client: Client, instance: InstanceName) -> Self {
+        Self { context: jetstream::new(client.clone()), client, instance }
     }
 
     /// Publishes once and waits for the acknowledgement; returns the place in the stream.
-    async fn publish(&self, subject: &str, id: Option<&str>, body: &Bytes) -> Result<u64, Failure> {
+    pub(crate) async fn publish(
+        &self,
+        subject: &str,
+        id: Option<&str>,
+        body: &Bytes,
+    ) -> Result<u64, Failure> {
         let limit = self.client.max_payload();
         // The id's header is well below this.
         let size = body.len() + 128;
@@ -88,12 +97,16 @@ impl JetStreamStore {
         }
     }
 
-    async fn stream(&self, name: &str) -> Result<Stream<()>, Failure> {
+    pub(crate) async fn stream(&self, name: &str) -> Result<Stream<()>, Failure> {
         self.context.get_stream_no_info(name).await.map_err(Failure::away)
     }
 
-    /// Everything that the stream holds now, in order: subject, place, body.
-    async fn read_all(&self, name: &str) -> Result<Vec<(String, u64, Bytes)>, Failure> {
+    /// What the stream holds now of these subjects, in order: subject, place, body.
+    pub(crate) async fn read_all(
+        &self,
+        name: &str,
+        subjects: Vec<String>,
+    ) -> Result<Vec<(String, u64, Bytes)>, Failure> {
         let stream = self.stream(name).await?;
         let mut entries = Vec::new();
         let take = |at: At, message: Message| {
@@ -101,15 +114,19 @@ impl JetStreamStore {
                 entries.push((message.subject.to_string(), at.place, message.payload));
             }
         };
-        reading::read(&stream, Selection::from(DeliverPolicy::All), take).await.map_err(Failure::away)?;
+        let selection = Selection::from(DeliverPolicy::All).of(subjects);
+        reading::read(&stream, selection, take).await.map_err(Failure::away)?;
         Ok(entries)
     }
 
     async fn read_sessions(&self) -> Result<Vec<StoredSession>, Failure> {
-        let entries = self.read_all(&sessions_stream()).await?.into_iter();
+        nobodys::take_over(self).await?;
+        let mine = vec![subject::session_wildcard(&self.instance)];
+        let entries = self.read_all(&sessions_stream(), mine).await?.into_iter();
         Ok(entries
             .filter_map(|(name, _, state)| {
-                let device = subject::parse_session_subject(&name).and_then(subject::parse_session_key);
+                let device = subject::parse_session_subject(&name)
+                    .and_then(|key| subject::parse_session_key(&self.instance, key));
                 let (tenant, device) = known(&name, device)?;
                 Some(StoredSession { tenant, device, state })
             })
@@ -117,21 +134,26 @@ impl JetStreamStore {
     }
 
     async fn read_queues(&self) -> Result<Vec<StoredQueue>, Failure> {
-        let entries = self.read_all(QUEUE_STREAM).await?.into_iter();
+        let mine = vec![subject::queue_wildcard(&self.instance)];
+        let entries = self.read_all(QUEUE_STREAM, mine).await?.into_iter();
         Ok(entries
             .filter_map(|(name, number, entry)| {
-                let (tenant, device) = known(&name, subject::parse_queue(&name))?;
+                let (tenant, device) = known(&name, subject::parse_queue(&self.instance, &name))?;
                 Some(StoredQueue { tenant, device, number, entry })
             })
             .collect())
     }
 
-    async fn purge(&self, filter: &str) -> Result<(), Failure> {
+    pub(crate) fn session_subject(&self, tenant: &TenantId, device: &DeviceId) -> String {
+        subject::session_subject(&subject::session_key(&self.instance, tenant, device))
+    }
+
+    pub(crate) async fn purge(&self, filter: &str) -> Result<(), Failure> {
         let stream = self.stream(&sessions_stream()).await?;
         stream.purge().filter(filter).await.map(drop).map_err(Failure::away)
     }
 
-    async fn delete(&self, number: u64) -> Result<(), Failure> {
+    pub(crate) async fn delete(&self, number: u64) -> Result<(), Failure> {
         let stream = self.stream(QUEUE_STREAM).await?;
         match stream.delete_message(number).await {
             Ok(_) => Ok(()),
@@ -178,7 +200,7 @@ impl SessionStore for JetStreamStore {
 
     fn save(&self, session: StoredSession) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let subject = subject::session_subject(&subject::session_key(&session.tenant, &session.device));
+            let subject = self.session_subject(&session.tenant, &session.device);
             persist("saving a session", || self.publish(&subject, None, &session.state)).await.map(drop)
         })
     }
@@ -189,7 +211,7 @@ impl SessionStore for JetStreamStore {
         device: &'a DeviceId,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let subject = subject::session_subject(&subject::session_key(tenant, device));
+            let subject = self.session_subject(tenant, device);
             persist("forgetting a session", || self.purge(&subject)).await
         })
     }
@@ -205,7 +227,7 @@ impl SessionStore for JetStreamStore {
         entry: Bytes,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let subject = subject::queue_subject(tenant, device);
+            let subject = subject::queue_subject(&self.instance, tenant, device);
             // Unique, and the same for every try: an entry whose acknowledgement was lost is not stored twice.
             let id = self.client.new_inbox();
             persist("queueing", || self.publish(&subject, Some(&id), &entry)).await

@@ -242,7 +242,7 @@ impl Gateway {
 
     async fn mqtt_server(&mut self) -> Result<Arc<MqttServer>, Failure> {
         let hub = Arc::clone(self.standing.hub());
-        let store = Arc::new(JetStreamStore::new(self.client.clone()));
+        let store = Arc::new(JetStreamStore::new(self.client.clone(), self.settings.instance.name.clone()));
         let limits = parts::offline_limits(&self.settings);
         let sessions = Sessions::load(Arc::clone(&hub), store, limits).await.map_err(Failure::runtime)?;
         let sessions = Arc::new(sessions);

@@ -12,7 +12,12 @@ use landfall_testkit::wait::{PATIENCE, within};
 use crate::support::{A_WHILE, make_streams, target};
 
 async fn store(server: &NatsServer) -> JetStreamStore {
-    JetStreamStore::new(target(&server.url()).client().await.expect("a client"))
+    store_of(server, "landfall").await
+}
+
+async fn store_of(server: &NatsServer, instance: &str) -> JetStreamStore {
+    let client = target(&server.url()).client().await.expect("a client");
+    JetStreamStore::new(client, instance.parse().expect("an instance"))
 }
 
 fn ids(tenant: &str, device: &str) -> (TenantId, DeviceId) {
@@ -70,8 +75,8 @@ async fn a_deletion_by_another_program_is_no_session() {
     store.save(session("t", "d", "gone")).await.expect("saved");
     let context = jetstream::new(server.client().await);
     let bucket = context.get_key_value("LANDFALL_SESSIONS").await.expect("the bucket");
-    assert_eq!(bucket.get("t.d").await.expect("an answer").as_deref(), Some(&b"gone"[..]));
-    bucket.delete("t.d").await.expect("deleted");
+    assert_eq!(bucket.get("landfall.t.d").await.expect("an answer").as_deref(), Some(&b"gone"[..]));
+    bucket.delete("landfall.t.d").await.expect("deleted");
     bucket.put("only-one-token", "x".into()).await.expect("put");
     assert_eq!(store.sessions().await, Ok(vec![]));
 }
@@ -137,4 +142,82 @@ async fn a_state_that_is_too_large_is_refused() {
     let large = StoredSession { state: Bytes::from(vec![0; 1 << 20]), ..session("t", "d", "") };
     assert!(matches!(store.save(large).await, Err(StoreError::TooLarge { limit: 1_048_576, .. })));
     assert_eq!(store.sessions().await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn two_instances_keep_sessions_and_queues_apart() {
+    let server = NatsServer::start().await;
+    make_streams(&server.url()).await;
+    let (one, other) = (store_of(&server, "one").await, store_of(&server, "other").await);
+    let (tenant, device) = ids("t", "d");
+    one.save(session("t", "d", "of one")).await.expect("saved");
+    other.save(session("t", "d", "of other")).await.expect("saved");
+    let number = one.enqueue(&tenant, &device, Bytes::from_static(b"for one")).await.expect("queued");
+    assert_eq!(one.sessions().await, Ok(vec![session("t", "d", "of one")]));
+    assert_eq!(other.sessions().await, Ok(vec![session("t", "d", "of other")]));
+    assert_eq!(other.queued().await, Ok(vec![]));
+    let entry =
+        StoredQueue { tenant: tenant.clone(), device: device.clone(), number, entry: "for one".into() };
+    assert_eq!(one.queued().await, Ok(vec![entry]));
+    other.forget(&tenant, &device).await.expect("forgotten");
+    assert_eq!(one.sessions().await, Ok(vec![session("t", "d", "of one")]));
+}
+
+/// What an earlier build left, whose keys and subjects named no instance.
+async fn leave_nobodys(server: &NatsServer) {
+    let context = jetstream::new(server.client().await);
+    let mut queue = context.get_stream(QUEUE_STREAM).await.expect("the stream").cached_info().config.clone();
+    queue.subjects.push(landfall_event::subject::QUEUE_NOBODYS.to_owned());
+    context.update_stream(queue).await.expect("altered");
+    let bucket = context.get_key_value("LANDFALL_SESSIONS").await.expect("the bucket");
+    bucket.put("t.a=2Eb", "old".into()).await.expect("put");
+    for entry in ["first", "second"] {
+        let stored = context.publish("landfall.queue.t.a%2Eb", entry.into()).await.expect("sent");
+        stored.await.expect("stored");
+    }
+}
+
+async fn joins(server: &NatsServer, instance: &str) {
+    let context = jetstream::new(server.client().await);
+    let subject = format!("kaa.v1.events.{instance}.service.lifecycle.join");
+    context.publish(subject, "{}".into()).await.expect("sent").await.expect("stored");
+}
+
+fn texts(queued: Vec<StoredQueue>) -> Vec<Bytes> {
+    queued.into_iter().map(|queued| queued.entry).collect()
+}
+
+#[tokio::test]
+async fn what_names_no_instance_is_moved_once_to_the_only_one() {
+    let server = NatsServer::start().await;
+    make_streams(&server.url()).await;
+    leave_nobodys(&server).await;
+    joins(&server, "one").await;
+    let store = store_of(&server, "one").await;
+    for _ in 0..2 {
+        assert_eq!(store.sessions().await, Ok(vec![session("t", "a.b", "old")]));
+        assert_eq!(texts(store.queued().await.expect("the queue")), ["first", "second"]);
+    }
+    // A second instance that comes later finds nothing of it.
+    let late = store_of(&server, "late").await;
+    assert_eq!((late.sessions().await, late.queued().await), (Ok(vec![]), Ok(vec![])));
+    let context = jetstream::new(server.client().await);
+    let stream = context.get_stream(QUEUE_STREAM).await.expect("the stream");
+    assert_eq!(stream.cached_info().state.messages, 2, "moved, not copied");
+}
+
+#[tokio::test]
+async fn what_names_no_instance_is_left_alone_where_there_are_several() {
+    let server = NatsServer::start().await;
+    make_streams(&server.url()).await;
+    leave_nobodys(&server).await;
+    joins(&server, "one").await;
+    joins(&server, "other").await;
+    for instance in ["one", "other"] {
+        let store = store_of(&server, instance).await;
+        assert_eq!((store.sessions().await, store.queued().await), (Ok(vec![]), Ok(vec![])), "{instance}");
+    }
+    let context = jetstream::new(server.client().await);
+    let bucket = context.get_key_value("LANDFALL_SESSIONS").await.expect("the bucket");
+    assert_eq!(bucket.get("t.a=2Eb").await.expect("an answer").as_deref(), Some(&b"old"[..]));
 }
