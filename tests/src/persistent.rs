@@ -268,3 +268,67 @@ async fn a_message_of_qos_2_is_one_message_across_kill_9_of_the_gateway() {
     assert_eq!(world.recorder.of("upstream", "d").len(), 1, "{}", world.recorder.story());
     world.gateway.assert_sound();
 }
+
+/// Answered without waiting for anything that takes its time.
+const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_message_against_the_rights_locks_nobody_out() {
+    let world = World::start().await;
+    for round in 1..=3 {
+        let from = std::time::Instant::now();
+        let (mut client, present) = resume(&world, Version::V4, "d").await;
+        assert_eq!(present, round > 1);
+        client.send(&Publish::new(Version::V4, "$SYS/x", "f", 2, 1).encode()).await;
+        client.until_closed().await;
+        assert!(from.elapsed() < SOON, "{:?}", from.elapsed());
+        gone(&world, "d", round).await;
+    }
+    let ends = world.recorder.of("disconnected", "d");
+    assert!(ends.iter().all(|end| end.text("reason") == "not-authorized"), "{}", world.recorder.story());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn who_comes_again_while_nats_is_away_is_let_in_and_its_message_is_one() {
+    let mut world = World::start().await;
+    let mut clients = Vec::new();
+    for version in BOTH {
+        let name = format!("d{}", version.level());
+        clients.push((version, resume(&world, version, &name).await.0, name));
+    }
+    world.nats.kill();
+    let mut back = Vec::new();
+    for (version, mut client, name) in clients {
+        let publish = Publish::new(version, "t", "once", 2, 5);
+        client.send(&publish.encode()).await;
+        client.ping().await;
+        drop(client);
+        for round in 0..3 {
+            let from = std::time::Instant::now();
+            let (mut client, present) = resume(&world, version, &name).await;
+            assert!(present && from.elapsed() < SOON, "{name}: {:?}", from.elapsed());
+            client.send(&Publish { dup: true, ..publish.clone() }.encode()).await;
+            client.ping().await;
+            if round == 2 {
+                back.push((client, name.clone()));
+            }
+        }
+    }
+    world.nats.restart().await;
+    for (client, name) in &mut back {
+        assert_eq!(client.expect(kind::PUBREC).await.id(), 5, "{name}");
+        client.send(&packet::acknowledgement(kind::PUBREL, 5)).await;
+        assert_eq!(client.expect(kind::PUBCOMP).await.id(), 5);
+        client.ping().await;
+        world.recorder.expect_count("upstream", name, 1).await;
+    }
+    drop(back);
+    for version in BOTH {
+        let name = format!("d{}", version.level());
+        gone(&world, &name, 4).await;
+        assert_eq!(world.recorder.of("upstream", &name).len(), 1, "{}", world.recorder.story());
+        assert_eq!(world.recorder.of("connected", &name).len(), 4, "{}", world.recorder.story());
+    }
+    world.close().await;
+}

@@ -280,9 +280,8 @@ impl Door {
         match self.server.hub.begin_inferred(hello, memo.into(), &self.post, true) {
             Ok(peer) if memo.is_bound && !self.is_on(&peer, via) => Err(Unbegun::Elsewhere),
             Ok(peer) if !memo.is_bound && Memo::of(&peer).is_bound => Err(Unbegun::Elsewhere),
-            Ok(peer) if self.server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) => Ok(peer),
-            Ok(peer) => {
-                peer.close(Reason::CredentialsRevoked);
+            Ok(peer) => Ok(peer),
+            Err(OpenError::Withdrawn) => {
                 self.refuse(RefusedCause::BadCredentials, via, None);
                 Err(Unbegun::Withdrawn)
             }

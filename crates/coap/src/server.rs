@@ -44,6 +44,7 @@ impl CoapServer {
     ) -> Arc<Self> {
         let metrics = Metrics::default();
         metrics.register(registry);
+        hub.set_authenticator(Arc::clone(&auth));
         Arc::new(Self {
             marker: Marker::random(),
             registrations: Registrations::new(config.max_registrations, metrics.registrations.clone()),

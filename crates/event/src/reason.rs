@@ -87,6 +87,8 @@ closed_list! {
         SlowConsumer = "slow-consumer",
         /// TLS or DTLS was closed under the session.
         SecureChannelClosed = "secure-channel-closed",
+        /// The gateway took its admission back: nothing could store the session's beginning in time. The device was told no.
+        NotAdmitted = "not-admitted",
         /// This gateway is shutting down in order.
         GatewayDraining = "gateway-draining",
         /// The gateway that held the session is gone.
@@ -236,6 +238,7 @@ impl Reason {
             | Self::CredentialsExpired
             | Self::RateLimited
             | Self::SlowConsumer
+            | Self::NotAdmitted
             | Self::GatewayDraining
             | Self::GatewayLost => Initiator::Gateway,
         }

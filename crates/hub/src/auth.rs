@@ -148,7 +148,7 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
     /// [`RefusedCause::UnknownDevice`] where nobody has this identity, or whoever has it has no key.
     fn psk<'a>(&'a self, shown: &'a Credentials) -> BoxFuture<'a, Result<(Secret, Principal), AuthError>>;
 
-    /// Does what was found out then still hold? Asked when a session has just begun: credentials may have been withdrawn
-    /// while it was on its way.
+    /// Does what was found out then still hold? Asked in the moment in which a session begins: credentials may have been
+    /// withdrawn while it was on its way. Never waits, and asks nothing of the hub.
     fn still_holds(&self, tenant: &TenantId, device: &DeviceId, acl: &Arc<Acl>) -> bool;
 }

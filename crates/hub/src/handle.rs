@@ -13,7 +13,7 @@ use landfall_session::Slot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::bus::Listener;
-use crate::mailbox::Mail;
+use crate::mailbox::{Mail, Settled};
 use crate::router::{Adopted, Verdict};
 use crate::session::{Session, Uplink};
 use crate::{Acl, BoxFuture, Command, Hub, Receipt, StoreError};
@@ -65,11 +65,19 @@ pub struct SessionHandle {
     hub: Arc<Hub>,
     session: Arc<Session>,
     slot: Slot,
+    /// The end that dropping it is.
+    dropped: Reason,
 }
 
 impl SessionHandle {
     pub(crate) fn new(hub: Arc<Hub>, session: Arc<Session>, slot: Slot) -> Self {
-        Self { hub, session, slot }
+        // The network has no part in it before the device is let in.
+        Self { hub, session, slot, dropped: Reason::NotAdmitted }
+    }
+
+    /// The device is let in.
+    pub(crate) fn is_let_in(&mut self) {
+        self.dropped = Reason::ConnectionLost;
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -232,11 +240,16 @@ impl SessionHandle {
     }
 
     /// Waits for news of stored messages only; goes on after the session's end.
-    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Vec<(u64, Result<(), StoreError>)>> {
+    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Settled> {
         match &self.session.mailbox {
             Some(mailbox) => mailbox.poll_settled(cx),
             None => Poll::Pending,
         }
+    }
+
+    /// The session has ended, or ends here; what it had on its way to the store is still told.
+    pub fn into_remains(self) -> Remains {
+        Remains(Arc::clone(&self.session))
     }
 
     /// Ends the session, unless it has ended.
@@ -252,9 +265,23 @@ impl SessionHandle {
     }
 }
 
+/// What has ended of a session: the news of its messages that are on their way to the store. Dropping it is hearing no more.
+#[derive(Debug)]
+pub struct Remains(Arc<Session>);
+
+impl Remains {
+    /// Waits until a message is stored, or never will be.
+    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Settled> {
+        match &self.0.mailbox {
+            Some(mailbox) => mailbox.poll_settled(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        self.hub.close(&self.session, self.slot, (Reason::ConnectionLost, None), || Receipt::unheard(None));
+        self.hub.close(&self.session, self.slot, (self.dropped, None), || Receipt::unheard(None));
         self.hub.leave_to_offline(&self.session);
     }
 }

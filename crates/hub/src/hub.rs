@@ -36,7 +36,7 @@ use crate::router::{Offline, Router};
 use crate::session::{Lane, Protocol, Session, Uplink, Will};
 use crate::view::SessionView;
 use crate::wills::Wills;
-use crate::{Bus, HubConfig, Principal, Publication, Receipt, UpstreamBody};
+use crate::{Authenticator, Bus, HubConfig, Principal, Publication, Receipt, UpstreamBody};
 
 const SHARDS: usize = 16;
 /// The part of the publish window's size that ends have beside it: one in so many.
@@ -106,6 +106,9 @@ pub enum OpenError {
     /// The `connected` event could not be stored, for good.
     #[error("the connected event was not stored")]
     NotStored,
+    /// What the device has proven counts no longer.
+    #[error("what the device has proven counts no longer")]
+    Withdrawn,
     /// The bus is away, and the caller does not wait for it, or is not to.
     #[error("NATS is away")]
     Away,
@@ -133,6 +136,7 @@ pub struct Hub {
     pub(crate) subjects: Subjects,
     pub(crate) hasher: ahash::RandomState,
     offline: OnceLock<Arc<dyn Offline>>,
+    auth: OnceLock<Arc<dyn Authenticator>>,
     epoch: AtomicU64,
     gateway_events: AtomicU64,
     pub(crate) draining: AtomicBool,
@@ -166,6 +170,7 @@ impl Hub {
             wills: Mutex::new(Wills::default()),
             quiet: Mutex::new(Quiet::new(config.max_quiet_devices, config.commands_per_session)),
             offline: OnceLock::new(),
+            auth: OnceLock::new(),
             epoch: AtomicU64::new(0),
             gateway_events: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -186,14 +191,16 @@ impl Hub {
         self.offline.get()
     }
 
-    /// Begins a session, held ([`SessionHandle::hold`]): release it when the protocol's own welcome is done. Returns when
-    /// its `connected` is stored; an earlier session of the device and family has ended
-    /// before, its `disconnected` (`taken-over`) stored first. Waits while the bus is away: bound it with a deadline.
-    /// A caller that gives up leaves no open session behind.
+    /// Says who knows whether what was found out of a device still holds when its session begins. The first one counts.
+    pub fn set_authenticator(&self, auth: Arc<dyn Authenticator>) {
+        let _ = self.auth.set(auth);
+    }
+
+    /// Waits until a session may begin, for as long as that takes: bound it with a deadline.
     ///
     /// # Errors
-    /// [`OpenError`], in which case no event of it is published.
-    pub async fn open(self: &Arc<Self>, hello: Hello) -> Result<SessionHandle, OpenError> {
+    /// When it may not, and will not for now.
+    pub async fn until_sessions_begin(&self) -> Result<(), OpenError> {
         while !self.takes_sessions() {
             if !self.config.admit_while_away {
                 return Err(OpenError::Away);
@@ -203,13 +210,30 @@ impl Hub {
             }
             tokio::time::sleep(BUS_POLL).await;
         }
+        Ok(())
+    }
+
+    /// Begins a session, held ([`SessionHandle::hold`]): release it when the protocol's own welcome is done. Returns when
+    /// its `connected` is stored; an earlier session of the device and family has ended
+    /// before, its `disconnected` (`taken-over`) stored first. Waits while the bus is away: bound it with a deadline.
+    ///
+    /// Call it when everything else is decided: a device whose session has begun is let in. A caller that gives up while
+    /// `connected` is on its way leaves no open session behind, and an end (`not-admitted`) that says whose doing that was.
+    ///
+    /// # Errors
+    /// [`OpenError`], in which case no event of it is published.
+    pub async fn open(self: &Arc<Self>, hello: Hello) -> Result<SessionHandle, OpenError> {
+        self.until_sessions_begin().await?;
         let (receipt, stored) = Receipt::once();
         let (session, slot) = self.begin(hello, Some(Box::default()), |_| receipt)?;
-        let handle = SessionHandle::new(Arc::clone(self), session, slot);
+        let mut handle = SessionHandle::new(Arc::clone(self), session, slot);
         // Until the protocol's own welcome is done, the device cannot be heard.
         handle.hold(true);
         match stored.await {
-            Ok(Ok(())) => Ok(handle),
+            Ok(Ok(())) => {
+                handle.is_let_in();
+                Ok(handle)
+            }
             _ => {
                 handle.never_began();
                 Err(OpenError::NotStored)
@@ -248,6 +272,10 @@ impl Hub {
         {
             return Ok((Arc::clone(open), slot));
         }
+        // Under the lock too: whoever withdraws a credential looks at every shard afterwards.
+        if !self.still_holds(&hello.principal) {
+            return Err(OpenError::Withdrawn);
+        }
         let session = Arc::new(self.make_session(hello, mailbox));
         session.lane.lock().set_will(will);
         let receipt = prepare(&session);
@@ -263,6 +291,11 @@ impl Hub {
             self.speaks_again(&session, &device);
         }
         Ok((session, opened.slot))
+    }
+
+    fn still_holds(&self, principal: &Principal) -> bool {
+        let Principal { tenant, device, acl, .. } = principal;
+        self.auth.get().is_none_or(|auth| auth.still_holds(tenant, device, acl))
     }
 
     fn make_session(&self, hello: Hello, mailbox: Option<Box<Mailbox>>) -> Session {

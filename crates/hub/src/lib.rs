@@ -36,10 +36,10 @@ pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, 
 pub use clock::unix_now;
 pub use command::{Command, CommandRequest, Wait};
 pub use config::{HubConfig, UpstreamBody};
-pub use handle::{Permit, SessionHandle};
+pub use handle::{Permit, Remains, SessionHandle};
 pub use hub::{Hello, Hub, OpenError};
 pub use left::LeftCommand;
-pub use mailbox::Mail;
+pub use mailbox::{Mail, Settled};
 pub use mark::{Marker, may_receive_command};
 pub use peer::{Heard, PeerHandle, PeerId};
 pub use post::{News, Post};

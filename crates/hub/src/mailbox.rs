@@ -12,11 +12,14 @@ use parking_lot::Mutex;
 
 use crate::{Command, StoreError};
 
+/// Tokens of messages that are stored now, or never will be, in the order of the news.
+pub type Settled = Vec<(u64, Result<(), StoreError>)>;
+
 /// What a connection finds in its box.
 #[derive(Debug, Default)]
 pub struct Mail {
-    /// Tokens of messages that are stored now, or never will be, in the order of the news.
-    pub settled: Vec<(u64, Result<(), StoreError>)>,
+    /// Messages that are settled.
+    pub settled: Settled,
     /// The next command to send.
     pub command: Option<Arc<Command>>,
     /// The gateway has ended the session.
@@ -27,7 +30,7 @@ pub struct Mail {
 
 #[derive(Debug, Default)]
 struct Inside {
-    settled: Vec<(u64, Result<(), StoreError>)>,
+    settled: Settled,
     commands: VecDeque<Arc<Command>>,
     ended: Option<Reason>,
     has_landed: bool,
@@ -98,7 +101,7 @@ impl Mailbox {
     }
 
     /// Waits until a message is stored, or never will be.
-    pub(crate) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Vec<(u64, Result<(), StoreError>)>> {
+    pub(crate) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<Settled> {
         let mut inside = self.0.lock();
         if inside.settled.is_empty() {
             inside.waker = Some(cx.waker().clone());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use landfall_event::{DeviceId, EventId, Stream, TenantId};
 use parking_lot::Mutex;
 
-use crate::{BoxFuture, Bus, Publication, SessionStore, StoreError, StoredQueue, StoredSession};
+use crate::{BoxFuture, Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 
 /// A stored publication.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Stored {
 #[derive(Debug, Default)]
 struct Inside {
     away: bool,
+    keeping: bool,
+    stalled: bool,
     refusing: bool,
     waiting: VecDeque<Publication>,
     stored: Vec<Stored>,
@@ -47,6 +49,20 @@ impl MemoryBus {
             if away { VecDeque::new() } else { std::mem::take(&mut inside.waiting) }
         };
         waiting.into_iter().for_each(|publication| self.store(publication));
+    }
+
+    /// Away, and what is submitted meanwhile is on a disk of its own.
+    pub fn set_keeping(&self, keeping: bool) {
+        self.0.lock().keeping = keeping;
+        self.set_away(keeping);
+    }
+
+    /// While stalled, it looks as if it stored, and does not.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.0.lock().stalled = stalled;
+        if !stalled {
+            self.set_away(false);
+        }
     }
 
     /// The next publication is refused for good.
@@ -80,15 +96,19 @@ impl MemoryBus {
 }
 
 impl Bus for MemoryBus {
-    fn submit(&self, publication: Publication) {
-        {
-            let mut inside = self.0.lock();
-            if inside.away {
-                inside.waiting.push_back(publication);
-                return;
-            }
+    fn submit(&self, mut publication: Publication) {
+        let mut inside = self.0.lock();
+        if !inside.away && !inside.stalled {
+            drop(inside);
+            return self.store(publication);
         }
-        self.store(publication);
+        if inside.keeping {
+            drop(inside);
+            // Whoever waits for the disk is told.
+            publication.receipt = publication.receipt.kept().unwrap_or_else(|| Receipt::unheard(None));
+            inside = self.0.lock();
+        }
+        inside.waiting.push_back(publication);
     }
 
     fn reply(&self, to: &str, body: Bytes) {
@@ -97,6 +117,11 @@ impl Bus for MemoryBus {
 
     fn is_ready(&self) -> bool {
         !self.0.lock().away
+    }
+
+    fn is_keeping(&self) -> bool {
+        let inside = self.0.lock();
+        inside.away && inside.keeping
     }
 }
 

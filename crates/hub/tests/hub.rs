@@ -169,6 +169,59 @@ async fn connected_is_stored_before_open_returns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_not_the_networks_doing() {
+    let w = world(|_| {});
+    w.bus.set_stalled(true);
+    let opening = tokio::time::timeout(Duration::from_secs(5), w.hub.open(hello("pump"))).await;
+    assert!(opening.is_err(), "the device is told no");
+    w.bus.set_stalled(false);
+    assert_eq!(w.story(), ["connected", "disconnected not-admitted"]);
+    assert_eq!(w.events()[1]["initiator"], "gateway");
+}
+
+/// Believes nobody any more.
+#[derive(Debug)]
+struct Withdrawn;
+
+impl landfall_hub::Authenticator for Withdrawn {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a landfall_hub::Credentials,
+    ) -> landfall_hub::BoxFuture<'a, Result<landfall_hub::Principal, landfall_hub::AuthError>> {
+        Box::pin(async { Err(landfall_hub::AuthError::Unavailable) })
+    }
+
+    fn psk<'a>(
+        &'a self,
+        _: &'a landfall_hub::Credentials,
+    ) -> landfall_hub::BoxFuture<
+        'a,
+        Result<(landfall_hub::Secret, landfall_hub::Principal), landfall_hub::AuthError>,
+    > {
+        Box::pin(async { Err(landfall_hub::AuthError::Unavailable) })
+    }
+
+    fn still_holds(
+        &self,
+        _: &landfall_event::TenantId,
+        _: &landfall_event::DeviceId,
+        _: &Arc<landfall_hub::Acl>,
+    ) -> bool {
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_withdrawn_begin_no_session() {
+    let w = world(|_| {});
+    let there = w.hub.open(hello("pump")).await.unwrap();
+    w.hub.set_authenticator(Arc::new(Withdrawn));
+    assert_eq!(w.hub.open(hello("pump")).await.err(), Some(OpenError::Withdrawn));
+    assert_eq!(w.story(), ["connected"], "and who is there is not taken over");
+    drop(there);
+}
+
+#[tokio::test(start_paused = true)]
 async fn epochs_rise_above_what_was_stored_before() {
     let floor = 1 << 52;
     let w = world(|_| {});

@@ -106,6 +106,10 @@ impl Verifier {
         if end.details.reason == Reason::GatewayLost {
             self.counts.gateway_lost += 1;
         }
+        if end.details.reason == Reason::NotAdmitted {
+            let detail = "the device was told no".to_owned();
+            self.report(Kind::NeverLetIn, Some(id), &device, stored, detail);
+        }
         self.numbered(stored, (id, session.seq, expected), &device, "disconnected");
         if let Some(open) = self.present.get_mut(&key) {
             open.retain(|open| *open != id);

@@ -28,6 +28,8 @@ pub enum Kind {
     Duplicate,
     /// A session begins while another one of the device and family is open on the same gateway.
     Overlap,
+    /// A session of a device that was refused: the gateway took its admission back.
+    NeverLetIn,
     /// A later session has no higher epoch.
     EpochNotRising,
     /// A client saw a message acknowledged that is not stored.
@@ -48,6 +50,7 @@ impl Kind {
             Self::SeqOrder => "seq-order",
             Self::Duplicate => "duplicate",
             Self::Overlap => "overlap",
+            Self::NeverLetIn => "never-let-in",
             Self::EpochNotRising => "epoch-not-rising",
             Self::LostAcknowledged => "lost-acknowledged",
         }

@@ -15,6 +15,8 @@ pub struct Accept {
     pub keep_alive: Option<u16>,
     /// Seconds; the most that the session may outlive the connection. `None`: what the limits say.
     pub session_expiry: Option<u32>,
+    /// Random: under this a new session remembers what its QoS 2 messages were. A resumed one has its own.
+    pub key: [u64; 2],
 }
 
 /// Why the client is not let in.
@@ -193,6 +195,7 @@ impl From<Reason> for DisconnectWhy {
             Reason::ClientClosed
             | Reason::ConnectionLost
             | Reason::ProtocolError
+            | Reason::NotAdmitted
             | Reason::SecureChannelClosed => Self::Unspecified,
         }
     }

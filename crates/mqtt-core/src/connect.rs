@@ -205,7 +205,7 @@ impl Offer {
         ack.shrink(self.maximum_packet_size);
         terms.told_receive_maximum &= ack.receive_maximum.is_some();
         encode::connack(&ack, self.version, out);
-        let mut session = Session::new(terms, state.unwrap_or_default(), limits);
+        let mut session = Session::new(terms, state.unwrap_or_default(), accept.key, limits);
         session.resume(out);
         session
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns: the order of things: CONNECT first, then packets, then nothing. Does not own: sockets, clocks, storage.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -138,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// The message will never be stored.
+    /// The message will never be stored. Call it after the connection's end too: nobody waits for it then.
     ///
     /// 5.0 with QoS 1 or 2: PUBACK or PUBREC with the code, in its turn, and `None`. What has no such answer ends the
     /// connection: QoS 1 and 2 on 3.1.1 [MQTT-3.3.5-2], and a QoS 0 message that the ACL forbids. Another QoS 0 message is
@@ -149,26 +150,33 @@ impl Connection {
         failure: PublishFailure,
         out: &mut BytesMut,
     ) -> Option<Action> {
-        let Phase::Open(session) = &self.phase else { return None };
+        let Phase::Open(session) = &self.phase else {
+            self.settle(token, Some(failure.code()), out);
+            return None;
+        };
         let acknowledged = session.receiver.is_waiting(token);
-        if acknowledged && session.terms.version == Version::V5 {
+        let is_told = acknowledged && session.terms.version == Version::V5;
+        if is_told || (!acknowledged && session.receiver.is_earlier(token)) {
             self.settle(token, Some(failure.code()), out);
             return None;
         }
-        match (failure, acknowledged || token == Token::NONE) {
-            (PublishFailure::NotAuthorized, true) => Some(
-                self.fail(
-                    Broken::new(Violation::NotAuthorized, "a message to a topic that its ACL forbids")
-                        .of(PUBLISH),
-                    out,
-                ),
-            ),
-            (_, true) if acknowledged => {
-                let broken = Broken::new(Violation::NotStored, "a message that cannot be stored");
-                Some(self.fail(broken.of(PUBLISH), out))
-            }
-            _ => None,
-        }
+        let words = match (failure, acknowledged || token == Token::NONE) {
+            (PublishFailure::NotAuthorized, true) => "a message to a topic that its ACL forbids",
+            (_, true) if acknowledged => "a message that cannot be stored",
+            _ => return None,
+        };
+        let violation = match failure {
+            PublishFailure::NotAuthorized => Violation::NotAuthorized,
+            _ => Violation::NotStored,
+        };
+        let end = self.fail(Broken::new(violation, words).of(PUBLISH), out);
+        self.settle(token, Some(failure.code()), out);
+        Some(end)
+    }
+
+    /// The connection is over, and nothing is said: its transport is gone, or everything was said.
+    pub fn close(&mut self) {
+        self.end();
     }
 
     /// Answers a SUBSCRIBE: SUBACK. One verdict for each of the request's filters, in order; a missing one is
@@ -229,10 +237,16 @@ impl Connection {
         self.session().map(Session::state).unwrap_or_default()
     }
 
-    /// How many QoS 2 messages of the client are neither stored nor failed yet. While there are any, a client that resumes
-    /// the session would have them stored twice: settle them before the state goes to its next connection.
-    pub fn unsettled(&self) -> usize {
-        self.session().map_or(0, |s| s.receiver.unsettled())
+    /// Does a QoS 2 message of an earlier connection of the session wait for the shell's word? [`Self::session_state`] knows
+    /// those that are neither stored nor failed yet, so that a client which resumes the session and sends one again is
+    /// answered when it is settled: tell the connection that has the session then.
+    pub fn waits_for_earlier(&self) -> bool {
+        self.session().is_some_and(|s| s.receiver.waits_for_earlier())
+    }
+
+    /// The tokens of the QoS 1 and 2 messages that came on this connection.
+    pub fn tokens(&self) -> Range<Token> {
+        self.session().map_or(Token::NONE..Token::NONE, |s| s.receiver.tokens())
     }
 
     /// Changes whenever [`Self::session_state`] does: the sign to keep it anew. Exactly once holds over a crash of the

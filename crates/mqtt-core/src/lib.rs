@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod guard;
 mod inbound;
 mod limits;
+mod mark;
 mod message;
 mod outbound;
 mod packet;

@@ -8,6 +8,7 @@ use landfall_event::TopicFilter;
 use crate::action::{Action, Delivery, Goodbye};
 use crate::fault::{Broken, Violation};
 use crate::inbound::Receiver;
+use crate::mark::Marker;
 use crate::outbound::{Link, Sender};
 use crate::packet::{AckKind, Disconnect, Packet, Subscribe, Unsubscribe};
 use crate::subscribe::{SubscribeRequest, Subscription, Subscriptions, code};
@@ -56,11 +57,13 @@ macro_rules! link {
 }
 
 impl Session {
-    pub(crate) fn new(terms: Terms, mut state: SessionState, limits: &Limits) -> Self {
+    /// `key` is that of a new session's marks.
+    pub(crate) fn new(terms: Terms, mut state: SessionState, key: [u64; 2], limits: &Limits) -> Self {
+        let marker = Marker::new(if state.key == [0; 2] { key } else { state.key });
         Self {
             terms,
             subscriptions: Subscriptions::new(std::mem::take(&mut state.subscriptions)),
-            receiver: Receiver::new(std::mem::take(&mut state.received), terms.told_receive_maximum),
+            receiver: Receiver::new(&mut state, marker, terms.told_receive_maximum),
             sender: Sender::new(&mut state, terms.receive_maximum, limits.outbound_in_flight),
             revision: 0,
         }
@@ -71,11 +74,9 @@ impl Session {
     }
 
     pub(crate) fn state(&self) -> SessionState {
-        let mut state = SessionState {
-            subscriptions: self.subscriptions.as_slice().to_vec(),
-            received: self.receiver.stored_ids(),
-            ..SessionState::default()
-        };
+        let mut state =
+            SessionState { subscriptions: self.subscriptions.as_slice().to_vec(), ..SessionState::default() };
+        self.receiver.save(&mut state);
         self.sender.save(&mut state);
         state
     }

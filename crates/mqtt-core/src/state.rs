@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeliveryToken, Message, QoS, Subscription};
+use crate::mark::Mark;
+use crate::{DeliveryToken, Message, QoS, Subscription, Token};
 
 /// A session without a connection: what `session_state` gives and `accept` takes. Serialise it to keep it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +12,17 @@ pub struct SessionState {
     pub subscriptions: Vec<Subscription>,
     /// Packet ids of QoS 2 messages that were stored and not yet released by a PUBREL.
     #[serde(default)]
-    pub(crate) received: Vec<u16>,
+    pub(crate) received: Vec<ReceivedId>,
+    /// The same of messages that an earlier connection has given to the shell, which has not settled them: known in this
+    /// process only.
+    #[serde(skip)]
+    pub(crate) unsettled: Vec<Unsettled>,
+    /// With some of those: the first token that no connection of the session has given away.
+    #[serde(skip)]
+    pub(crate) next_token: u64,
+    /// What the session's marks are made with.
+    #[serde(default)]
+    pub(crate) key: [u64; 2],
     /// Messages to the client that it has not finished with, in the order of sending.
     #[serde(default)]
     pub(crate) in_flight: Vec<InFlight>,
@@ -39,6 +50,62 @@ impl SessionState {
     pub fn lapse(&mut self, now: u64) {
         self.in_flight.retain_mut(|message| message.lapse(now) != Lapse::Over);
     }
+
+    /// The message is stored, or (`false`) never will be, while no connection has the session. True when that changed what is
+    /// worth keeping.
+    pub fn settle(&mut self, token: Token, stored: bool) -> bool {
+        let Some(at) = self.unsettled.iter().position(|u| u.token == token) else { return false };
+        let Unsettled { id, mark, .. } = self.unsettled.swap_remove(at);
+        if stored {
+            self.received.retain(|r| r.id != id);
+            self.received.push(ReceivedId { id, mark });
+        }
+        stored
+    }
+
+    /// The state as it is read from a store, where messages that are not settled have not come.
+    #[must_use]
+    pub fn at_rest(self) -> Self {
+        Self { unsettled: Vec::new(), next_token: 0, ..self }
+    }
+
+    /// The messages that the shell has not settled yet: [`Self::settle`] them, or let the next connection do that.
+    pub fn unsettled(&self) -> impl Iterator<Item = Token> {
+        self.unsettled.iter().map(|u| u.token)
+    }
+}
+
+/// A QoS 2 packet id that was not released yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredId")]
+pub(crate) struct ReceivedId {
+    pub(crate) id: u16,
+    pub(crate) mark: Mark,
+}
+
+/// Both of the forms that were ever written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredId {
+    Bare(u16),
+    Marked { id: u16, mark: Mark },
+}
+
+impl From<StoredId> for ReceivedId {
+    fn from(stored: StoredId) -> Self {
+        match stored {
+            StoredId::Bare(id) => Self { id, mark: Mark::UNKNOWN },
+            StoredId::Marked { id, mark } => Self { id, mark },
+        }
+    }
+}
+
+/// A QoS 2 message that is with the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    pub(crate) id: u16,
+    pub(crate) mark: Mark,
+    pub(crate) token: Token,
 }
 
 /// What time makes of a message that is to be sent again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::{PublishProperties, Reason, RefusedCause};
-use landfall_hub::{Mail, Permit, StoreError, Uplink, unix_now};
+use landfall_hub::{Mail, Permit, Settled, StoreError, Uplink, unix_now};
 use landfall_mqtt_core::commands::parse_response;
 use landfall_mqtt_core::{Action, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict};
 use landfall_net::Stream;
@@ -37,8 +37,11 @@ impl<S: Stream> Conn<S> {
             }
             let before = self.input.len();
             let action = self.core.poll(&mut self.input, &mut self.out);
-            if self.input.len() < before {
-                self.handle.seen();
+            if self.input.len() < before
+                && let Some(busy) = &mut self.busy
+            {
+                // A packet has come; the next one has all its time.
+                busy.crawl = None;
             }
             match action {
                 Some(action) => self.act(action)?,
@@ -132,7 +135,12 @@ impl<S: Stream> Conn<S> {
             publish: publish.said(),
             payload: inbound.payload,
         };
-        self.handle.upstream(uplink, token, permit).map_err(End::Gateway)
+        let taken = self.handle.upstream(uplink, token, permit).map_err(End::Gateway);
+        if let (Err(_), Some(token)) = (&taken, token) {
+            // The session has ended, so the message is nobody's.
+            self.busy().untaken.push(Token(token));
+        }
+        taken
     }
 
     pub(crate) fn on_admitted(&mut self, permit: Permit) -> Result<(), End> {
@@ -157,14 +165,19 @@ impl<S: Stream> Conn<S> {
         Ok(())
     }
 
-    /// At the connection's end: QoS 0 messages that came in time are published; the others were not acknowledged, so
-    /// the client knows.
+    /// At the connection's end: QoS 0 messages that came in time are published; the others were not acknowledged, so the
+    /// client knows.
     pub(crate) fn submit_the_rest(&mut self) {
         let parked = self.busy.as_mut().map(|busy| std::mem::take(&mut busy.parked)).unwrap_or_default();
-        for inbound in parked.into_iter().filter(|inbound| inbound.qos == QoS::AtMostOnce) {
+        let (parting, untaken): (Vec<_>, Vec<_>) =
+            parked.into_iter().partition(|inbound| inbound.qos == QoS::AtMostOnce);
+        for inbound in parting {
             if self.submit(inbound, Permit::at_the_end()).is_err() {
                 break;
             }
+        }
+        if !untaken.is_empty() {
+            self.busy().untaken.extend(untaken.into_iter().map(|inbound| inbound.token));
         }
     }
 
@@ -180,21 +193,33 @@ impl<S: Stream> Conn<S> {
         self.core.subscribed(request, &verdicts, &mut self.out);
     }
 
-    pub(crate) fn on_mail(&mut self, mail: Mail) -> Result<(), End> {
-        for (token, result) in mail.settled {
-            match result {
-                Ok(()) => self.core.stored(Token(token), &mut self.out),
-                Err(error) => {
-                    let failure = match error {
-                        StoreError::TooLarge { .. } => PublishFailure::QuotaExceeded,
-                        StoreError::Refused(_) | StoreError::Unavailable(_) | StoreError::Closed => {
-                            PublishFailure::NotStored
-                        }
-                    };
-                    self.fail(Token(token), failure)?;
+    /// All of the news, also when one of them ends the connection: what is stored must be known to the session.
+    pub(crate) fn on_settled(&mut self, news: Settled) -> Result<(), End> {
+        let mut all = Ok(());
+        for (token, result) in news {
+            let one = match result {
+                Ok(()) => {
+                    self.core.stored(Token(token), &mut self.out);
+                    Ok(())
                 }
-            }
+                Err(StoreError::TooLarge { .. }) => self.fail(Token(token), PublishFailure::QuotaExceeded),
+                Err(StoreError::Refused(_) | StoreError::Unavailable(_) | StoreError::Closed) => {
+                    self.fail(Token(token), PublishFailure::NotStored)
+                }
+            };
+            all = all.and(one);
         }
+        if let Some(busy) = &mut self.busy
+            && !busy.owed.is_empty()
+            && !self.core.waits_for_earlier()
+        {
+            busy.owed.clear();
+        }
+        all
+    }
+
+    pub(crate) fn on_mail(&mut self, mail: Mail) -> Result<(), End> {
+        self.on_settled(mail.settled)?;
         if let Some(reason) = mail.ended {
             return Err(End::Gateway(reason));
         }

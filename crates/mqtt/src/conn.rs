@@ -15,14 +15,17 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use landfall_event::{CommandId, Reason};
-use landfall_hub::{BoxFuture, Command, Mail, Permit, SessionHandle};
-use landfall_mqtt_core::{Connection, DeliveryToken, DisconnectWhy, Fault, Goodbye, Inbound, Token};
+use landfall_hub::{BoxFuture, Command, Mail, Permit, SessionHandle, Settled};
+use landfall_mqtt_core::{
+    Connection, DeliveryToken, DisconnectWhy, Fault, Goodbye, Inbound, PublishFailure, Token,
+};
 use landfall_net::{Permit as Place, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Sleep;
 
 use crate::flights::Flying;
 use crate::listener::MqttServer;
+use crate::owed::Owed;
 use crate::sessions::{Hold, Queued};
 
 /// With more than this waiting to be written, nothing more is read from the client and no command is sent to it.
@@ -31,8 +34,6 @@ pub(crate) const WRITE_HIGH: usize = 64 * 1024;
 const PARKED_BYTES: usize = 64 * 1024;
 /// How long a farewell may take to get out.
 pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
-/// How long the next connection of a device waits for what this one has on its way to the store.
-const SETTLING: Duration = Duration::from_secs(30);
 
 /// Why the connection ends.
 #[derive(Debug)]
@@ -52,10 +53,14 @@ pub(crate) enum End {
 /// What woke the connection.
 enum Wake {
     Mail(Mail),
+    /// Messages that an earlier connection of the session took are settled.
+    Settled(Settled),
     Read(usize),
     Wrote,
     Admitted(Permit),
     Stalled,
+    /// A packet has taken too long.
+    Crawls,
     Broken(io::Error),
 }
 
@@ -78,8 +83,14 @@ pub(crate) struct Busy {
     pub(crate) leaving: Vec<Queued>,
     /// What an earlier connection had under way, and this one could not take up.
     pub(crate) strays: Vec<Flying>,
+    /// What earlier connections of the session had on their way to the store.
+    pub(crate) owed: Vec<Owed>,
+    /// Messages with an acknowledgement that the session's end has cut off: they never will be stored.
+    pub(crate) untaken: Vec<Token>,
     /// Runs while the client does not read.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Runs while a packet has come in part.
+    pub(crate) crawl: Option<Pin<Box<Sleep>>>,
 }
 
 impl Busy {
@@ -92,7 +103,10 @@ impl Busy {
             && self.queue.is_empty()
             && self.leaving.is_empty()
             && self.strays.is_empty()
+            && self.owed.is_empty()
+            && self.untaken.is_empty()
             && self.stall.is_none()
+            && self.crawl.is_none()
     }
 }
 
@@ -124,11 +138,12 @@ impl<S: Stream> Conn<S> {
         (stream, permit, core): (S, Place, Connection),
         (input, out): (BytesMut, BytesMut),
         (handle, hold): (SessionHandle, Option<Box<Hold>>),
-        (queue, flying): (VecDeque<Queued>, Vec<Flying>),
+        (queue, flying, owed): (VecDeque<Queued>, Vec<Flying>, Vec<Owed>),
     ) -> Box<Self> {
         handle.hold(false);
         handle.outlive(hold.is_some());
-        let busy = (!queue.is_empty()).then(|| Box::new(Busy { queue, ..Busy::default() }));
+        let has_work = !queue.is_empty() || !owed.is_empty();
+        let busy = has_work.then(|| Box::new(Busy { queue, owed, ..Busy::default() }));
         let mut conn = Box::new(Self {
             server,
             stream,
@@ -172,14 +187,24 @@ impl<S: Stream> Conn<S> {
         self.rest();
         match std::future::poll_fn(|cx| self.poll_wake(cx)).await {
             Wake::Mail(mail) => self.on_mail(mail),
+            Wake::Settled(news) => self.on_settled(news),
             Wake::Read(0) => Err(End::Lost(self.reason_of_eof())),
-            Wake::Read(_) => Ok(()),
+            Wake::Read(_) => {
+                // Whatever the bytes are: a device that sends a large packet slowly is there.
+                self.handle.seen();
+                Ok(())
+            }
             Wake::Wrote => {
                 self.on_written();
                 Ok(())
             }
             Wake::Admitted(permit) => self.on_admitted(permit),
             Wake::Stalled => Err(End::Told(Reason::SlowConsumer)),
+            Wake::Crawls => {
+                let bytes = self.input.len();
+                tracing::debug!(session = %self.handle.id(), bytes, "a packet is not complete within mqtt.packet_timeout");
+                Err(End::Told(Reason::ProtocolError))
+            }
             Wake::Broken(error) => {
                 tracing::debug!(session = %self.handle.id(), %error, "connection broken");
                 Err(End::Lost(Reason::ConnectionLost))
@@ -203,6 +228,10 @@ impl<S: Stream> Conn<S> {
             self.busy = None;
         }
         let hold = self.is_blocked();
+        if hold && let Some(busy) = &mut self.busy {
+            // What is not read cannot come.
+            busy.crawl = None;
+        }
         if hold != self.held {
             self.held = hold;
             self.handle.hold(hold);
@@ -223,6 +252,12 @@ impl<S: Stream> Conn<S> {
         if let Poll::Ready(mail) = self.handle.poll_mail(cx, takes_commands) {
             return Poll::Ready(Wake::Mail(mail));
         }
+        let owed = self.busy.as_ref().into_iter().flat_map(|busy| &busy.owed);
+        for owed in owed {
+            if let Poll::Ready(news) = owed.remains.poll_settled(cx) {
+                return Poll::Ready(Wake::Settled(news));
+            }
+        }
         if let Poll::Ready(wake) = self.poll_output(cx) {
             return Poll::Ready(wake);
         }
@@ -235,7 +270,18 @@ impl<S: Stream> Conn<S> {
         if self.is_blocked() || self.out.len() >= WRITE_HIGH {
             return Poll::Pending;
         }
-        self.poll_in(cx).map(|read| read.map_or_else(Wake::Broken, Wake::Read))
+        match self.poll_in(cx) {
+            Poll::Ready(read) => Poll::Ready(read.map_or_else(Wake::Broken, Wake::Read)),
+            Poll::Pending if self.input.is_empty() => Poll::Pending,
+            Poll::Pending => self.poll_crawl(cx).map(|()| Wake::Crawls),
+        }
+    }
+
+    /// Ready when the packet that has come in part has taken too long.
+    fn poll_crawl(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.server.config().packet_timeout;
+        let crawl = self.busy().crawl.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        crawl.as_mut().poll(cx)
     }
 
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
@@ -303,31 +349,11 @@ impl<S: Stream> Conn<S> {
         if self.handle.transport().is_secure() { Reason::SecureChannelClosed } else { Reason::ConnectionLost }
     }
 
-    /// What is on its way to the store must be known to a session that goes on: a message that the client sends again is
-    /// then known for what it is.
-    async fn settle_the_rest(&mut self) {
-        let settling = async {
-            while self.core.unsettled() > 0 {
-                let mail = std::future::poll_fn(|cx| self.handle.poll_settled(cx)).await;
-                for (token, result) in mail {
-                    match result {
-                        Ok(()) => self.core.stored(Token(token), &mut self.out),
-                        // It never will be: the client may send it again.
-                        Err(_) => return,
-                    }
-                }
-            }
-        };
-        // The store may be away: the next connection of the device waits for this one.
-        let _ = tokio::time::timeout(SETTLING, settling).await;
-    }
-
-    /// Publishes the session's end first, then says farewell, then puts the MQTT session down for the next connection.
-    async fn finish(mut self, end: End) {
-        self.submit_the_rest();
+    /// Ends the session in the hub, and the machine; returns for how many seconds the MQTT session outlives that. What a
+    /// client has to be told is in `out`.
+    fn conclude(&mut self, end: &End) -> u32 {
         let mut expiry = self.core.session_expiry();
-        let mut told = None;
-        match &end {
+        match end {
             End::Goodbye(goodbye) => {
                 expiry = goodbye.session_expiry;
                 self.handle.outlive(self.hold.is_some() && expiry > 0);
@@ -344,34 +370,44 @@ impl<S: Stream> Conn<S> {
             }
             End::Lost(reason) => self.handle.close(*reason),
             End::Gateway(reason) => {
-                told = Some(*reason);
                 if *reason == Reason::CredentialsRevoked {
                     expiry = 0;
                 }
+                self.core.disconnect(DisconnectWhy::from(*reason), &mut self.out);
             }
             End::Told(reason) => {
                 self.handle.close(*reason);
-                told = Some(*reason);
+                self.core.disconnect(DisconnectWhy::from(*reason), &mut self.out);
             }
         }
-        if let Some(reason) = told {
-            self.core.disconnect(DisconnectWhy::from(reason), &mut self.out);
-        }
-        // The client may be gone or not read: its session has ended either way.
-        let listens = !matches!(end, End::Lost(_))
-            && matches!(tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await, Ok(Ok(())));
-        if self.hold.is_some() && expiry > 0 {
-            self.settle_the_rest().await;
+        self.core.close();
+        expiry
+    }
+
+    /// Publishes the session's end first, then puts the MQTT session down for the next connection, then says farewell:
+    /// nobody waits for this client, nor for the store.
+    async fn finish(mut self, end: End) {
+        self.submit_the_rest();
+        let expiry = self.conclude(&end);
+        let of = |busy: &mut Box<Busy>| (std::mem::take(&mut busy.untaken), std::mem::take(&mut busy.owed));
+        let (untaken, mut owed) = self.busy.as_mut().map(of).unwrap_or_default();
+        for token in untaken {
+            // The client may send it again.
+            self.core.publish_failed(token, PublishFailure::NotStored, &mut self.out);
         }
         let (queue, sorted) = self.pack_up();
         match self.hold {
             Some(hold) => {
+                owed.push(Owed { remains: self.handle.into_remains(), tokens: self.core.tokens() });
                 let state = self.core.session_state();
-                self.server.sessions().put_down(hold, (state, expiry), queue, sorted);
+                self.server.sessions().put_down(hold, (state, owed, expiry), queue, sorted);
             }
             None => self.server.sessions().abandon(&queue, &sorted.flying, "session-discarded"),
         }
-        if listens {
+        // The client may be gone or not read: its session has ended either way.
+        if !matches!(end, End::Lost(_))
+            && matches!(tokio::time::timeout(FAREWELL, self.stream.write_all(&self.out)).await, Ok(Ok(())))
+        {
             landfall_net::close(self.stream, FAREWELL).await;
         }
     }

@@ -1,4 +1,7 @@
-//! Lets a client in: CONNECT, identity, the session's beginning, CONNACK; all of it under one deadline.
+//! Lets a client in: CONNECT, identity, the session's beginning, CONNACK.
+//!
+//! Everything that may turn a client away comes first, under one deadline. The session begins when nothing can but the store,
+//! which has a time of its own; a client whose session has begun is let in.
 //!
 //! Owns: the order of those steps, and what a client is told that is not let in. Does not own: who it is (the
 //! `Authenticator`), the session (`landfall-hub`), the bytes (`landfall-mqtt-core`).
@@ -42,11 +45,19 @@ struct Caller {
     certificate: Option<PeerCertificate>,
 }
 
+/// A client that may come in.
+struct Admissible {
+    hello: Hello,
+    /// Its MQTT session outlives the connection.
+    lasting: bool,
+    /// The keep-alive that holds for it, in seconds.
+    keep_alive: u16,
+}
+
 /// A client that was let in.
 struct Admitted {
     handle: SessionHandle,
     hold: Option<Box<Hold>>,
-    /// The keep-alive that holds for it, in seconds.
     keep_alive: u16,
 }
 
@@ -104,8 +115,7 @@ impl<S: Stream> Newcomer<S> {
                 return None;
             }
         };
-        let admitted = tokio::time::timeout_at(deadline, self.caller.admit(&request)).await;
-        match admitted.unwrap_or(Err(Turned::for_now(Refusal::ServerUnavailable))) {
+        match self.caller.admit(&request, deadline).await {
             Ok(admitted) => Some(self.accept(&request, admitted)),
             Err(turned) => {
                 if let Some(cause) = turned.cause {
@@ -152,10 +162,14 @@ impl<S: Stream> Newcomer<S> {
     ) -> Box<Conn<S>> {
         let sessions = self.caller.server.sessions();
         let left = hold.as_ref().and_then(|hold| sessions.take(hold, request.clean_start));
-        let Taken { state, queue, flying } = left.unwrap_or_default();
+        let Taken { state, queue, flying, owed } = left.unwrap_or_default();
         let assigned = request.client_id.is_empty().then(|| handle.remote_id());
-        let accept =
-            Accept { assigned_client_id: assigned, keep_alive: Some(keep_alive), session_expiry: None };
+        let accept = Accept {
+            assigned_client_id: assigned,
+            keep_alive: Some(keep_alive),
+            session_expiry: None,
+            key: rand::random(),
+        };
         self.core.accept(&accept, state, &mut self.out);
         let hold = match hold {
             Some(hold) if self.core.session_expiry() == 0 => {
@@ -165,7 +179,8 @@ impl<S: Stream> Newcomer<S> {
             hold => hold,
         };
         let streams = (self.stream, self.permit, self.core);
-        Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), (queue, flying))
+        let left = (queue, flying, owed);
+        Conn::new(self.caller.server, streams, (self.input, self.out), (handle, hold), left)
     }
 }
 
@@ -180,7 +195,27 @@ fn publish_properties(will: &landfall_mqtt_core::Will) -> PublishProperties {
 }
 
 impl Caller {
-    async fn admit(&self, request: &ConnectRequest) -> Result<Admitted, Turned> {
+    async fn admit(&self, request: &ConnectRequest, deadline: Instant) -> Result<Admitted, Turned> {
+        let unavailable = || Turned::for_now(Refusal::ServerUnavailable);
+        let Admissible { hello, lasting, keep_alive } =
+            tokio::time::timeout_at(deadline, self.judge(request))
+                .await
+                .unwrap_or_else(|_| Err(unavailable()))?;
+        let key = (hello.principal.tenant.clone(), hello.principal.device.clone());
+        let patience = self.server.config().connect_timeout;
+        let opened = tokio::time::timeout(patience, self.server.hub().open(hello)).await;
+        let handle = opened.unwrap_or(Err(OpenError::Away)).map_err(|error| match error {
+            OpenError::Full => Turned::because(RefusedCause::LimitReached),
+            OpenError::Withdrawn => Turned::because(RefusedCause::BadCredentials),
+            OpenError::Draining | OpenError::NotStored | OpenError::Away => unavailable(),
+        })?;
+        // Without a deadline: the earlier connection has been told to leave, and waits for nobody.
+        let hold = self.server.sessions().hold(key, lasting).await;
+        Ok(Admitted { handle, hold, keep_alive })
+    }
+
+    /// All that may turn the client away before anything has happened.
+    async fn judge(&self, request: &ConnectRequest) -> Result<Admissible, Turned> {
         if request.client_id.len() > MAX_CLIENT_ID || request.client_id.chars().any(char::is_control) {
             return Err(Turned::because(RefusedCause::Malformed));
         }
@@ -208,20 +243,11 @@ impl Caller {
         if lasting && !self.server.sessions().may_keep(&key) {
             return Err(Turned::because(RefusedCause::LimitReached));
         }
-        let handle = match self.server.hub().open(self.hello(request, principal, credentials.client_id)).await
-        {
-            Ok(handle) => handle,
-            Err(OpenError::Full) => return Err(Turned::because(RefusedCause::LimitReached)),
-            Err(OpenError::Draining | OpenError::NotStored | OpenError::Away) => {
-                return Err(Turned::for_now(Refusal::ServerUnavailable));
-            }
-        };
-        if !self.server.auth().still_holds(handle.tenant(), handle.device(), handle.acl()) {
-            handle.close(Reason::CredentialsRevoked);
-            return Err(Turned::because(RefusedCause::BadCredentials));
+        if self.server.hub().until_sessions_begin().await.is_err() {
+            return Err(Turned::for_now(Refusal::ServerUnavailable));
         }
-        let hold = self.server.sessions().hold(key, lasting).await;
-        Ok(Admitted { handle, hold, keep_alive })
+        let hello = self.hello(request, principal, credentials.client_id);
+        Ok(Admissible { hello, lasting, keep_alive })
     }
 
     /// The name of a client that gives none is made of the connection's session; 5.0 clients are told.

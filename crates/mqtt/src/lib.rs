@@ -13,6 +13,7 @@ mod flights;
 mod handshake;
 mod listener;
 mod outbound;
+mod owed;
 mod record;
 mod sessions;
 mod shelf;

@@ -25,6 +25,8 @@ pub struct MqttConfig {
     pub connect_timeout: Duration,
     /// How long a client may leave what is sent to it unread before it is a slow consumer.
     pub write_timeout: Duration,
+    /// How long one packet may take, from its first byte to its last.
+    pub packet_timeout: Duration,
 }
 
 impl Default for MqttConfig {
@@ -33,6 +35,7 @@ impl Default for MqttConfig {
             limits: Arc::default(),
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
+            packet_timeout: Duration::from_secs(300),
         }
     }
 }
@@ -55,6 +58,7 @@ impl MqttServer {
         auth: Arc<dyn Authenticator>,
         sessions: Arc<Sessions>,
     ) -> Arc<Self> {
+        hub.set_authenticator(Arc::clone(&auth));
         Arc::new(Self { config, hub, auth, sessions, faults: Faults::default() })
     }
 

@@ -3,30 +3,35 @@
 //! Owns: which connection holds a device's session, what is parked while none does, keeping it in the `SessionStore`.
 //! Does not own: the state's content (`landfall-mqtt-core`), the outcome of a command (`landfall-hub`).
 //!
-//! Reading it back after a restart is `restore.rs`.
+//! Reading it back after a restart is `restore.rs`; what comes for a device that is away is `offer.rs`.
 //!
 //! A device has one [`Place`]. A connection holds the place's gate for its life, so a second connection of the device
-//! gets the session when the first has put it down, and never before. What comes for the device meanwhile waits there.
+//! gets the session when the first has put it down, and never before. It puts it down as soon as it ends: nobody waits for the
+//! store, and what is on its way there is heard by whoever has the session then (`owed.rs`). What comes for the device
+//! meanwhile waits at the place.
 
+mod offer;
 mod restore;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ahash::RandomState;
 use bytes::Bytes;
 use landfall_event::{DeviceId, Outcome, Reason, TenantId, UnixMs};
-use landfall_hub::{Command, Hub, LeftCommand, NotKept, Offline, unix_now};
+use landfall_hub::{Command, Hub, LeftCommand, unix_now};
 use landfall_mqtt_core::SessionState;
 use landfall_net::Scope;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use crate::budget::{Budget, Share};
 use crate::commands::command_topic;
 use crate::flights::{FlightRecord, Flying, Sorted, Whereabouts};
+use crate::owed::{self, Knock, Owed};
 use crate::record::SessionRecord;
 use crate::shelf::{Entry, EntryCell, Shelf};
 
@@ -44,6 +49,8 @@ const MAX_PAYLOAD: usize = 512 * 1024;
 #[derive(Debug)]
 struct Left {
     state: SessionState,
+    /// What its connections had on their way to the store.
+    owed: Vec<Owed>,
     left_at: UnixMs,
     expires_at: UnixMs,
 }
@@ -94,6 +101,8 @@ pub(crate) struct Taken {
     pub(crate) state: Option<SessionState>,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) flying: Vec<Flying>,
+    /// What earlier connections are still owed.
+    pub(crate) owed: Vec<Owed>,
 }
 
 /// Where a device's session lies.
@@ -176,6 +185,9 @@ pub struct Sessions {
     budget: Arc<Budget>,
     hub: Arc<Hub>,
     shelf: Shelf,
+    /// Places where something is settled: locked for a moment, after everything else.
+    knocks: Mutex<Vec<DeviceKey>>,
+    knocked: Notify,
     /// For those who hold a place. Known from `start` on.
     me: OnceLock<Weak<Self>>,
 }
@@ -186,6 +198,13 @@ impl Sessions {
         let _ = self.me.set(Arc::downgrade(self));
         let writer = Arc::clone(self);
         scope.spawn_until_cancelled(async move { writer.shelf.run().await });
+        let hearer = Arc::clone(self);
+        scope.spawn_until_cancelled(async move {
+            loop {
+                hearer.knocked.notified().await;
+                hearer.hear();
+            }
+        });
         let sweeper = Arc::clone(self);
         scope.spawn_until_cancelled(async move {
             let mut ticks = tokio::time::interval(SWEEP);
@@ -199,6 +218,7 @@ impl Sessions {
 
     /// Waits until everything that was parked is in the store.
     pub async fn flushed(&self) {
+        self.hear();
         self.shelf.flushed().await;
     }
 
@@ -215,9 +235,38 @@ impl Sessions {
         (queue, flying): (VecDeque<Queued>, Vec<Flying>),
     ) {
         let (left_at, expires_at) = (record.left_at.unwrap_or(now), record.expires_at(now));
-        let session = Some(Left { state: record.state, left_at, expires_at });
+        let session = Some(Left { state: record.state, owed: Vec::new(), left_at, expires_at });
         let lying = spot.lying.insert(Box::new(Lying { session, queue, flying, ..Lying::default() }));
         self.reschedule(key, lying);
+    }
+
+    /// Something is settled that the session of `key` waits for.
+    pub(crate) fn knock(&self, key: &DeviceKey) {
+        self.knocks.lock().push(key.clone());
+        self.knocked.notify_one();
+    }
+
+    /// Hears of what is settled, for the sessions that lie at their places.
+    fn hear(&self) {
+        let knocks = std::mem::take(&mut *self.knocks.lock());
+        for key in knocks {
+            let _last_out = LastOut(self, &key);
+            let place = self.places.lock().get(&key).cloned();
+            if let Some(place) = place {
+                self.hear_at(&key, &place);
+            }
+        }
+    }
+
+    /// A restart would find what has been settled: it is kept anew.
+    fn hear_at(&self, key: &DeviceKey, place: &Place) {
+        let waker = Waker::from(Arc::new(Knock::new(key, self.me.get().cloned().unwrap_or_default())));
+        let mut spot = place.spot.lock();
+        let Some(lying) = spot.lying.as_mut() else { return };
+        let Some(left) = lying.session.as_mut() else { return };
+        if owed::settle(&mut left.owed, &mut left.state, &mut Context::from_waker(&waker)) {
+            self.rewrite(key, lying);
+        }
     }
 
     fn reschedule(&self, key: &DeviceKey, lying: &mut Lying) {
@@ -279,9 +328,9 @@ impl Sessions {
         };
         let now = unix_now();
         match lying.session {
-            Some(Left { mut state, expires_at, .. }) if !discard && expires_at > now => {
+            Some(Left { mut state, owed, expires_at, .. }) if !discard && expires_at > now => {
                 state.lapse(now);
-                Some(Taken { state: Some(state), queue: lying.queue, flying: lying.flying })
+                Some(Taken { state: Some(state), queue: lying.queue, flying: lying.flying, owed })
             }
             _ => {
                 let status = if discard { "session-discarded" } else { "session-expired" };
@@ -339,7 +388,7 @@ impl Sessions {
     pub(crate) fn put_down(
         &self,
         mut hold: Box<Hold>,
-        (state, expiry_s): (SessionState, u32),
+        (state, owed, expiry_s): (SessionState, Vec<Owed>, u32),
         queue: VecDeque<Queued>,
         sorted: Sorted,
     ) {
@@ -348,7 +397,7 @@ impl Sessions {
         let (queue, flying) = self.requeue_unsent(queue, sorted);
         match held {
             Some(held) if expiry_s > 0 => {
-                self.lay_down(&held, (state, expiry_s), queue, flying);
+                self.lay_down(&held, (state, owed, expiry_s), queue, flying);
                 self.leave(held);
             }
             held => {
@@ -390,11 +439,13 @@ impl Sessions {
     fn lay_down(
         &self,
         held: &Held,
-        (state, expiry_s): (SessionState, u32),
+        (state, mut owed, expiry_s): (SessionState, Vec<Owed>, u32),
         mut queue: VecDeque<Queued>,
         flying: Vec<Flying>,
     ) {
         let now = unix_now();
+        owed::keep_wanted(&mut owed, &state);
+        let is_owed = !owed.is_empty();
         let flights = flying.iter().map(FlightRecord::of).collect();
         let record = SessionRecord::new(state, expiry_s, Some(now)).with(flights);
         if let Some(bytes) = record.encode() {
@@ -409,8 +460,14 @@ impl Sessions {
             queue.extend(wanted);
             spot.held = false;
             self.park(&held.key, &mut spot, (record, now), (queue, flying));
+            if let Some(left) = spot.lying.as_mut().and_then(|lying| lying.session.as_mut()) {
+                left.owed = owed;
+            }
             strange
         };
+        if is_owed {
+            self.hear_at(&held.key, &held.place);
+        }
         strange.iter().for_each(|queued| self.settle(queued, Outcome::Rejected, "not-subscribed"));
     }
 
@@ -452,7 +509,7 @@ impl Sessions {
             let whereabouts = Whereabouts::of_record(&record.flights);
             let sorted = whereabouts.sort(&self.hub, left.unwrap_or_default());
             let (queue, flying) = self.requeue_unsent(VecDeque::new(), sorted);
-            self.lay_down(&held, (record.state, record.expiry_s), queue, flying);
+            self.lay_down(&held, (record.state, Vec::new(), record.expiry_s), queue, flying);
             return self.leave(held);
         }
         let untaken = {
@@ -518,7 +575,7 @@ impl Sessions {
 
     /// A restart must not find what has come to its outcome.
     fn rewrite(&self, key: &DeviceKey, lying: &Lying) {
-        let Some(Left { state, left_at, expires_at }) = &lying.session else { return };
+        let Some(Left { state, left_at, expires_at, .. }) = &lying.session else { return };
         let expiry_s = u32::try_from(expires_at.saturating_sub(*left_at) / 1000).unwrap_or(u32::MAX);
         let flights = lying.flying.iter().map(FlightRecord::of).collect();
         let record = SessionRecord::new(state.clone(), expiry_s, Some(*left_at)).with(flights);
@@ -530,50 +587,4 @@ impl Sessions {
 
 fn is_subscribed(state: &SessionState, command: &Command) -> bool {
     command_topic(command, |topic| state.granted(topic).is_some()).is_some()
-}
-
-impl Offline for Sessions {
-    fn offer(&self, command: &Arc<Command>) -> Result<(), NotKept> {
-        let key = (command.tenant.clone(), command.device.clone());
-        let _last_out = LastOut(self, &key);
-        let place = self.places.lock().get(&key).cloned().ok_or(NotKept::Absent)?;
-        let mut spot = place.spot.lock();
-        match spot.lying.as_ref().and_then(|lying| lying.session.as_ref()) {
-            Some(left) if left.expires_at <= command.received_at => return Err(NotKept::Absent),
-            Some(left) if !is_subscribed(&left.state, command) => return Err(NotKept::NotSubscribed),
-            None if !spot.held => return Err(NotKept::Absent),
-            _ => {}
-        }
-        if spot.lying.as_ref().is_some_and(|lying| lying.has(command)) {
-            return Err(NotKept::Duplicate);
-        }
-        let waiting = spot.lying.as_ref().map_or(0, |lying| lying.queue.len());
-        if waiting >= self.limits.queue_per_device || command.payload.len() > MAX_PAYLOAD {
-            return Err(NotKept::Full);
-        }
-        let share = self.budget.share(command, false).ok_or(NotKept::Full)?;
-        let queued = self.enter(command, share);
-        let lying = spot.lying.get_or_insert_default();
-        lying.queue.push_back(queued);
-        self.reschedule(&key, lying);
-        Ok(())
-    }
-
-    fn outlived(&self, left: Vec<LeftCommand>) {
-        let Some(key) = left.first().map(|left| (left.command.tenant.clone(), left.command.device.clone()))
-        else {
-            return;
-        };
-        let _last_out = LastOut(self, &key);
-        let place = self.places.lock().get(&key).cloned();
-        if let Some(place) = place {
-            let mut spot = place.spot.lock();
-            if spot.held {
-                return spot.lying.get_or_insert_default().left.extend(left);
-            }
-        }
-        for left in &left {
-            self.hub.settle_left(left, Outcome::Failed, Some("session-discarded"));
-        }
-    }
 }

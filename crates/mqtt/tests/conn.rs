@@ -42,11 +42,15 @@ async fn world_with(store: Arc<MemoryStore>, change: impl FnOnce(&mut HubConfig)
     let config = MqttConfig {
         limits: Arc::new(Limits { receive_maximum: 4, unacknowledged_v311: 4, ..Limits::default() }),
         write_timeout: Duration::from_secs(5),
+        packet_timeout: Duration::from_secs(30),
         ..MqttConfig::default()
     };
     let server = MqttServer::new(config, Arc::clone(&hub), Arc::new(Anybody), sessions);
     World { bus, store, hub, server, scope, gate: Gate::new(landfall_net::Limits::default()) }
 }
+
+/// A moment: nothing that a device waits for when it comes again.
+const AT_ONCE: Duration = Duration::from_millis(600);
 
 async fn world() -> World {
     world_with(Arc::default(), |_| {}).await
@@ -348,4 +352,160 @@ async fn garbage_is_refused_and_counted() {
     }
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(w.story(), ["refused null", "refused null"]);
+}
+
+/// PUBREC and PUBCOMP for the packet id 7.
+const RECEIVED: [u8; 4] = [0x50, 2, 0, 7];
+const COMPLETE: [u8; 4] = [0x70, 2, 0, 7];
+
+/// The same message again.
+fn again(mut publish: Vec<u8>) -> Vec<u8> {
+    *publish.first_mut().unwrap() |= 0b1000;
+    publish
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_against_the_rights_closes_at_once_and_the_device_comes_again() {
+    let w = world().await;
+    for round in 1..=3 {
+        let from = tokio::time::Instant::now();
+        let (mut client, present) = w.connect("picky", false).await;
+        assert_eq!(present, round > 1);
+        client.send(b"\x34\x0b\x00\x06$SYS/x\x00\x01f").await;
+        client.closed().await;
+        assert!(from.elapsed() < AT_ONCE, "{:?}", from.elapsed());
+    }
+    assert_eq!(w.story(), ["connected null", "disconnected not-authorized"].repeat(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_again_while_its_messages_are_unstored_is_let_in() {
+    let w = world().await;
+    let (mut client, _) = w.connect("pump", false).await;
+    w.bus.set_keeping(true);
+    client.send(&publish(2, 7, b"1")).await;
+    client.send(PING).await;
+    client.receive::<2>().await;
+    drop(client);
+    for _ in 0..3 {
+        let from = tokio::time::Instant::now();
+        let (mut client, present) = w.connect("pump", false).await;
+        assert!(present && from.elapsed() < AT_ONCE, "{:?}", from.elapsed());
+        client.send(&again(publish(2, 7, b"1"))).await;
+        client.silence().await;
+        // Longer than anybody waits for.
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    }
+    let (mut client, _) = w.connect("pump", false).await;
+    // One that leaves DUP out.
+    client.send(&publish(2, 7, b"1")).await;
+    w.bus.set_keeping(false);
+    assert_eq!(client.receive().await, RECEIVED);
+    client.send(&[0x62, 2, 0, 7]).await;
+    assert_eq!(client.receive().await, COMPLETE);
+    let story = w.story();
+    assert_eq!(story.iter().filter(|word| *word == "upstream 1").count(), 1, "{story:?}");
+    // And a clean start is not locked out either.
+    let (_, present) = w.connect("pump", true).await;
+    assert!(!present);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_while_the_device_is_away_is_known_to_the_next_process() {
+    let w = world().await;
+    let (mut client, _) = w.connect("pump", false).await;
+    w.bus.set_keeping(true);
+    client.send(&publish(2, 7, b"1")).await;
+    client.send(PING).await;
+    client.receive::<2>().await;
+    drop(client);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    w.bus.set_keeping(false);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    w.scope.drain(Duration::from_secs(1)).await;
+
+    let w = world_with(Arc::clone(&w.store), |_| {}).await;
+    let (mut client, present) = w.connect("pump", false).await;
+    assert!(present);
+    client.send(&again(publish(2, 7, b"1"))).await;
+    assert_eq!(client.receive().await, RECEIVED);
+    assert_eq!(w.story(), ["connected null"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_submitted_is_not_waited_for() {
+    let w = world_with(Arc::default(), |config| config.window_bytes = 600).await;
+    let (mut client, _) = w.connect("pump", false).await;
+    // The window is full: the second message waits at its connection when that ends.
+    w.bus.set_stalled(true);
+    for (id, payload) in [(7, b"1"), (8, b"2")] {
+        client.send(&publish(2, id, payload)).await;
+    }
+    client.send(PING).await;
+    client.receive::<2>().await;
+    drop(client);
+    w.bus.set_keeping(true);
+    let (mut client, present) = w.connect("pump", false).await;
+    assert!(present);
+    client.send(&again(publish(2, 8, b"2"))).await;
+    w.bus.set_keeping(false);
+    w.bus.set_stalled(false);
+    assert_eq!(client.receive().await, [0x50, 2, 0, 8]);
+    let story = w.story();
+    assert_eq!(story.iter().filter(|word| word.starts_with("upstream")).count(), 2, "{story:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_told_to_the_client_and_not_blamed_on_the_network() {
+    let w = world().await;
+    w.bus.set_stalled(true);
+    let mut client = w.dial().await;
+    client.send(&connect("pump", false, 0)).await;
+    assert_eq!(client.receive().await, [0x20, 2, 0, 3]);
+    client.closed().await;
+    w.bus.set_stalled(false);
+    assert_eq!(w.story(), ["connected null", "disconnected not-admitted"]);
+    let (_, present) = w.connect("pump", false).await;
+    assert!(!present, "nothing of the refused one stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_sends_a_packet_slowly_is_there() {
+    let w = world().await;
+    let mut client = w.dial().await;
+    client.send(&connect("pump", true, 1)).await;
+    client.receive::<4>().await;
+    for byte in publish(1, 7, b"a payload of some bytes") {
+        client.send(&[byte]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(client.receive().await, [0x40, 2, 0, 7]);
+    assert_eq!(w.hub.session_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_packet_has_its_time_whatever_the_keep_alive() {
+    for keep_alive in [0, 20] {
+        let w = world().await;
+        let mut client = w.dial().await;
+        client.send(&connect("pump", true, keep_alive)).await;
+        client.receive::<4>().await;
+        let from = tokio::time::Instant::now();
+        for byte in publish(1, 7, &[b'x'; 100]) {
+            if client.0.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        client.closed().await;
+        let took = from.elapsed().as_secs();
+        assert!((30..33).contains(&took), "{took} s");
+        assert_eq!(w.story(), ["connected null", "disconnected protocol-error"]);
+        // One that stops in the middle of a packet is closed too.
+        let mut client = w.dial().await;
+        client.send(&connect("pump", true, 0)).await;
+        client.receive::<4>().await;
+        client.send(&[0x32]).await;
+        client.closed().await;
+    }
 }

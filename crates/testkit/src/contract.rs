@@ -23,6 +23,7 @@ pub const REASONS: &[&str] = &[
     "rate-limited",
     "slow-consumer",
     "secure-channel-closed",
+    "not-admitted",
     "gateway-draining",
     "gateway-lost",
 ];

@@ -262,10 +262,9 @@ impl Door {
             }
             Ok(peer) => {
                 self.join(arrival, &peer);
-                if server.auth.still_holds(peer.tenant(), peer.device(), peer.acl()) {
-                    return Some(peer);
-                }
-                peer.close(Reason::CredentialsRevoked);
+                return Some(peer);
+            }
+            Err(OpenError::Withdrawn) => {
                 self.refuse(RefusedCause::BadCredentials, arrival.via, None);
                 if let Some(channel) = channel {
                     self.close_channel(channel);

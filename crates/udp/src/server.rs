@@ -53,6 +53,7 @@ impl UdpServer {
     ) -> Arc<Self> {
         let metrics = Metrics::default();
         metrics.register(registry);
+        hub.set_authenticator(Arc::clone(&auth));
         Arc::new(Self {
             guard: Guard::new(config.max_signed_devices, config.retry_within),
             start: Instant::now(),

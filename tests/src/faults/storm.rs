@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use landfall_testkit::fleet::seed_or;
+use landfall_testkit::packet::{Connect, Publish};
 use landfall_testkit::proxy::Seed;
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
 use landfall_testkit::verify::assert_verified;
-use landfall_testkit::{Doors, Fleet, Gateway, Mode, NatsServer, Plan, Proxy};
+use landfall_testkit::{Doors, Fleet, Gateway, Mode, NatsServer, Plan, Proxy, RawClient, Version};
 use tempfile::TempDir;
 
 use super::{close, judge, judge_replicas, on, until_kept};
@@ -81,6 +82,31 @@ enum Weather {
     Purges,
 }
 
+/// The packet id of what a stray sends.
+const STRAY_ID: u16 = 9;
+
+/// A device beside the fleet that does what once locked devices out: it sends what it may not, or loses its connection with a
+/// message under way, and comes again at once. Whatever is wrong, it is answered; returns whether it was let in.
+async fn stray(address: SocketAddr, forbidden: bool) -> bool {
+    let connect = Connect::new(Version::V4, "stray").persistent(3600);
+    for _ in 0..2 {
+        let (mut client, connack) = RawClient::connect(address, &connect).await;
+        match connack.connack_code() {
+            0 => {}
+            3 => return false,
+            code => panic!("a CONNACK of {code}"),
+        }
+        let topic = if forbidden { "$SYS/stray" } else { "stray" };
+        client.send(&Publish::new(Version::V4, topic, "x", 2, STRAY_ID).encode()).await;
+        if forbidden {
+            client.until_closed().await;
+        } else {
+            client.ping().await;
+        }
+    }
+    true
+}
+
 struct Storm {
     weather: Weather,
     nats: NatsServer,
@@ -107,6 +133,20 @@ impl Storm {
     fn tell_the_way(&self) {
         let doors: Vec<Doors> = self.replicas.iter().map(|replica| Doors::of(&replica.gateway)).collect();
         self.fleet.go_to_any(&doors);
+    }
+
+    /// A stray comes to a replica that can hear it.
+    async fn provoke(&mut self) {
+        let (which, forbidden) = (self.seed.draw(), self.seed.below(2) == 0);
+        let serving: Vec<&Replica> = self.replicas.iter().filter(|replica| replica.serves()).collect();
+        let Some(among) = u64::try_from(serving.len()).ok().filter(|count| *count > 0) else { return };
+        let replica = serving[usize::try_from(which % among).unwrap_or(0)];
+        let is_in = stray(replica.gateway.mqtt("tcp"), forbidden).await;
+        eprintln!(
+            "a stray, {}: {}",
+            if forbidden { "forbidden" } else { "lost" },
+            if is_in { "in" } else { "refused" }
+        );
     }
 
     /// Something breaks, or is well again.
@@ -195,6 +235,9 @@ impl Storm {
             replica.gateway.becomes_ready().await;
         }
         self.fleet.progresses(200).await;
+        for replica in &self.replicas {
+            assert!(stray(replica.gateway.mqtt("tcp"), true).await, "nobody is locked out");
+        }
         let journal = self.fleet.stop().await;
         for replica in &self.replicas {
             close(&replica.gateway).await;
@@ -222,6 +265,7 @@ async fn storm_with(weather: Weather, replicas: &[&str], seed: u64) {
     storm.fleet.progresses(100).await;
     for _ in 0..12 {
         storm.step().await;
+        storm.provoke().await;
         storm.go_on().await;
     }
     storm.end().await;

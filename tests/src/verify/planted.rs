@@ -1,6 +1,8 @@
 //! Planted histories: each fault by its name, for programs and for people.
 
-use landfall_event::{Disconnected, Dropped, Event, EventId, Format, Gap, ServiceKind, SessionId};
+use landfall_event::{
+    Disconnected, Dropped, Ended, Event, EventId, Format, Gap, Reason, ServiceKind, SessionId, Stream,
+};
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
 use landfall_testkit::{NatsServer, forged};
 use tempfile::TempDir;
@@ -70,6 +72,12 @@ async fn plant(gateway: &Forged<'_>, kind: &str) {
                 gateway.message(&one, seq).await;
             }
         }
+        "never-let-in" => {
+            let reason = Reason::NotAdmitted;
+            let end = Ended { reason, initiator: reason.initiator(), ..forged::ended(&one, 2, now()) };
+            let id = EventId::Session(one.session(), Stream::Connectivity, 2);
+            gateway.tells(id, &Event::Disconnected(Disconnected { ended: vec![end] })).await;
+        }
         "overlap" => gateway.begins(&gateway.session("odd", 8)).await,
         "epoch-not-rising" => {
             gateway.ends(&one, 2).await;
@@ -91,6 +99,7 @@ async fn each_fault_is_found_and_named() {
         "seq-gap",
         "seq-order",
         "duplicate",
+        "never-let-in",
         "overlap",
         "epoch-not-rising",
     ];

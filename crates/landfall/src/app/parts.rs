@@ -138,6 +138,7 @@ pub(super) fn mqtt_config(settings: &Settings) -> MqttConfig {
         limits: Arc::new(limits),
         connect_timeout: mqtt.connect_timeout,
         write_timeout: mqtt.write_timeout,
+        packet_timeout: mqtt.packet_timeout,
     }
 }
 

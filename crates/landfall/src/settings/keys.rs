@@ -228,6 +228,9 @@ sections! {
         connect_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
         /// How long a device may leave unread what is sent to it; then its session ends as `slow-consumer`.
         write_timeout: Duration = "\"30s\"", span(S, 10 * M);
+        /// How long one packet may take, from its first byte to its last; then its session ends as `protocol-error`. Every byte
+        /// of it is a sign of life, so the keep-alive does not bound that. A packet of 256 KiB in "5m" is some 900 bytes a second.
+        packet_timeout: Duration = "\"5m\"", span(S, H);
         /// The largest packet that a device may send. A message whose event does not fit into one message of NATS (1 MiB by
         /// default, Base64 and the event's fields included) is refused all the same.
         max_packet_size: u32 = "\"256KiB\"", size(256, 8 << 20);

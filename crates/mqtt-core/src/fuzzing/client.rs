@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::{QoS, Version};
+use crate::{QoS, Token, Version};
 
 /// How far the client is with a message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ enum Theirs {
 struct Ours {
     id: u16,
     qos: QoS,
+    token: Token,
     /// Stored (true) or refused (false) by the shell.
     settled: Option<bool>,
 }
@@ -98,30 +99,31 @@ impl Client {
     }
 
     /// The machine gave a message to the shell as a new one.
-    pub(super) fn is_taken(&mut self, id: u16, qos: QoS, dup: bool) {
+    pub(super) fn is_taken(&mut self, id: u16, qos: QoS, token: Token) {
         if self.lost {
             return;
         }
-        assert!(!self.ours.iter().any(|o| o.id == id), "{id} is with the shell already");
-        let begins_anew = self.resumed.contains(&id) && (!dup || qos == QoS::AtLeastOnce);
-        if begins_anew {
+        // A 3.1.1 client gets an acknowledgement for each of two messages that it sends under one id.
+        let is_strict = self.version == Version::V5;
+        assert!(!is_strict || !self.ours.iter().any(|o| o.id == id), "{id} is with the shell already");
+        if self.resumed.remove(&id) {
             self.stored.remove(&id);
-            self.resumed.remove(&id);
         }
-        assert!(!self.stored.contains(&id), "{id} was stored before and not released");
-        self.ours.push_back(Ours { id, qos, settled: None });
+        let may_share = !is_strict && qos == QoS::AtLeastOnce;
+        assert!(may_share || !self.stored.contains(&id), "{id} was stored before and not released");
+        self.ours.push_back(Ours { id, qos, token, settled: None });
     }
 
-    pub(super) fn is_stored(&mut self, id: u16) {
-        self.settle(id, true);
+    pub(super) fn is_stored(&mut self, token: Token) {
+        self.settle(token, true);
     }
 
-    pub(super) fn is_refused(&mut self, id: u16) {
-        self.settle(id, false);
+    pub(super) fn is_refused(&mut self, token: Token) {
+        self.settle(token, false);
     }
 
-    fn settle(&mut self, id: u16, stored: bool) {
-        if let Some(ours) = self.ours.iter_mut().find(|o| o.id == id && o.settled.is_none()) {
+    fn settle(&mut self, token: Token, stored: bool) {
+        if let Some(ours) = self.ours.iter_mut().find(|o| o.token == token) {
             ours.settled = Some(stored);
         }
     }

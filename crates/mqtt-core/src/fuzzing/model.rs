@@ -24,7 +24,7 @@ pub(super) struct Play<'a> {
     out: BytesMut,
     client: Client,
     /// Messages in the shell's hands.
-    waiting: Vec<(Token, u16)>,
+    waiting: Vec<Token>,
     last_token: Option<Token>,
     requests: Vec<SubscribeRequest>,
     /// Deliveries that have not ended.
@@ -64,7 +64,7 @@ impl<'a> Play<'a> {
         self.connect(None);
         while !self.source.is_empty() {
             self.step();
-            self.pump(0, false);
+            self.pump(0);
             self.check();
             if self.conn.is_over() {
                 self.reconnect();
@@ -90,21 +90,21 @@ impl<'a> Play<'a> {
         }
         assert!(matches!(self.poll(), Some(Action::Connect(_))), "CONNECT is accepted");
         self.conn.accept(&Accept::default(), state, &mut self.out);
-        self.pump(0, false);
+        self.pump(0);
         self.client.is_connected();
     }
 
     /// The next connection of the session: after its state has been written and read, or without it.
     fn reconnect(&mut self) {
         let settle = self.source.flag();
-        for (token, id) in std::mem::take(&mut self.waiting) {
+        for token in std::mem::take(&mut self.waiting) {
             if settle {
                 self.conn.stored(token, &mut self.out);
-                self.client.is_stored(id);
+                self.client.is_stored(token);
             }
         }
         self.requests.clear();
-        let state = self.conn.session_state();
+        let state = self.conn.session_state().at_rest();
         assert!(state.subscriptions.len() <= self.limits.max_subscriptions);
         assert!(state.received.len() <= self.limits.max_qos2_pending);
         assert!(state.in_flight.len() <= usize::from(self.limits.outbound_in_flight));
@@ -122,16 +122,16 @@ impl<'a> Play<'a> {
         action
     }
 
-    /// Polls until nothing comes. `id` and `dup` are those of a PUBLISH that was just sent.
-    fn pump(&mut self, id: u16, dup: bool) {
+    /// Polls until nothing comes. `id` is that of a PUBLISH that was just sent.
+    fn pump(&mut self, id: u16) {
         while let Some(action) = self.poll() {
             match action {
                 Action::Publish(message) if message.qos == QoS::AtMostOnce => {}
                 Action::Publish(message) => {
                     assert!(self.last_token < Some(message.token), "tokens rise");
                     self.last_token = Some(message.token);
-                    self.client.is_taken(id, message.qos, dup);
-                    self.waiting.push((message.token, id));
+                    self.client.is_taken(id, message.qos, message.token);
+                    self.waiting.push(message.token);
                 }
                 Action::Subscribe(request) => self.requests.push(request),
                 Action::Acknowledged(token, _) => {
@@ -213,7 +213,7 @@ impl<'a> Play<'a> {
         }
         body.put_slice(self.source.bytes(9));
         self.send(0x30 | u8::from(dup) << 3 | qos << 1, &body);
-        self.pump(id, dup);
+        self.pump(id);
     }
 
     fn acknowledge(&mut self) {
@@ -266,15 +266,15 @@ impl<'a> Play<'a> {
             return;
         }
         let at = usize::from(self.source.byte()) % self.waiting.len();
-        let (token, id) = self.waiting.remove(at);
+        let token = self.waiting.remove(at);
         if stored {
-            self.client.is_stored(id);
+            self.client.is_stored(token);
             self.conn.stored(token, &mut self.out);
             self.conn.stored(token, &mut self.out); // the second is nothing
         } else {
             let action = self.conn.publish_failed(token, PublishFailure::QuotaExceeded, &mut self.out);
             assert!(action.is_some() == (self.version == Version::V311));
-            self.client.is_refused(id);
+            self.client.is_refused(token);
         }
     }
 
@@ -315,7 +315,7 @@ impl<'a> Play<'a> {
                 self.input.put_slice(garbage);
                 self.input.put_slice(&[0, 0]);
                 self.client.loses_count();
-                self.pump(0, false);
+                self.pump(0);
                 self.waiting.clear();
                 self.requests.clear();
                 self.delivered.clear();

@@ -133,7 +133,7 @@ fn a_qos_1_message_that_comes_again_before_its_puback_has_one_puback() {
 
 #[test]
 fn a_packet_id_in_use_is_refused() {
-    // 5.0 has a code for it, which comes in its turn; 3.1.1 is closed [3.1.1: MQTT-4.8.0-1].
+    // 5.0 has a code for it, which comes in its turn.
     for (first, second, code) in [
         (qos1(Version::V5, 5), qos1(Version::V5, 5), [0x40, 3, 0, 5, 0x91]),
         (qos1(Version::V5, 5), qos2(Version::V5, 5), [0x50, 3, 0, 5, 0x91]),
@@ -145,15 +145,45 @@ fn a_packet_id_in_use_is_refused() {
         let heard = peer.stored(&message);
         assert_eq!(heard[4..], code);
     }
-    for (first, second) in [
-        (qos1(Version::V311, 5), qos1(Version::V311, 5)),
-        (qos1(Version::V311, 5), qos2(Version::V311, 5)),
-        (qos2(Version::V311, 5), qos1(Version::V311, 5)),
-    ] {
+    let mut peer = Peer::v5();
+    peer.publish(&qos2(Version::V5, 5));
+    assert!(peer.ask(&publish(Version::V5, 0x34, "t", 5, &[], b"another")).is_empty());
+}
+
+#[test]
+fn two_messages_of_a_3_1_1_client_under_one_packet_id_are_acknowledged_each() {
+    let other = |qos: u8| publish(Version::V311, 0x30 | qos << 1, "t", 5, &[], b"another");
+    for (first, second) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let of = |qos| if qos == 1 { 0x40 } else { 0x50 };
         let mut peer = Peer::v311();
-        peer.publish(&first);
-        assert_eq!(peer.fault(&second).violation, Violation::ProtocolError);
+        let sent = if first == 1 { qos1(Version::V311, 5) } else { qos2(Version::V311, 5) };
+        let one = peer.publish(&sent);
+        let two = peer.publish(&other(second));
+        assert_eq!(peer.stored(&one), [of(first), 2, 0, 5]);
+        assert_eq!(peer.stored(&two), [of(second), 2, 0, 5]);
+        if first == 2 || second == 2 {
+            assert_eq!(peer.ask(&ack(0x62, 5)), [0x70, 2, 0, 5]);
+        }
+        assert!(peer.conn.is_open());
     }
+}
+
+#[test]
+fn a_message_that_ends_its_connection_is_not_waited_for() {
+    for failure in [PublishFailure::NotAuthorized, PublishFailure::NotStored] {
+        let mut peer = Peer::v311();
+        let message = peer.publish(&qos2(Version::V311, 5));
+        assert!(matches!(failed(&mut peer, &message, failure), Some(Action::Fault(_))));
+        assert_eq!(unsettled(&peer), None);
+        assert!(peer.heard().is_empty(), "and nothing is said");
+    }
+    // What is given up when the connection has ended for another reason is not waited for either.
+    let mut peer = Peer::v5();
+    let message = peer.publish(&qos2(Version::V5, 5));
+    peer.conn.close();
+    assert_eq!(unsettled(&peer), Some(message.token));
+    assert!(failed(&mut peer, &message, PublishFailure::NotStored).is_none());
+    assert_eq!((unsettled(&peer), peer.heard().len()), (None, 0));
 }
 
 #[test]

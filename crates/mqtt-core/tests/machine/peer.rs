@@ -292,3 +292,8 @@ pub(crate) fn subscribe_v5(id: u16, properties: &[u8], list: &[(&str, u8)]) -> V
 pub(crate) fn payload(bytes: &'static [u8]) -> Bytes {
     Bytes::from_static(bytes)
 }
+
+/// The oldest QoS 2 message that the shell has not settled.
+pub(crate) fn unsettled(peer: &Peer) -> Option<landfall_mqtt_core::Token> {
+    peer.conn.session_state().unsettled().min()
+}

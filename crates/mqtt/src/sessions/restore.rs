@@ -43,6 +43,8 @@ impl Sessions {
             budget: Budget::new(limits.queue_bytes),
             hub,
             shelf: Shelf::new(store),
+            knocks: Mutex::default(),
+            knocked: tokio::sync::Notify::new(),
             me: OnceLock::new(),
         };
         let flying = sessions.load_sessions(stored);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use landfall_event::{DeviceId, IdentifiedBy, Incarnation, Origin, RefusedCause, TenantId};
 use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal, Secret};
 
-/// Believes what a device calls itself, and allows everything.
+/// Believes what a device calls itself, and allows everything but to `picky`, which may send `t` only.
 #[derive(Debug)]
 pub(crate) struct Anybody;
 
@@ -13,12 +13,13 @@ impl Authenticator for Anybody {
     fn authenticate<'a>(&'a self, c: &'a Credentials) -> BoxFuture<'a, Result<Principal, AuthError>> {
         Box::pin(async move {
             let all = || vec!["#".parse().unwrap()];
+            let publish = if &*c.client_id == "picky" { vec!["t".parse().unwrap()] } else { all() };
             Ok(Principal {
                 tenant: "default".parse().unwrap(),
                 device: c.client_id.parse().unwrap(),
                 identified_by: IdentifiedBy::Anonymous,
                 app_version: "".into(),
-                acl: Arc::new(Acl { publish: all(), subscribe: all() }),
+                acl: Arc::new(Acl { publish, subscribe: all() }),
                 keep_alive: None,
             })
         })

@@ -184,13 +184,13 @@ async fn an_authenticator_that_does_not_answer_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn credentials_that_are_withdrawn_on_the_way_begin_nothing_that_stays() {
+async fn credentials_that_are_withdrawn_on_the_way_begin_nothing() {
     let world = world().await;
     world.auth.holds.store(false, Ordering::SeqCst);
     let device = world.device().await;
     device.send(format!("LF1 a key={KEY} ack\nx")).await;
-    world.until("the end", |world| world.events("disconnected").len() == 1).await;
-    assert_eq!(world.events("disconnected")[0]["reason"], "credentials-revoked");
-    assert!(world.payloads().is_empty());
+    world.until("the refusal", |world| world.events("refused").len() == 1).await;
+    assert_eq!(world.events("refused")[0]["cause"], "bad-credentials");
+    assert!(world.events("connected").is_empty() && world.payloads().is_empty());
     assert_eq!(world.hub.session_count(), 0);
 }
