@@ -44,6 +44,8 @@ const FORGOTTEN_PER_TIMEOUT: usize = 4_096;
 pub struct Endpoint<P> {
     limits: Arc<Limits>,
     secrets: Secrets,
+    /// Tells a message from another one with its id.
+    marks: RandomState,
     echo: Echo,
     peers: Peers<P>,
     remembered: Remembered,
@@ -65,6 +67,7 @@ pub struct Endpoint<P> {
 /// A request that the shell has, or that is being answered.
 #[derive(Debug)]
 struct Exchange {
+    number: u64,
     began: Tick,
     slot: u32,
     key: Key,
@@ -72,6 +75,8 @@ struct Exchange {
     confirmable: bool,
     /// The empty acknowledgement has left.
     acknowledged: bool,
+    /// A younger request of the peer has its token: the answer would pass for that one's.
+    outdated: bool,
     no_response: u8,
     /// It changes nothing: GET.
     safe: bool,
@@ -87,12 +92,14 @@ struct Exchange {
 impl Exchange {
     fn new(now: Tick, slot: u32, key: Key, message: &Message, draft: &Draft) -> Self {
         Self {
+            number: 0,
             began: now,
             slot,
             key,
             token: message.token,
             confirmable: message.kind == Kind::Con,
             acknowledged: false,
+            outdated: false,
             no_response: draft.request.no_response,
             safe: draft.request.method == Method::Get,
             register: draft.request.observe == Some(Observe::Register),
@@ -140,7 +147,13 @@ struct Parties {
 struct Arrival<'a, P> {
     now: Tick,
     peer: &'a P,
-    length: usize,
+    datagram: &'a [u8],
+}
+
+impl<P> Arrival<'_, P> {
+    fn length(&self) -> usize {
+        self.datagram.len()
+    }
 }
 
 impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
@@ -149,6 +162,7 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
     pub fn new(limits: Arc<Limits>, seed: &Seed) -> Self {
         let secrets = Secrets::new(seed);
         Self {
+            marks: secrets.marker(),
             echo: Echo::new(&secrets.derive(b"echo", &[]), limits.echo_window_ms),
             peers: Peers::new(secrets.hasher()),
             remembered: Remembered::new(secrets.hasher()),
@@ -170,7 +184,7 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
     /// A datagram came from a peer.
     pub fn receive(&mut self, now: Tick, peer: &P, datagram: &[u8]) {
         self.forget_old(now, FORGOTTEN_PER_DATAGRAM);
-        let arrival = Arrival { now, peer, length: datagram.len() };
+        let arrival = Arrival { now, peer, datagram };
         if let Some(known) = self.peers.find(peer).and_then(|slot| self.peers.get_mut(slot)) {
             known.earn(datagram.len());
         }
@@ -313,7 +327,7 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
 
     fn leave(&mut self, exchange: &Exchange) {
         if let Some(peer) = self.peers.get_mut(exchange.slot) {
-            peer.exchanges -= 1;
+            peer.exchanges.retain(|number| *number != exchange.number);
         }
         self.peers.release(exchange.slot);
     }
@@ -343,7 +357,7 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
     /// The longest datagram that may be sent for one that came.
     fn credit(&self, arrival: &Arrival<'_, P>) -> usize {
         let known = self.peers.find(arrival.peer).and_then(|slot| self.peers.get(slot));
-        known.map_or(AMPLIFICATION * arrival.length, peers::Peer::credit)
+        known.map_or(AMPLIFICATION * arrival.length(), peers::Peer::credit)
     }
 
     /// Sends what needs no state, within what may be sent.
@@ -351,7 +365,7 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         if let Some(slot) = self.peers.find(arrival.peer) {
             return self.transmit(slot, bytes);
         }
-        let fits = bytes.len() <= AMPLIFICATION * arrival.length;
+        let fits = bytes.len() <= AMPLIFICATION * arrival.length();
         if fits {
             self.outputs.push_back(Output::Transmit { peer: arrival.peer.clone(), bytes });
         }

@@ -2,6 +2,9 @@
 //!
 //! Owns: one small entry per request, for EXCHANGE_LIFETIME or NON_LIFETIME; the bounds on entries and bytes. Does not own:
 //! what a duplicate is answered with (`endpoint`).
+//!
+//! A duplicate has the same bytes. Other bytes with the id of a message that is remembered are another request: of a device that
+//! has begun anew, or of another one that a translator has given the port to. It takes the entry over.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -57,11 +60,37 @@ impl Answer {
     }
 }
 
+/// A message that came: its peer's serial number, its id, and a keyed hash of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) serial: u32,
+    pub(crate) id: u16,
+    pub(crate) mark: u64,
+}
+
 /// A peer's serial number and the message id.
-pub(crate) type Key = (u32, u16);
+type Place = (u32, u16);
+
+impl Key {
+    fn place(self) -> Place {
+        (self.serial, self.id)
+    }
+}
+
+/// What is known of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known<'a> {
+    /// Its id was not seen within its lifetime.
+    Nothing,
+    /// It came before, and this was answered.
+    Again(&'a Answer),
+    /// Another one had its id.
+    Reused,
+}
 
 #[derive(Debug)]
 struct Entry {
+    mark: u64,
     expires: Tick,
     answer: Answer,
 }
@@ -70,14 +99,14 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: Tick,
-    key: Key,
+    place: Place,
     slot: u32,
 }
 
 /// Everything remembered, of all peers.
 #[derive(Debug)]
 pub(crate) struct Remembered {
-    entries: HashMap<Key, Entry, RandomState>,
+    entries: HashMap<Place, Entry, RandomState>,
     confirmable: VecDeque<Due>,
     others: VecDeque<Due>,
     /// Bytes of long answers.
@@ -112,21 +141,26 @@ impl Remembered {
         }
     }
 
-    /// What was answered to this id, if it was seen within its lifetime.
-    pub(crate) fn find(&self, now: Tick, key: Key) -> Option<&Answer> {
-        self.entries.get(&key).filter(|entry| now < entry.expires).map(|entry| &entry.answer)
+    /// Whether this message came before, within its lifetime.
+    pub(crate) fn find(&self, now: Tick, key: Key) -> Known<'_> {
+        match self.entries.get(&key.place()).filter(|entry| now < entry.expires) {
+            None => Known::Nothing,
+            Some(entry) if entry.mark == key.mark => Known::Again(&entry.answer),
+            Some(_) => Known::Reused,
+        }
     }
 
-    /// Remembers an id that was not found. `slot` comes back with what is gone.
+    /// Remembers a message that was not found; another one with its id is remembered no more. `slot` comes back with what is
+    /// gone.
     pub(crate) fn insert(&mut self, limits: &Limits, now: Tick, slot: u32, key: Key, confirmable: bool) {
         let lifetime = if confirmable { limits.exchange_lifetime_ms() } else { limits.non_lifetime_ms() };
         let at = now + lifetime;
-        let entry = Entry { expires: at, answer: Answer::Nothing };
-        if let Some(old) = self.entries.insert(key, entry) {
+        let entry = Entry { mark: key.mark, expires: at, answer: Answer::Nothing };
+        if let Some(old) = self.entries.insert(key.place(), entry) {
             self.bytes -= old.answer.heap();
         }
         let queue = if confirmable { &mut self.confirmable } else { &mut self.others };
-        queue.push_back(Due { at, key, slot });
+        queue.push_back(Due { at, place: key.place(), slot });
     }
 
     /// The separate response follows: a duplicate gets the empty acknowledgement.
@@ -147,13 +181,20 @@ impl Remembered {
 
     /// The request may be served again: it changes nothing (section 4.5, last paragraph).
     pub(crate) fn forgive(&mut self, key: Key) {
-        if let Some(entry) = self.entries.get_mut(&key) {
+        if let Some(entry) = self.entries.get_mut(&key.place()).filter(|entry| entry.mark == key.mark) {
+            entry.expires = 0;
+        }
+    }
+
+    /// Another message has the id now: the one before is no duplicate any more when it comes again.
+    pub(crate) fn supersede(&mut self, key: Key) {
+        if let Some(entry) = self.entries.get_mut(&key.place()).filter(|entry| entry.mark != key.mark) {
             entry.expires = 0;
         }
     }
 
     fn set(&mut self, key: Key, answer: Answer) {
-        if let Some(entry) = self.entries.get_mut(&key) {
+        if let Some(entry) = self.entries.get_mut(&key.place()).filter(|entry| entry.mark == key.mark) {
             self.bytes = self.bytes + answer.heap() - entry.answer.heap();
             entry.answer = answer;
         }
@@ -180,11 +221,12 @@ impl Remembered {
     /// Forgets the entry that came last of its kind, if it is this one; another stays until its time is over.
     pub(crate) fn take_back(&mut self, key: Key) -> Option<Gone> {
         let queue = [&mut self.confirmable, &mut self.others];
-        let due = queue.into_iter().find_map(|queue| queue.pop_back_if(|due| due.key == key))?;
-        if let Some(entry) = self.entries.remove(&key) {
+        let place = key.place();
+        let due = queue.into_iter().find_map(|queue| queue.pop_back_if(|due| due.place == place))?;
+        if let Some(entry) = self.entries.remove(&place) {
             self.bytes -= entry.answer.heap();
         }
-        Some(Gone { slot: due.slot, serial: due.key.0 })
+        Some(Gone { slot: due.slot, serial: place.0 })
     }
 
     /// Forgets one entry whose time is over.
@@ -198,14 +240,14 @@ impl Remembered {
             .others
             .pop_front_if(|due| due.at <= others)
             .or_else(|| self.confirmable.pop_front_if(|due| due.at <= confirmable))?;
-        // An id that was forgiven and came again has an entry, and a due, of its own.
+        // An id that was forgiven or used anew has an entry, and a due, of its own.
         let is_its_own = |entry: &Entry| entry.expires == due.at || entry.expires == 0;
-        if self.entries.get(&due.key).is_some_and(is_its_own)
-            && let Some(entry) = self.entries.remove(&due.key)
+        if self.entries.get(&due.place).is_some_and(is_its_own)
+            && let Some(entry) = self.entries.remove(&due.place)
         {
             self.bytes -= entry.answer.heap();
         }
-        Some(Gone { slot: due.slot, serial: due.key.0 })
+        Some(Gone { slot: due.slot, serial: due.place.0 })
     }
 
     /// When the next entry is to be forgotten: on the whole second, since nothing waits for it.

@@ -69,7 +69,16 @@ impl Secrets {
 
     /// Keys for a map that strangers fill.
     pub(crate) fn hasher(&self) -> RandomState {
-        let key = self.derive(b"map", &[]);
+        self.hasher_of(b"map")
+    }
+
+    /// Keys for what tells one datagram from another; other ones than those of the maps.
+    pub(crate) fn marker(&self) -> RandomState {
+        self.hasher_of(b"datagram")
+    }
+
+    fn hasher_of(&self, name: &[u8]) -> RandomState {
+        let key = self.derive(name, &[]);
         let mut words = key
             .chunks_exact(8)
             .map(|chunk| chunk.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)));

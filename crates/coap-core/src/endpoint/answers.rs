@@ -44,7 +44,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         response: Response,
         observation: Option<u64>,
     ) -> bool {
-        if is_suppressed(exchange.no_response, response.code) {
+        if exchange.outdated || is_suppressed(exchange.no_response, response.code) {
             self.answer_nothing(exchange);
             return false;
         }
@@ -78,7 +78,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     /// The type and id of an answer that is sent once. `None`: there is no message id now.
     fn answer_kind(&mut self, now: Tick, exchange: &Exchange) -> Option<(Kind, u16)> {
         if exchange.confirmable && !exchange.acknowledged {
-            return Some((Kind::Ack, exchange.key.1));
+            return Some((Kind::Ack, exchange.key.id));
         }
         let peer = self.peers.get_mut(exchange.slot)?;
         if !peer.proven {
@@ -90,7 +90,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         ids.draw(now).ok().map(|id| (Kind::Non, id))
     }
 
-    /// No-Response: the request is acknowledged, and no more (RFC 7967, section 2.1).
+    /// The request is acknowledged, and no more: No-Response says so (RFC 7967, section 2.1), or its token is another one's now.
     fn answer_nothing(&mut self, exchange: &Exchange) {
         if exchange.confirmable && !exchange.acknowledged {
             self.acknowledge(exchange);
@@ -99,7 +99,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
 
     /// The empty acknowledgement, now and for duplicates.
     pub(super) fn acknowledge(&mut self, exchange: &Exchange) {
-        self.transmit(exchange.slot, codec::encode(&Message::empty(Kind::Ack, exchange.key.1)));
+        self.transmit(exchange.slot, codec::encode(&Message::empty(Kind::Ack, exchange.key.id)));
         self.remembered.acknowledged(exchange.key);
     }
 

@@ -51,6 +51,7 @@ impl Outgoing {
 #[derive(Debug)]
 struct Flight {
     what: What,
+    token: Token,
     id: u16,
     bytes: Bytes,
     /// Milliseconds of the present timeout.
@@ -88,26 +89,35 @@ impl Outbox {
         Some(flight.bytes.clone())
     }
 
-    /// Takes away the notifications that are to go; gives them and their weight.
-    fn take_notes(&mut self, goes: impl Fn(u64) -> bool) -> (Vec<NoteId>, usize) {
-        let (mut notes, mut weight) = (Vec::new(), 0);
-        let mut is_gone = |what: What, of: usize| match what {
-            What::Note(note, observation) if goes(observation) => {
-                notes.push(note);
-                weight += of;
-                true
+    /// Takes away the messages that are to go.
+    fn take(&mut self, goes: impl Fn(What, Token) -> bool) -> Taken {
+        let mut taken = Taken::default();
+        let mut is_gone = |what: What, token: Token, weight: usize| {
+            let is_gone = goes(what, token);
+            if is_gone {
+                taken.any = true;
+                taken.weight += weight;
+                if let What::Note(note, _) = what {
+                    taken.notes.push(note);
+                }
             }
-            _ => false,
+            is_gone
         };
-        if self.flight.as_ref().is_some_and(|flight| is_gone(flight.what, flight.weight)) {
-            self.flight = None;
-        }
-        self.queue.retain(|outgoing| !is_gone(outgoing.what, outgoing.weight()));
-        if self.fetching.is_some_and(|(note, observation)| is_gone(What::Note(note, observation), 0)) {
-            self.fetching = None;
-        }
-        (notes, weight)
+        self.flight.take_if(|flight| is_gone(flight.what, flight.token, flight.weight));
+        self.queue.retain(|outgoing| !is_gone(outgoing.what, outgoing.token, outgoing.weight()));
+        // Its message has come; what is left of it has no token of its own.
+        self.fetching
+            .take_if(|(note, observation)| is_gone(What::Note(*note, *observation), Token::default(), 0));
+        taken
     }
+}
+
+/// What was taken out of an outbox.
+#[derive(Debug, Default)]
+struct Taken {
+    any: bool,
+    weight: usize,
+    notes: Vec<NoteId>,
 }
 
 impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
@@ -191,6 +201,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let blocks = message.options.has(number::BLOCK2);
         let flight = Flight {
             what: outgoing.what,
+            token: outgoing.token,
             id,
             bytes: codec::encode(&message),
             timeout,
@@ -318,15 +329,24 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
 
     /// Takes the notifications of some observations out of the peer's outbox: they fail.
     pub(super) fn withdraw(&mut self, slot: u32, goes: impl Fn(u64) -> bool) {
+        self.take_out(slot, |what, _| matches!(what, What::Note(_, observation) if goes(observation)));
+    }
+
+    /// Takes the separate responses with this token out of the peer's outbox: they would pass for a younger request's.
+    pub(super) fn withdraw_answers(&mut self, slot: u32, token: Token) {
+        self.take_out(slot, |what, of| matches!(what, What::Separate(_)) && of == token);
+    }
+
+    fn take_out(&mut self, slot: u32, goes: impl Fn(What, Token) -> bool) {
         let Some(outbox) = self.peers.get_mut(slot).and_then(|peer| peer.outbox.as_mut()) else { return };
-        let (notes, weight) = outbox.take_notes(goes);
+        let taken = outbox.take(goes);
         let idle = outbox.flight.is_none();
-        self.outgoing_bytes -= weight;
-        if idle && !notes.is_empty() {
+        self.outgoing_bytes -= taken.weight;
+        if idle && taken.any {
             // What is behind them goes on at once; the caller may have no time to say.
             self.set_timer(slot, Some(0));
         }
-        self.fail(slot, notes, NoteFailure::Ended);
+        self.fail(slot, taken.notes, NoteFailure::Ended);
     }
 
     /// Drops everything that is on its way to a peer.

@@ -34,8 +34,8 @@ pub(super) struct Peer<P> {
     pub(super) probe: Option<Probe>,
     /// Bytes that may be sent to it until that is proven.
     credit: usize,
-    /// Requests that wait for their answer.
-    pub(super) exchanges: usize,
+    /// Requests that wait for their answer, the oldest first.
+    pub(super) exchanges: Vec<u64>,
     /// Message ids that are remembered.
     pub(super) remembered: usize,
     pub(super) observations: Vec<u64>,
@@ -69,7 +69,7 @@ impl<P> Peer<P> {
 
     /// Nothing is under way; what is remembered may be.
     fn is_quiet(&self) -> bool {
-        self.exchanges == 0 && self.observations.is_empty() && self.outbox.is_none()
+        self.exchanges.is_empty() && self.observations.is_empty() && self.outbox.is_none()
     }
 }
 
@@ -128,7 +128,7 @@ impl<P: Clone + Eq + Hash> Peers<P> {
             vouched: false,
             probe: None,
             credit: AMPLIFICATION * datagram,
-            exchanges: 0,
+            exchanges: Vec::new(),
             remembered: 0,
             observations: Vec::new(),
             observe_value: 0,
@@ -208,7 +208,7 @@ mod tests {
             peers.get_mut(*slot).unwrap().remembered = 1;
         }
         peers.get_mut(slots[0]).unwrap().vouched = true;
-        peers.get_mut(slots[1]).unwrap().exchanges = 1;
+        peers.get_mut(slots[1]).unwrap().exchanges = vec![1];
         assert!(peers.admit(4, &9, 10).is_some());
         assert_eq!(peers.len(), 4);
         assert!(peers.find(&0).is_some() && peers.find(&1).is_some(), "known, or busy");
@@ -222,7 +222,7 @@ mod tests {
             let slot = peers.admit(4, &n, 10).unwrap();
             let peer = peers.get_mut(slot).unwrap();
             peer.vouched = n % 2 == 0;
-            peer.exchanges = usize::from(n % 2 == 1);
+            peer.exchanges = (0..u64::from(n % 2)).collect();
         }
         assert_eq!(peers.admit(4, &9, 10), None);
         assert_eq!(peers.len(), 4);
@@ -233,7 +233,7 @@ mod tests {
         let mut peers = peers();
         // One that stays at the front for ever.
         let stays = peers.admit(8, &0, 10).unwrap();
-        peers.get_mut(stays).unwrap().exchanges = 1;
+        peers.get_mut(stays).unwrap().exchanges = vec![1];
         for n in 1..1_000 {
             let slot = peers.admit(8, &n, 10).unwrap();
             peers.release(slot);

@@ -105,7 +105,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         if !self.echo.verify(arrival.now, &peer_bytes(arrival.peer), value) {
             return;
         }
-        if let Some(slot) = self.peers.admit(self.limits.max_peers, arrival.peer, arrival.length) {
+        if let Some(slot) = self.peers.admit(self.limits.max_peers, arrival.peer, arrival.length()) {
             self.proves_itself(arrival.peer, slot);
         }
     }

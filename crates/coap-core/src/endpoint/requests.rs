@@ -15,7 +15,7 @@ use crate::codec;
 use crate::message::{Code, Kind, Message};
 use crate::options::{Options, number};
 use crate::output::{ExchangeId, Output, Rejected};
-use crate::remembered::Room;
+use crate::remembered::{Key, Known, Room};
 use crate::request::Observe;
 use crate::response::Response;
 
@@ -30,10 +30,12 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     }
 
     fn serve(&mut self, arrival: &Arrival<'_, P>, message: &Message) {
-        if self.is_duplicate(arrival, message) {
+        let mark = self.marks.hash_one(arrival.datagram);
+        if self.is_duplicate(arrival, message, mark) {
             return;
         }
-        let draft = match incoming::read(message, arrival.length) {
+        self.supersede(arrival, message, mark);
+        let draft = match incoming::read(message, arrival.length()) {
             Ok(draft) => draft,
             Err(refused) => {
                 // What must be understood and is not makes a non-confirmable request one to ignore (section 5.4.1).
@@ -59,19 +61,13 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
             );
             return self.reject(arrival.peer, Rejected::Busy);
         };
-        self.open(arrival, slot, message, draft);
+        self.open(arrival, (slot, mark), message, draft);
     }
 
-    /// Whether the message came before; then it gets what it got then (section 4.5).
-    fn is_duplicate(&mut self, arrival: &Arrival<'_, P>, message: &Message) -> bool {
-        let Some((slot, peer)) =
-            self.peers.find(arrival.peer).and_then(|slot| Some((slot, self.peers.get(slot)?)))
-        else {
-            return false;
-        };
-        let Some(answer) = self.remembered.find(arrival.now, (peer.serial, message.id)) else {
-            return false;
-        };
+    /// Whether the message came before, byte by byte; then it gets what it got then (section 4.5).
+    fn is_duplicate(&mut self, arrival: &Arrival<'_, P>, message: &Message, mark: u64) -> bool {
+        let Some((slot, key)) = self.key(arrival, message, mark) else { return false };
+        let Known::Again(answer) = self.remembered.find(arrival.now, key) else { return false };
         let again = match answer.datagram() {
             Some(datagram) => Some(Bytes::copy_from_slice(datagram)),
             None if answer.is_acknowledged() => Some(codec::encode(&Message::empty(Kind::Ack, message.id))),
@@ -82,6 +78,33 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
         self.outputs.push_back(Output::Repeated { peer: arrival.peer.clone() });
         true
+    }
+
+    /// What the message is remembered by, if anything is known of its peer.
+    fn key(&self, arrival: &Arrival<'_, P>, message: &Message, mark: u64) -> Option<(u32, Key)> {
+        let slot = self.peers.find(arrival.peer)?;
+        Some((slot, Key { serial: self.peers.get(slot)?.serial, id: message.id, mark }))
+    }
+
+    /// A request has come that is no duplicate. What is still to be answered to an older one with its message id or its token
+    /// would pass for its answer: the sender of that one has begun anew, or is not there any more (sections 4.4, 5.3.1).
+    fn supersede(&mut self, arrival: &Arrival<'_, P>, message: &Message, mark: u64) {
+        let Some((slot, key)) = self.key(arrival, message, mark) else { return };
+        self.remembered.supersede(key);
+        let mut over = Vec::new();
+        for number in self.peers.get(slot).map(|peer| peer.exchanges.as_slice()).unwrap_or_default() {
+            let Some(exchange) = self.exchanges.get_mut(number) else { continue };
+            exchange.outdated |= exchange.token == message.token;
+            if exchange.key.id == message.id {
+                over.push(*number);
+            }
+        }
+        self.withdraw_answers(slot, message.token);
+        for number in over {
+            if let Some(exchange) = self.exchanges.remove(&number) {
+                self.leave(&exchange);
+            }
+        }
     }
 
     /// A further block of a response (RFC 7959, section 2.4). It changes nothing, so nothing is remembered.
@@ -123,9 +146,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         if self.exchanges.len() >= self.limits.max_exchanges {
             return None;
         }
-        let slot = self.peers.admit(self.limits.max_peers, arrival.peer, arrival.length)?;
+        let slot = self.peers.admit(self.limits.max_peers, arrival.peer, arrival.length())?;
         let peer = self.peers.get(slot)?;
-        let within = peer.exchanges < self.limits.max_exchanges_per_peer
+        let within = peer.exchanges.len() < self.limits.max_exchanges_per_peer
             && peer.remembered < self.limits.max_remembered_per_peer;
         let room = if within { self.remembered.make_room(&self.limits, arrival.now) } else { Room::None };
         if let Room::Made(gone) = room {
@@ -138,10 +161,10 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
     }
 
     /// Remembers the message, takes its block or its body, and hands the request on.
-    fn open(&mut self, arrival: &Arrival<'_, P>, slot: u32, message: &Message, draft: Draft) {
+    fn open(&mut self, arrival: &Arrival<'_, P>, (slot, mark): (u32, u64), message: &Message, draft: Draft) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.remembered += 1;
-        let key = (peer.serial, message.id);
+        let key = Key { serial: peer.serial, id: message.id, mark };
         let confirmable = message.kind == Kind::Con;
         self.remembered.insert(&self.limits, arrival.now, slot, key, confirmable);
         let mut exchange = Exchange::new(arrival.now, slot, key, message, &draft);
@@ -175,11 +198,12 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         self.hand_on(arrival, exchange, request);
     }
 
-    fn hand_on(&mut self, arrival: &Arrival<'_, P>, exchange: Exchange, request: crate::Request) {
-        if let Some(peer) = self.peers.get_mut(exchange.slot) {
-            peer.exchanges += 1;
-        }
+    fn hand_on(&mut self, arrival: &Arrival<'_, P>, mut exchange: Exchange, request: crate::Request) {
         let id = self.next_id();
+        exchange.number = id;
+        if let Some(peer) = self.peers.get_mut(exchange.slot) {
+            peer.exchanges.push(id);
+        }
         if exchange.confirmable {
             self.acknowledgements.push_back((arrival.now + self.limits.piggyback_ms, id));
         }

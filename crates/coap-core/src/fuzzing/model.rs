@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug)]
 struct Asked {
     expires: Tick,
+    message: Message,
     exchange: ExchangeId,
     /// The acknowledgements that left for it: the empty one, then none but it; or the one with the answer.
     acknowledgement: Option<Bytes>,
@@ -22,6 +23,7 @@ struct Asked {
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     id: u16,
+    token: Token,
     left: Tick,
     /// It is in flight until it is answered or its time is over: it left at once, and was not withdrawn since.
     sure: bool,
@@ -82,8 +84,12 @@ impl Model {
         self.peers.entry(peer).or_default()
     }
 
-    pub(super) fn arrives(&mut self, peer: u8, bytes: usize) {
-        self.peer(peer).received += bytes;
+    pub(super) fn arrives(&mut self, peer: u8, bytes: usize, message: Option<&Message>) {
+        let peer = self.peer(peer);
+        peer.received += bytes;
+        if let Some(message) = message.filter(|message| message.code.is_request()) {
+            peer.asks(message);
+        }
     }
 
     pub(super) fn is_trusted(&mut self, peer: u8) {
@@ -120,9 +126,9 @@ impl Model {
         match output {
             Output::Transmit { peer, bytes } => self.leaves(now, *peer, bytes),
             Output::Request { exchange, peer, request } => {
-                let id = cause.map(|message| message.id);
-                assert!(id.is_some() && self.seen.insert(*exchange), "{request:?} comes of nothing");
-                self.handed_up(now, *peer, id.unwrap_or_default(), *exchange, request.confirmable);
+                let Some(message) = cause else { panic_with("a request comes of nothing") };
+                assert!(self.seen.insert(*exchange), "{request:?} comes of nothing");
+                self.handed_up(now, *peer, message, *exchange);
                 self.open.push((*exchange, *peer, request.observe == Some(crate::Observe::Register)));
             }
             Output::Heard { peer } => {
@@ -154,9 +160,10 @@ impl Model {
         assert!(self.notes.remove(&note) || self.unfetched.remove(&note), "{note:?} twice");
     }
 
-    fn handed_up(&mut self, now: Tick, peer: u8, id: u16, exchange: ExchangeId, confirmable: bool) {
-        let lifetime = if confirmable { self.exchange_lifetime } else { self.non_lifetime };
-        let asked = Asked { expires: now + lifetime, exchange, acknowledgement: None };
+    fn handed_up(&mut self, now: Tick, peer: u8, message: &Message, exchange: ExchangeId) {
+        let lifetime = if message.kind == Kind::Con { self.exchange_lifetime } else { self.non_lifetime };
+        let (id, message) = (message.id, message.clone());
+        let asked = Asked { expires: now + lifetime, message, exchange, acknowledgement: None };
         let before = self.peer(peer).asked.insert(id, asked);
         assert!(before.is_none_or(|before| before.expires <= now), "{id} of {peer} is handed up twice");
     }
@@ -180,6 +187,17 @@ impl Model {
 }
 
 impl Peer {
+    /// A request has come. Other bytes with an id are another request, and a token is one request's at a time.
+    fn asks(&mut self, message: &Message) {
+        let is_new = self.asked.get(&message.id).is_none_or(|asked| asked.message != *message);
+        if is_new {
+            self.asked.remove(&message.id);
+        }
+        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.token == message.token) {
+            flight.sure = false;
+        }
+    }
+
     /// A confirmable message of ours: again, or a new one after the last has landed.
     fn flies(&mut self, now: Tick, message: &Message, lifetime: Tick, wait: Tick) {
         match self.flight {
@@ -187,7 +205,8 @@ impl Peer {
             Some(flight) if flight.sure => assert!(now >= flight.left + wait, "two in flight to one peer"),
             _ => {}
         }
-        self.flight = Some(Flight { id: message.id, left: now, sure: self.trusted });
+        let (id, token, sure) = (message.id, message.token, self.trusted);
+        self.flight = Some(Flight { id, token, left: now, sure });
         let before = self.ids.insert(message.id, now);
         assert!(before.is_none_or(|before| before + lifetime <= now), "an id of ours is used twice");
         if let Some(number) = message.options.uint(number::OBSERVE) {
@@ -202,6 +221,8 @@ impl Peer {
     /// A duplicate gets what the first got; before the answer, nothing or the empty acknowledgement.
     fn is_acknowledged(&mut self, now: Tick, message: &Message, bytes: &Bytes) {
         let Some(asked) = self.asked.get_mut(&message.id).filter(|asked| now < asked.expires) else { return };
+        let is_its_own = message.code == Code::EMPTY || message.token == asked.message.token;
+        assert!(is_its_own, "{message:?} answers {asked:?}");
         let before = asked.acknowledgement.replace(bytes.clone());
         assert!(before.is_none_or(|before| before == *bytes), "another answer for {:?}", asked.exchange);
     }

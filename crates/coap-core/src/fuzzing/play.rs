@@ -153,8 +153,8 @@ impl<'a> Play<'a> {
     }
 
     fn arrives(&mut self, peer: u8, bytes: &[u8], message: Option<&Message>) {
-        self.model.arrives(peer, bytes.len());
         let decoded = codec::decode(bytes).ok();
+        self.model.arrives(peer, bytes.len(), decoded.as_ref());
         if decoded.as_ref().is_some_and(|read| read.options.has(number::ECHO)) {
             // Whether it is the right value is for other tests to say.
             self.model.is_proven(peer);

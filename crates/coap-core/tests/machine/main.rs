@@ -12,3 +12,4 @@ mod options;
 mod outgoing;
 mod parting;
 mod proof;
+mod reuse;
