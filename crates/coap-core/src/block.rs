@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 pub use downloads::{Downloads, Piece};
 pub use fingerprint::Fingerprint;
-pub use uploads::{Refusal, Upload, Uploads};
+pub use uploads::{Part, Refusal, Upload, Uploads};
 
 /// The value of a Block1 or Block2 option: which block, whether more follow, how large a block is (RFC 7959, section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

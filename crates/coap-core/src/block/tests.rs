@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::Token;
 
 const LIMITS: BodyLimits =
     BodyLimits { body: 4096, bodies: 8, per_peer: 2, bytes: 16_384, idle_ms: 1_000, whole_ms: 5_000 };
@@ -30,6 +31,10 @@ fn blocks(body: &Bytes, szx: u8) -> Vec<(Bytes, BlockValue)> {
         }
     }
     blocks
+}
+
+fn one_of(what: Fingerprint, block: BlockValue, size1: Option<u64>, payload: &[u8]) -> Part<'_> {
+    Part { what, token: Token::default(), block, size1, payload }
 }
 
 fn incomplete() -> Upload {
@@ -113,7 +118,7 @@ mod uploads {
     use super::*;
 
     fn send(uploads: &mut Uploads<u32>, peer: u32, name: &str, part: &(Bytes, BlockValue)) -> Upload {
-        uploads.receive(0, &peer, what(name), part.1, None, &part.0)
+        uploads.receive(0, &peer, one_of(what(name), part.1, None, &part.0))
     }
 
     #[test]
@@ -195,7 +200,7 @@ mod uploads {
         let body = body(100);
         let send = |uploads: &mut Uploads<u32>, value: BlockValue| {
             let (payload, value) = cut(&body, value).unwrap();
-            uploads.receive(0, &1, what("a"), value, None, &payload)
+            uploads.receive(0, &1, one_of(what("a"), value, None, &payload))
         };
         send(&mut uploads, block(0, true, 2));
         assert_eq!(
@@ -222,6 +227,55 @@ mod uploads {
         assert!(done(body(48).slice(1..))(send(&mut uploads, 2, "a", &b[2])));
     }
 
+    /// What comes of blocks with tokens: `a0` is block 0 of the body a, with its token.
+    fn play(uploads: &mut Uploads<u32>, steps: &[(&Bytes, &[u8], usize)]) -> Vec<Upload> {
+        let take = |(body, token, num): &(&Bytes, &[u8], usize)| {
+            let (payload, block) = blocks(body, 0).swap_remove(*num);
+            let part = one_of(what("a"), block, None, &payload);
+            uploads.receive(0, &1, Part { token: Token::new(token).unwrap(), ..part })
+        };
+        steps.iter().map(take).collect()
+    }
+
+    #[test]
+    fn a_late_block_of_an_upload_that_was_begun_anew_is_none_of_the_next() {
+        let (a, b, c) = (body(32), Bytes::from(vec![b'b'; 40]), Bytes::from(vec![b'c'; 40]));
+        let done = |body: &Bytes, num| Upload::Done { body: body.clone(), block: block(num, false, 0) };
+        let more = |num| Upload::Continue(block(num, true, 0));
+        // The last block of the first came late: both bytes together were never sent.
+        let mut uploads = Uploads::new(LIMITS);
+        let steps: &[(&Bytes, &[u8], usize)] =
+            &[(&a, b"a", 0), (&b, b"b", 0), (&a, b"a", 1), (&b, b"b", 1), (&a, b"a", 1), (&b, b"b", 2)];
+        let expected = [more(0), more(0), incomplete(), more(1), incomplete(), done(&b, 2)];
+        assert_eq!(play(&mut uploads, steps), expected);
+        // Two are begun anew; a device that takes another token for each block goes on with the third.
+        let steps: &[(&Bytes, &[u8], usize)] = &[
+            (&a, b"a", 0),
+            (&b, b"b", 0),
+            (&c, b"c", 0),
+            (&a, b"a", 1),
+            (&b, b"b", 1),
+            (&c, b"d", 1),
+            (&c, b"a", 2),
+        ];
+        let expected = [more(0), more(0), more(0), incomplete(), incomplete(), more(1), done(&c, 2)];
+        assert_eq!(play(&mut uploads, steps), expected);
+        assert!(uploads.is_empty());
+    }
+
+    #[test]
+    fn what_was_begun_anew_is_remembered_within_a_bound() {
+        let mut uploads = Uploads::new(LIMITS);
+        let a = body(32);
+        for token in 0..200_u8 {
+            assert_eq!(play(&mut uploads, &[(&a, &[token], 0)]), [Upload::Continue(block(0, true, 0))]);
+        }
+        assert_eq!(play(&mut uploads, &[(&a, &[198], 1)]), [incomplete()]);
+        assert_eq!(uploads.bytes(), BodyLimits::OVERHEAD + 16);
+        assert_eq!(play(&mut uploads, &[(&a, &[0], 0), (&a, &[0], 1)]).len(), 2, "the device itself goes on");
+        assert!(uploads.is_empty());
+    }
+
     #[test]
     fn a_block_is_as_long_as_it_says() {
         let mut uploads = Uploads::new(LIMITS);
@@ -231,7 +285,7 @@ mod uploads {
             (17, block(0, false, 0)),
             (0, block(0, true, 6)),
         ] {
-            let upload = uploads.receive(0, &1, what("a"), value, None, &body(length));
+            let upload = uploads.receive(0, &1, one_of(what("a"), value, None, &body(length)));
             assert_eq!(upload, Upload::Refuse(Refusal::Bad), "{length} bytes as {value:?}");
         }
         assert_eq!(uploads.len(), 0);
@@ -249,19 +303,20 @@ mod uploads {
         assert_eq!(send(&mut uploads, 1, "a", last), too_large);
         assert_eq!(uploads.len(), 0, "nobody goes on with it");
         let far = block(BlockValue::MAX_NUM, true, 6);
-        assert_eq!(uploads.receive(0, &1, what("a"), far, None, &body(1024)), too_large);
+        assert_eq!(uploads.receive(0, &1, one_of(what("a"), far, None, &body(1024))), too_large);
     }
 
     #[test]
     fn size1_is_held_against_the_limit_and_believed_in_nothing_else() {
         let mut uploads = Uploads::new(LIMITS);
         let first = block(0, true, 0);
-        let huge = uploads.receive(0, &1, what("a"), first, Some(u64::MAX), &body(16));
+        let huge = uploads.receive(0, &1, one_of(what("a"), first, Some(u64::MAX), &body(16)));
         assert_eq!(huge, Upload::Refuse(Refusal::TooLarge { max: 4096 }));
-        uploads.receive(0, &1, what("a"), first, Some(4096), &body(16));
+        uploads.receive(0, &1, one_of(what("a"), first, Some(4096), &body(16)));
         assert!(uploads.bytes() < BodyLimits::OVERHEAD + 64, "no room was made for what was said");
-        uploads.receive(0, &1, what("a"), first, Some(0), &body(16));
-        let more = uploads.receive(0, &1, what("a"), block(1, true, 0), Some(1), &body(32).slice(16..));
+        uploads.receive(0, &1, one_of(what("a"), first, Some(0), &body(16)));
+        let more =
+            uploads.receive(0, &1, one_of(what("a"), block(1, true, 0), Some(1), &body(32).slice(16..)));
         assert_eq!(more, Upload::Continue(block(1, true, 0)), "longer than it said");
     }
 
@@ -270,7 +325,7 @@ mod uploads {
         let mut uploads = Uploads::new(LIMITS);
         let parts = blocks(&body(512), 0);
         let send = |uploads: &mut Uploads<u32>, now, i: usize| {
-            uploads.receive(now, &1, what("a"), parts[i].1, None, &parts[i].0)
+            uploads.receive(now, &1, one_of(what("a"), parts[i].1, None, &parts[i].0))
         };
         send(&mut uploads, 0, 0);
         assert_eq!(uploads.next_timeout(), Some(1_000));
@@ -374,7 +429,7 @@ mod uploads {
                 let key = (step.peer, step.name);
                 let value = block(step.num, step.more, step.szx);
                 let payload = vec![step.byte; step.length];
-                let upload = uploads.receive(now, &step.peer, what(["a", "b", "c"][step.name]), value, None, &payload);
+                let upload = uploads.receive(now, &step.peer, one_of(what(["a", "b", "c"][step.name]), value, None, &payload));
                 match upload {
                     Upload::Continue(answer) => {
                         prop_assert_eq!(answer, value);

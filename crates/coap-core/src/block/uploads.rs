@@ -10,6 +10,22 @@ use bytes::Bytes;
 use super::shelf::Shelf;
 use super::{BlockValue, BodyLimits, Fingerprint};
 use crate::Tick;
+use crate::message::Token;
+
+/// One block as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The request that it is a block of.
+    pub what: Fingerprint,
+    /// The token of its message.
+    pub token: Token,
+    /// The option that says which block it is.
+    pub block: BlockValue,
+    /// What the client says the whole will be. It is held against the limit and believed in nothing else.
+    pub size1: Option<u64>,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
 
 /// What comes of one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,13 +62,40 @@ pub enum Refusal {
     },
 }
 
+/// Uploads that were begun anew before they were whole, of which a body knows the tokens.
+const MAX_FORMERS: usize = 4;
+
 #[derive(Debug)]
 struct Body {
     started: Tick,
     data: Vec<u8>,
+    /// Of its first block.
+    token: Token,
+    /// The tokens of the uploads that it took the place of: a block of theirs may still be under way, and is none of its own.
+    formers: Vec<Token>,
 }
 
-/// Every body that is on its way in, keyed by who sends it and what the request is.
+impl Body {
+    fn begin(now: Tick, token: Token, before: Option<Self>) -> Self {
+        let mut formers = Vec::new();
+        if let Some(before) = before {
+            formers = before.formers;
+            formers.push(before.token);
+            formers.retain(|former| *former != token);
+            formers.drain(..formers.len().saturating_sub(MAX_FORMERS));
+        }
+        Self { started: now, data: Vec::new(), token, formers }
+    }
+
+    /// A block was taken. A client that has another token for each block may come to any of them in time.
+    fn has_taken(&mut self, token: Token) {
+        if token != self.token {
+            self.formers = Vec::new();
+        }
+    }
+}
+
+/// Every body that is on its way in, keyed by who sends it and what the request is; two of the same at once are not for one peer to have.
 #[derive(Debug)]
 pub struct Uploads<P> {
     limits: BodyLimits,
@@ -65,23 +108,20 @@ impl<P: Clone + Eq + Hash> Uploads<P> {
         Self { limits, shelf: Shelf::new() }
     }
 
-    /// Takes one block. `size1` is what the client says the whole will be; it is held against the limit and believed in
-    /// nothing else. Block 0 begins anew, whatever there was before.
-    pub fn receive(
-        &mut self,
-        now: Tick,
-        peer: &P,
-        what: Fingerprint,
-        block: BlockValue,
-        size1: Option<u64>,
-        payload: &[u8],
-    ) -> Upload {
+    /// Takes one block. Block 0 begins anew, whatever there was before (RFC 7959, section 2.5); a late block of what it took the
+    /// place of is told by its token, where a client has one for all blocks of a body.
+    pub fn receive(&mut self, now: Tick, peer: &P, part: Part<'_>) -> Upload {
+        let Part { what, token, block, size1, payload } = part;
         self.expire(now);
         let fits = if block.more() { payload.len() == block.size() } else { payload.len() <= block.size() };
         if !fits {
             return Upload::Refuse(Refusal::Bad);
         }
-        let before = self.shelf.take(peer, what);
+        let mut before = self.shelf.take(peer, what);
+        if let Some(body) = before.take_if(|body| block.num() > 0 && body.formers.contains(&token)) {
+            self.keep(now, peer, what, body);
+            return Upload::Refuse(Refusal::Incomplete);
+        }
         let end = block.offset() + payload.len();
         if end > self.limits.body || size1.is_some_and(|size| size > self.limits.body as u64) {
             return Upload::Refuse(Refusal::TooLarge {
@@ -89,23 +129,16 @@ impl<P: Clone + Eq + Hash> Uploads<P> {
             });
         }
         let body = match before {
-            _ if block.num() == 0 => Body { started: now, data: Vec::new() },
+            before if block.num() == 0 => Body::begin(now, token, before),
             Some(body) => body,
             None => return Upload::Refuse(Refusal::Incomplete),
         };
-        self.advance(now, peer, what, body, block, payload)
+        self.advance(now, peer, body, part)
     }
 
     /// Goes on with the body that the block belongs to, which is off the shelf.
-    fn advance(
-        &mut self,
-        now: Tick,
-        peer: &P,
-        what: Fingerprint,
-        mut body: Body,
-        block: BlockValue,
-        payload: &[u8],
-    ) -> Upload {
+    fn advance(&mut self, now: Tick, peer: &P, mut body: Body, part: Part<'_>) -> Upload {
+        let Part { what, token, block, payload, .. } = part;
         let (start, held) = (block.offset(), body.data.len());
         if start > held {
             // The one in between may still come.
@@ -129,6 +162,7 @@ impl<P: Clone + Eq + Hash> Uploads<P> {
             return Upload::Refuse(refusal);
         }
         body.data.extend_from_slice(payload);
+        body.has_taken(token);
         self.keep(now, peer, what, body);
         Upload::Continue(block)
     }
@@ -161,6 +195,11 @@ impl<P: Clone + Eq + Hash> Uploads<P> {
     /// Drops what has lain still for too long or takes too long; says how many. A client that comes back to one gets 4.08.
     pub fn expire(&mut self, now: Tick) -> usize {
         self.shelf.expire(now)
+    }
+
+    /// Drops one body of a peer: nothing is wanted of it.
+    pub fn drop_one(&mut self, peer: &P, what: Fingerprint) {
+        self.shelf.take(peer, what);
     }
 
     /// Drops what a peer has on its way in.

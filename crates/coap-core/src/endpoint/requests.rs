@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::answers::put_piece;
 use super::incoming::{self, Draft};
 use super::{Arrival, Endpoint, Exchange};
-use crate::block::{BlockValue, Refusal, Upload};
+use crate::block::{BlockValue, Part, Refusal, Upload};
 use crate::codec;
 use crate::message::{Code, Kind, Message};
 use crate::options::{Options, number};
@@ -171,9 +171,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         let mut request = draft.request;
         if let Some(block) = draft.block1 {
             let what = incoming::upload(message);
-            let upload =
-                self.uploads.receive(arrival.now, arrival.peer, what, block, draft.size1, &message.payload);
-            match upload {
+            let (token, size1, payload) = (message.token, draft.size1, &message.payload[..]);
+            let part = Part { what, token, block, size1, payload };
+            match self.uploads.receive(arrival.now, arrival.peer, part) {
                 Upload::Done { body, block } => {
                     request.payload = body;
                     exchange.block1 = Some(block);

@@ -1,6 +1,7 @@
 //! Message ids and tokens that are used again before their time, as by a device that has begun anew: RFC 7252, sections 4.4, 4.5
 //! and 5.3.1. A duplicate has the same bytes; anything else is a request of its own, and is never answered with what another got.
 
+use landfall_coap_core::block::BlockValue;
 use landfall_coap_core::{Code, Kind, Message, Output, number};
 
 use crate::bench::{
@@ -171,4 +172,25 @@ fn one_id_used_for_ever_is_bounded_and_forgotten() {
     assert!(bench.endpoint.bytes() < 200, "of answers, the youngest is kept");
     bench.wait(248_000);
     assert_eq!((bench.endpoint.remembered(), bench.endpoint.peers(), bench.endpoint.bytes()), (0, 0, 0));
+}
+
+#[test]
+fn rfc_7959_section_2_5_blocks_of_two_uploads_never_mix_by_their_message_ids() {
+    let mut bench = Bench::new();
+    let part = |id, with: &[u8], num, more, payload: &'static str| {
+        let mut message = post_as(id, with, payload);
+        message.options.push_uint(number::BLOCK1, BlockValue::new(num, more, 0).unwrap().to_uint());
+        message
+    };
+    assert_eq!(one(&bench.send(1, &part(1, b"\x01", 0, true, "one one one one "))).code, Code::CONTINUE);
+    assert_eq!(one(&bench.send(1, &part(2, b"\x01", 1, true, "one one one one "))).code, Code::CONTINUE);
+    // The device begins anew, with the ids of before.
+    assert_eq!(one(&bench.send(1, &part(1, b"\x02", 0, true, "two two two two "))).token, token(b"\x02"));
+    assert_eq!(one(&bench.send(1, &part(2, b"\x02", 1, true, "two two two two "))).token, token(b"\x02"));
+    // The last block of the first upload was long under way.
+    let late = bench.send(1, &part(3, b"\x01", 2, false, "one"));
+    assert_eq!(one(&late).code, Code::REQUEST_ENTITY_INCOMPLETE);
+    let (exchange, asked) = handed_up(&bench.send(1, &part(3, b"\x02", 2, false, "two")));
+    assert_eq!(asked.payload, "two two two two two two two two two");
+    assert_eq!(one(&bench.respond(exchange, changed())).token, token(b"\x02"));
 }
