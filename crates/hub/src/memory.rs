@@ -65,6 +65,14 @@ impl MemoryBus {
         }
     }
 
+    /// Stores the oldest publication that waits, while away too; says whether there was one.
+    pub fn store_next(&self) -> bool {
+        let next = self.0.lock().waiting.pop_front();
+        let is_there = next.is_some();
+        next.into_iter().for_each(|publication| self.store(publication));
+        is_there
+    }
+
     /// The next publication is refused for good.
     pub fn refuse_next(&self) {
         self.0.lock().refusing = true;

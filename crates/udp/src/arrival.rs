@@ -26,7 +26,7 @@ use crate::line::{Answer, Key, Line, LineError};
 use crate::memo::Memo;
 use crate::metrics::{Dropped, level};
 use crate::secure::is_bound;
-use crate::unstored::Unstored;
+use crate::unstored::{Fate, Unstored};
 
 /// A datagram that could be read.
 pub(crate) struct Arrival<'a> {
@@ -36,6 +36,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) mark: Option<u64>,
     /// The number of a signed one.
     taken: Option<Taken>,
+    /// A keyed hash of all its bytes, where it wants an ack.
+    print: u64,
     /// Its channel has proven whose it is.
     pub(crate) is_proven: bool,
 }
@@ -43,8 +45,8 @@ pub(crate) struct Arrival<'a> {
 impl<'a> Arrival<'a> {
     /// One on a channel that has proven whose it is: a key in the line is not looked at, nor a signature, since every record
     /// is new.
-    pub(crate) fn proven(via: Via, line: Line<'a>) -> Self {
-        Self { via, line, mark: None, taken: None, is_proven: true }
+    pub(crate) fn proven(via: Via, line: Line<'a>, print: u64) -> Self {
+        Self { via, line, mark: None, taken: None, print, is_proven: true }
     }
 }
 
@@ -88,7 +90,13 @@ impl Door {
         let key = line.key.as_ref().map(Key::expose);
         let mark = || self.server.marker.of(line.tenant.as_ref(), key, via.path.remote.ip());
         let mark = line.signed.is_none().then(mark);
-        Some(Arrival { via, line, mark, taken: None, is_proven: false })
+        let print = self.print(&line, bytes);
+        Some(Arrival { via, line, mark, taken: None, print, is_proven: false })
+    }
+
+    /// What tells a datagram from another one with the same ack.
+    pub(crate) fn print(&self, line: &Line<'_>, bytes: &[u8]) -> u64 {
+        if line.ack { self.server.prints.hash_one(bytes) } else { 0 }
     }
 
     /// Reads a line; one that is none is refused.
@@ -373,7 +381,9 @@ impl Door {
         if matches!(submitted, Ok(true)) {
             return Ok(token);
         }
-        token.into_iter().for_each(|token| self.no_longer_wait(arrival, token));
+        // One whose session has just ended is looked at again.
+        let fate = if submitted.is_ok() { Fate::Lost } else { Fate::Open };
+        token.into_iter().for_each(|token| self.no_longer_wait(arrival, token, fate));
         submitted.map(|_| None)
     }
 
@@ -386,6 +396,7 @@ impl Door {
             via: arrival.via,
             ack: is_told && arrival.line.ack,
             seq: arrival.line.seq,
+            mark: arrival.print,
             taken: if is_told { arrival.taken.take() } else { None },
             leaving: leaving.map(|peer| (peer.tenant().clone(), peer.device().clone())),
             parts: if has_message && leaving.is_some() { 2 } else { 1 },
@@ -399,8 +410,8 @@ impl Door {
         }
     }
 
-    fn no_longer_wait(&self, arrival: &mut Arrival<'_>, token: u64) {
-        let unstored = self.server.unstored.remove(token, &self.server.metrics);
+    fn no_longer_wait(&self, arrival: &mut Arrival<'_>, token: u64, fate: Fate) {
+        let unstored = self.server.unstored.remove(token, fate, &self.server.metrics);
         if let Some(taken) = unstored.and_then(|unstored| unstored.taken) {
             arrival.taken = Some(taken);
         }
@@ -416,7 +427,7 @@ impl Door {
         };
         if peer.begun(&self.post, token) {
             peer.memo(|memo| *memo = Memo { is_begun: true, ..Memo::from(*memo) }.into());
-            self.no_longer_wait(arrival, token);
+            self.no_longer_wait(arrival, token, Fate::Open);
             self.nothing_to_store(arrival);
         }
     }
@@ -441,7 +452,7 @@ impl Door {
         if token.is_some() {
             return self.on_settled(waiting, true);
         }
-        self.no_longer_wait(arrival, waiting);
+        self.no_longer_wait(arrival, waiting, Fate::Open);
         if is_all {
             self.nobody_leaves(arrival, peer.tenant(), peer.device());
         }
@@ -500,7 +511,8 @@ impl Door {
 
     /// While NATS is away nothing is acknowledged.
     fn ack_at_once(&mut self, arrival: &Arrival<'_>) {
-        if arrival.line.ack && self.server.hub.is_ready() {
+        let may = || self.server.unstored.may_ack(arrival.via, arrival.line.seq, arrival.print);
+        if arrival.line.ack && self.server.hub.is_ready() && may() {
             let socket = Arc::clone(&self.socket);
             self.ack(&socket, &arrival.via, arrival.line.seq);
         }

@@ -162,15 +162,15 @@ impl Door {
     /// A part of a datagram is stored, or never will be.
     pub(crate) fn on_settled(&mut self, token: u64, is_stored: bool) {
         let server = &self.server;
-        let Some((unstored, is_stored)) = server.unstored.settle(token, is_stored, &server.metrics) else {
+        let Some((unstored, settled)) = server.unstored.settle(token, is_stored, &server.metrics) else {
             return;
         };
-        if !is_stored {
+        if !settled.is_stored {
             server.metrics.dropped(Dropped::NotStored);
             return server.give_back(unstored.taken.as_ref());
         }
         server.settle(unstored.taken.as_ref());
-        if unstored.ack {
+        for _ in 0..settled.acks {
             self.ack(&unstored.socket, &unstored.via, unstored.seq);
         }
     }

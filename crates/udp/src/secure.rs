@@ -97,7 +97,7 @@ impl Door {
         bond.remote_id = remote_id;
         if let Some(principal) = principal {
             let line = Line::without(principal.device.clone(), principal.tenant.clone(), &[]);
-            self.on_bound(Arrival::proven(via, line), true);
+            self.on_bound(Arrival::proven(via, line, 0), true);
         }
     }
 
@@ -111,7 +111,8 @@ impl Door {
             return self.on_datagram(via, bytes);
         };
         if let Some(line) = self.read_proven(via, principal, bytes) {
-            self.on_bound(Arrival::proven(via, line), false);
+            let print = self.print(&line, bytes);
+            self.on_bound(Arrival::proven(via, line, print), false);
         }
     }
 

@@ -29,6 +29,8 @@ pub struct UdpServer {
     pub(crate) metrics: Metrics,
     pub(crate) guard: Guard,
     pub(crate) marker: Marker,
+    /// Tells a datagram from another one with the same ack.
+    pub(crate) prints: ahash::RandomState,
     pub(crate) locals: Locals,
     pub(crate) unstored: UnstoredTable,
     start: Instant,
@@ -60,6 +62,7 @@ impl UdpServer {
             channels,
             secured: AtomicUsize::new(0),
             marker: Marker::random(),
+            prints: ahash::RandomState::new(),
             locals: Locals::default(),
             unstored: UnstoredTable::new(config.max_unstored),
             tenant: TenantId::default(),

@@ -140,3 +140,81 @@ async fn without_room_a_goodbye_that_wants_an_ack_is_dropped_and_another_is_not(
     assert_eq!(device.ask(format!("LF1 b key={KEY} bye seq=2 ack")).await, "LF1 ack seq=2");
     assert_eq!(world.events("disconnected").len(), 3);
 }
+
+/// A device that has begun anew with its first number, or another one that a translator has given the port to.
+#[tokio::test]
+async fn an_ack_never_speaks_for_another_datagram_with_the_same_number() {
+    let world = world().await;
+    let device = world.device().await;
+    device.fence().await;
+    for name in ["a", "b"] {
+        assert_eq!(device.ask(format!("LF1 {name} key={KEY} seq=100 ack")).await, "LF1 ack seq=100");
+    }
+    for (number, second) in [("seq=1 ", "a"), ("seq=1 ", "b"), ("", "a"), ("", "b")] {
+        let ack = format!("LF1 ack {number}");
+        let words =
+            [format!("LF1 a key={KEY} {number}ack\none"), format!("LF1 {second} key={KEY} {number}ack\ntwo")];
+        // The first is stored, the second not yet.
+        world.bus.set_away(true);
+        for (n, word) in (1..).zip(&words) {
+            device.send(word).await;
+            world.until("it waits", |world| world.metric("landfall_udp_unstored") == n).await;
+        }
+        assert!(world.bus.store_next());
+        world.until("it is told", |world| world.metric("landfall_udp_unstored") == 1).await;
+        let acks = world.metric("landfall_udp_acks_total");
+        world.bus.set_away(false);
+        for _ in 0..2 {
+            assert_eq!(device.receive().await, ack.trim_end(), "both are stored");
+        }
+        assert_eq!(world.metric("landfall_udp_acks_total"), acks + 2, "nothing was said before");
+        // The second will never be stored.
+        world.bus.set_away(true);
+        for (n, word) in (1..).zip(&words) {
+            device.send(word).await;
+            world.until("it waits", |world| world.metric("landfall_udp_unstored") == n).await;
+        }
+        assert!(world.bus.store_next());
+        world.bus.refuse_next();
+        world.bus.set_away(false);
+        world.until("it is lost", |world| world.metric("landfall_udp_unstored") == 0).await;
+        device.fence().await;
+    }
+}
+
+/// Sent again while it waits, it is acknowledged as soon as the first is stored: the bytes are the same.
+#[tokio::test]
+async fn the_same_bytes_again_hold_no_ack_back() {
+    let world = world().await;
+    let device = world.device().await;
+    assert_eq!(device.ask(format!("LF1 a key={KEY} seq=100 ack")).await, "LF1 ack seq=100");
+    world.bus.set_away(true);
+    for n in 1..3 {
+        device.send(format!("LF1 a key={KEY} seq=1 ack\none")).await;
+        world.until("it waits", |world| world.metric("landfall_udp_unstored") == n).await;
+    }
+    assert!(world.bus.store_next());
+    assert_eq!(device.receive().await, "LF1 ack seq=1");
+    world.bus.set_away(false);
+    assert_eq!(device.receive().await, "LF1 ack seq=1");
+}
+
+/// A heartbeat's ack is as good as that of what waits, where both have the same number or none.
+#[tokio::test]
+async fn the_ack_of_a_heartbeat_does_not_speak_for_a_payload_that_waits() {
+    let world = world().await;
+    let device = world.device().await;
+    assert_eq!(device.ask(format!("LF1 a key={KEY} ack")).await, "LF1 ack");
+    world.bus.hold_messages();
+    device.send(format!("LF1 a key={KEY} ack\none")).await;
+    world.until("it waits", |world| world.metric("landfall_udp_unstored") == 1).await;
+    let acks = world.metric("landfall_udp_acks_total");
+    device.send(format!("LF1 a key={KEY} ack")).await;
+    device.fence().await;
+    assert_eq!(world.metric("landfall_udp_acks_total"), acks + 1, "but for the fence's");
+    world.bus.release(true);
+    assert_eq!(
+        (device.receive().await, device.receive().await),
+        ("LF1 ack".to_owned(), "LF1 ack".to_owned())
+    );
+}

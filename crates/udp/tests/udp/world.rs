@@ -126,6 +126,8 @@ pub(crate) fn signed(key: &str, line: &str, payload: &str) -> Vec<u8> {
 pub(crate) struct Held {
     memory: Arc<MemoryBus>,
     held: Mutex<Option<Vec<Publication>>>,
+    /// Messages are held back instead.
+    messages: std::sync::atomic::AtomicBool,
 }
 
 impl Held {
@@ -133,8 +135,15 @@ impl Held {
         self.held.lock().get_or_insert_default();
     }
 
+    /// The same with messages, and not with connectivity.
+    pub(crate) fn hold_messages(&self) {
+        self.messages.store(true, Ordering::SeqCst);
+        self.hold_connectivity();
+    }
+
     /// Stores what was held back, or refuses it for good.
     pub(crate) fn release(&self, is_stored: bool) {
+        self.messages.store(false, Ordering::SeqCst);
         for held in self.held.lock().take().into_iter().flatten() {
             if !is_stored {
                 self.memory.refuse_next();
@@ -161,7 +170,11 @@ impl Bus for Held {
     fn submit(&self, publication: Publication) {
         match &mut *self.held.lock() {
             None => self.memory.submit(publication),
-            Some(held) if publication.stream == Stream::Connectivity => held.push(publication),
+            Some(held)
+                if (publication.stream == Stream::Connectivity) != self.messages.load(Ordering::SeqCst) =>
+            {
+                held.push(publication);
+            }
             // Not at once: whoever submits to a real bus is not told before he has gone on.
             Some(_) => {
                 let memory = Arc::clone(&self.memory);
