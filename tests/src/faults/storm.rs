@@ -1,4 +1,5 @@
-//! Faults of every kind drawn from a seed, several at a time: two replicas, the way of each to NATS, and nats-server.
+//! Faults of every kind drawn from a seed, several at a time: two replicas, the way of each to NATS, and nats-server; among the
+//! devices some that begin anew at any moment with the message ids of before, two behind one port.
 //!
 //! `LANDFALL_TEST_SEED` takes another seed, to look for rare faults in many runs.
 
@@ -238,6 +239,7 @@ impl Storm {
         for replica in &self.replicas {
             assert!(stray(replica.gateway.mqtt("tcp"), true).await, "nobody is locked out");
         }
+        self.fleet.forgetful_progress(20).await;
         let journal = self.fleet.stop().await;
         for replica in &self.replicas {
             close(&replica.gateway).await;

@@ -6,5 +6,6 @@ mod identity;
 mod messages;
 mod presence;
 mod resources;
+mod reuse;
 mod secure;
 mod world;

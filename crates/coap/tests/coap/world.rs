@@ -44,6 +44,11 @@ impl TestBus {
         self.memory.set_away(away);
     }
 
+    /// Stores the oldest of what waits, and no more.
+    pub(crate) fn store_next(&self) -> bool {
+        self.memory.store_next()
+    }
+
     pub(crate) fn refuse_next(&self) {
         self.memory.refuse_next();
     }

@@ -8,6 +8,7 @@
 //! numbers, so that the order in the stream is that order too. What asks for no acknowledgement is sent once.
 
 mod datagrams;
+mod forgetful;
 mod mqtt;
 pub mod order;
 
@@ -55,6 +56,9 @@ pub struct Plan {
     pub coap: usize,
     /// UDP devices; every second asks for acknowledgements.
     pub udp: usize,
+    /// Pairs of CoAP devices that share a port, begin anew at any moment with the message ids of before, and give up what is not
+    /// acknowledged soon.
+    pub forgetful: usize,
     /// Messages that an MQTT device sends ahead of their acknowledgements.
     pub window: usize,
     /// Between two messages of a device, at most.
@@ -67,7 +71,16 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { mqtt: 12, coap: 4, udp: 4, window: 4, pause: Duration::from_millis(20), leaves: 5, seed: 1 }
+        Self {
+            mqtt: 12,
+            coap: 4,
+            udp: 4,
+            forgetful: 2,
+            window: 4,
+            pause: Duration::from_millis(20),
+            leaves: 5,
+            seed: 1,
+        }
     }
 }
 
@@ -82,6 +95,8 @@ struct Shared {
     end: watch::Receiver<bool>,
     journal: Mutex<std::fs::File>,
     acknowledged: AtomicU64,
+    /// Those of the forgetful.
+    of_forgetful: AtomicU64,
     plan: Plan,
 }
 
@@ -97,12 +112,22 @@ impl Shared {
         doors[usize::try_from(any % among).unwrap_or(0)]
     }
 
+    /// A forgetful one did.
+    fn acknowledged_by_forgetful(&self, device: &str, payload: &str) {
+        self.record(device, payload);
+        self.of_forgetful.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The device saw this message acknowledged.
     fn acknowledged(&self, device: &str, payload: &str) {
+        self.record(device, payload);
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn record(&self, device: &str, payload: &str) {
         let line = format!("{{\"device\":\"{device}\",\"payload\":\"{payload}\"}}\n");
         let mut journal = self.journal.lock().expect("nobody panics while holding it");
         journal.write_all(line.as_bytes()).expect("a journal that can be written");
-        self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn pause(&self, seed: &mut Seed) {
@@ -136,6 +161,7 @@ impl Fleet {
             end: watch_end,
             journal: Mutex::new(file),
             acknowledged: AtomicU64::new(0),
+            of_forgetful: AtomicU64::new(0),
             plan,
         });
         let mut devices = JoinSet::new();
@@ -145,6 +171,9 @@ impl Fleet {
         }
         for n in 0..plan.coap {
             devices.spawn(datagrams::coap_device(Arc::clone(&shared), n, Seed(seeds.draw())));
+        }
+        for n in 0..plan.forgetful {
+            devices.spawn(forgetful::device(Arc::clone(&shared), n, Seed(seeds.draw())));
         }
         for n in 0..plan.udp {
             devices.spawn(datagrams::udp_device(Arc::clone(&shared), n, Seed(seeds.draw())));
@@ -177,6 +206,14 @@ impl Fleet {
         let what = format!("{by} acknowledged messages");
         crate::eventually(crate::PATIENCE * 3, &what, async || (self.acknowledged() >= goal).then_some(()))
             .await;
+    }
+
+    /// Waits until the forgetful have seen so many more: none of them is answered for ever with what its forerunner got.
+    pub async fn forgetful_progress(&self, by: u64) {
+        let seen = || self.shared.of_forgetful.load(Ordering::Relaxed);
+        let goal = seen() + by;
+        let what = format!("{by} messages of forgetful devices");
+        crate::eventually(crate::PATIENCE * 3, &what, async || (seen() >= goal).then_some(())).await;
     }
 
     /// Lets every device finish what it is about and leave; returns the journal's file.

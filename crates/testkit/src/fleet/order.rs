@@ -77,3 +77,14 @@ pub fn lost(messages: &[Seen]) -> Vec<String> {
     };
     stored.into_iter().filter_map(missing).collect()
 }
+
+/// Finds bodies of forgetful devices that nobody has sent: each of theirs repeats 16 bytes. Empty when all is well.
+pub fn torn(messages: &[Seen]) -> Vec<String> {
+    let bodies = messages.iter().filter_map(|event| event.json["payload"].as_str());
+    let is_torn = |body: &&str| {
+        let mut units = body.as_bytes().chunks(16);
+        let first = units.next();
+        units.any(|unit| Some(unit) != first)
+    };
+    bodies.filter(|body| body.starts_with("wakes")).filter(is_torn).map(str::to_owned).collect()
+}
