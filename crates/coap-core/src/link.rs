@@ -18,9 +18,8 @@ struct Attribute {
     value: Option<String>,
 }
 
-/// The attributes that a query may filter by, and the target; any other query filters nothing, since clients also say in
-/// queries who they are.
-const FILTERS: [&str; 6] = ["href", "rt", "if", "ct", "title", "obs"];
+/// What a link has that names no relation type (RFC 6690, section 2.2).
+const RELATION: &str = "hosts";
 
 impl Link {
     /// A resource at this path, which starts with a slash and holds no `>`.
@@ -64,8 +63,10 @@ impl Link {
     }
 
     fn matches(&self, name: &str, pattern: &str) -> bool {
-        if name == "href" {
-            return is_like(&self.target, pattern);
+        match name {
+            "href" => return is_like(&self.target, pattern),
+            "rel" => return is_like(RELATION, pattern),
+            _ => {}
         }
         self.attributes.iter().filter(|attribute| attribute.name == name).any(|attribute| {
             match &attribute.value {
@@ -105,11 +106,15 @@ impl Link {
     }
 }
 
-/// The links that match every query that filters (section 4.1); their media type is `application/link-format` (40). Where
-/// none match it is empty, which is an answer as good as any.
-pub fn document(links: &[Link], queries: &[String]) -> String {
-    let filters: Vec<_> =
-        queries.iter().map(|query| uri::pair(query)).filter(|(name, _)| FILTERS.contains(name)).collect();
+/// The links that match every query (section 4.1), but for those in which clients say who they are: `own` names them. A link
+/// without an attribute matches no value of it. Where none match the document is empty, which is an answer as good as any. Its media
+/// type is `application/link-format` (40).
+pub fn document(links: &[Link], queries: &[String], own: &[&str]) -> String {
+    let filters: Vec<_> = queries
+        .iter()
+        .map(|query| uri::pair(query))
+        .filter(|(name, _)| !name.is_empty() && !own.contains(name))
+        .collect();
     let mut out = String::new();
     for link in links.iter().filter(|link| filters.iter().all(|(name, value)| link.matches(name, value))) {
         if !out.is_empty() {
@@ -141,7 +146,8 @@ mod tests {
     }
 
     fn ask(queries: &[&str]) -> String {
-        document(&links(), &queries.iter().map(|query| (*query).to_owned()).collect::<Vec<_>>())
+        let queries: Vec<String> = queries.iter().map(|query| (*query).to_owned()).collect();
+        document(&links(), &queries, &["ep", "key", "lt"])
     }
 
     #[test]
@@ -177,6 +183,13 @@ mod tests {
             ("rt=", ""),
         ] {
             assert_eq!(ask(&[query]), found, "{query}");
+        }
+        // What no link says, no link matches: an attribute that is registered, one of an extension, and none at all.
+        for query in ["sz=1", "sz=*", "type=x", "anchor=/rd", "foo=bar", "foo", "rel=alternate"] {
+            assert_eq!(ask(&[query]), "", "{query}");
+        }
+        for query in ["rel=hosts", "rel=h*", "rel=*", "href=*", ""] {
+            assert_eq!(ask(&[query, "ep=node"]), ask(&[]), "{query}");
         }
         assert_eq!(ask(&["rt=*", "href=/c*"]), command);
         assert_eq!(ask(&["rt=core.rd", "href=/c*"]), "");

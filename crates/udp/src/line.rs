@@ -1,4 +1,4 @@
-//! The first line of a datagram: `LF1 {device} word...`, LF, payload.
+//! The first line of a datagram: `LF1 {device} word...`, LF or CR LF, payload.
 //!
 //! Owns: the grammar, its bounds, the bytes that a signature covers, and escaping. Does not own: what a word leads to
 //! (`arrival.rs`), whether the key or the signature is right (the authenticator). Pure.
@@ -134,7 +134,7 @@ pub struct Line<'a> {
     pub ack: bool,
     /// `bye`: the device leaves.
     pub bye: bool,
-    /// What stands behind the line feed.
+    /// What stands behind the line feed, which a carriage return may stand before.
     pub payload: &'a [u8],
 }
 
@@ -208,6 +208,8 @@ fn split(datagram: &[u8]) -> Result<(&[u8], &[u8]), LineError> {
     match reach.iter().position(|byte| *byte == b'\n') {
         Some(end) => {
             let (header, rest) = datagram.split_at(end);
+            // Terminals and modems end a line so.
+            let header = header.strip_suffix(b"\r").unwrap_or(header);
             Ok((header, rest.get(1..).unwrap_or_default()))
         }
         None if datagram.len() > MAX_LINE && !datagram.starts_with(b"LF1 ") => Err(LineError::NotOurs),

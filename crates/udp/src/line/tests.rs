@@ -22,6 +22,24 @@ fn a_name_is_enough() {
 }
 
 #[test]
+fn a_carriage_return_may_stand_before_the_line_feed() {
+    for (datagram, payload) in [
+        ("LF1 a ack\r\n", ""),
+        ("LF1 a ack\r\nx", "x"),
+        ("LF1 a ack\r\n\r\n", "\r\n"),
+        ("LF1 a ack\n\r\n", "\r\n"),
+    ] {
+        let line = parse(datagram).unwrap();
+        assert_eq!((line.device.as_str(), line.ack, line.payload), ("a", true, payload.as_bytes()));
+    }
+    // A signature covers what was sent.
+    let datagram = format!("LF1 a seq=1 sig={} ack\r\nx", "0".repeat(64));
+    assert_eq!(parse(&datagram).unwrap().signed.unwrap().covered().concat(), b"LF1 a seq=1 ack\r\nx");
+    let longest = format!("LF1 a key={}\r\nx", "k".repeat(MAX_LINE - "LF1 a key=".len() - 1));
+    assert_eq!(parse(&longest).unwrap().payload, b"x");
+}
+
+#[test]
 fn every_word_is_read() {
     let line =
         parse("LF1 pump@acme key=s%20e seq=7 hb=30 sleep=60 got=c1 res=c2 status=200 ack\n\0\n ").unwrap();
@@ -56,7 +74,9 @@ fn what_is_no_line_is_refused() {
     assert_eq!(refused("LF2 a"), LineError::Version);
     assert_eq!(refused("LF10 a seq=1\nx"), LineError::Version);
     assert_eq!(Line::parse(b"LF1 a\xff"), Err(LineError::Text));
-    for control in ["LF1 a\r\n", "LF1 a\0", "LF1 a\u{85}", "LF1 a\tack", "LF1 a\x7f"] {
+    for control in
+        ["LF1 a\r\r\n", "LF1 a\rb\n", "LF1 a\r", "LF1 a\0", "LF1 a\u{85}", "LF1 a\tack", "LF1 a\x7f"]
+    {
         assert_eq!(refused(control), LineError::Text);
     }
     for spaces in ["LF1 a ", "LF1 a  ack", "LF1 a ack "] {

@@ -12,7 +12,7 @@ const NO_LINES: &[&[u8]] = &[
     b"LF1  ",
     b"LF1\n",
     b"LF1 \n",
-    b"LF1 a\r\n",
+    b"LF1 a\r\r\n",
     b"LF1 a \n",
     b"LF1 a  ack",
     b"LF1 \x1b[2J",
