@@ -83,6 +83,8 @@ struct Exchange {
     register: bool,
     wants_size2: bool,
     block1: Option<BlockValue>,
+    /// The body that more is to come of.
+    upload: Option<Fingerprint>,
     block2: Option<BlockValue>,
     resource: Fingerprint,
     /// Its answer is one of several blocks that the shell wants to hear of.
@@ -105,6 +107,7 @@ impl Exchange {
             register: draft.request.observe == Some(Observe::Register),
             wants_size2: draft.wants_size2,
             block1: draft.block1,
+            upload: None,
             block2: draft.block2,
             resource: draft.resource,
             note: None,
@@ -318,11 +321,22 @@ impl<P: Clone + Eq + Hash + Debug> Endpoint<P> {
         response: Response,
         observation: Option<u64>,
     ) -> bool {
+        if response.code != Code::CONTINUE {
+            self.give_up_upload(exchange);
+        }
         let fits = response.payload.len() <= self.limits.max_body;
         let response = if fits { response } else { Response::new(Code::INTERNAL_SERVER_ERROR) };
         let sent = self.answer(now, exchange, response, observation);
         self.leave(exchange);
         sent && fits
+    }
+
+    /// More of a body is not wanted.
+    fn give_up_upload(&mut self, exchange: &Exchange) {
+        let Some(what) = exchange.upload else { return };
+        if let Some(peer) = self.peers.get(exchange.slot) {
+            self.uploads.drop_one(&peer.address, what);
+        }
     }
 
     fn leave(&mut self, exchange: &Exchange) {

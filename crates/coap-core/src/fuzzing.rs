@@ -48,7 +48,11 @@ fn drain(endpoint: &mut Endpoint<()>, now: u64) -> usize {
                 drawn += bytes.len();
             }
             Output::Request { exchange, request, .. } => {
-                let state = Response::new(crate::Code::CONTENT).with_payload(vec![b'x'; 40 * request.bytes]);
+                let state = if request.is_partial {
+                    Response::new(crate::Code::CONTINUE)
+                } else {
+                    Response::new(crate::Code::CONTENT).with_payload(vec![b'x'; 40 * request.bytes])
+                };
                 if request.observe.is_some() {
                     endpoint.observe(now, exchange, state);
                 } else {

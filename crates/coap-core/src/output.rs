@@ -38,6 +38,14 @@ pub enum Output<P> {
         /// What is asked.
         request: Request,
     },
+    /// A further block of an answer was asked for, and has been given (RFC 7959, section 2.4). The request is the one that was answered, and
+    /// shows what that showed.
+    Fetched {
+        /// Who asked.
+        peer: P,
+        /// The request; it wants no answer.
+        request: Request,
+    },
     /// An empty confirmable message came and has been answered (RFC 7252, section 4.3): a sign of life.
     Ping {
         /// Who lives.

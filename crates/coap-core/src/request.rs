@@ -61,8 +61,10 @@ pub struct Request {
     pub accept: Option<u16>,
     /// On GET only.
     pub observe: Option<Observe>,
-    /// The whole body, assembled where it came in blocks.
+    /// The whole body, assembled where it came in blocks. Empty while more of it is to come.
     pub payload: Bytes,
+    /// One block of the body has come, and more are to: the answer is 2.31, or why not, and then the body is dropped.
+    pub is_partial: bool,
     /// Whether the last message of it was confirmable.
     pub confirmable: bool,
     /// The client's token.
@@ -87,6 +89,7 @@ impl fmt::Debug for Request {
             .field("accept", &self.accept)
             .field("observe", &self.observe)
             .field("payload_bytes", &self.payload.len())
+            .field("is_partial", &self.is_partial)
             .field("confirmable", &self.confirmable)
             .field("token", &self.token)
             .field("bytes", &self.bytes)
@@ -127,6 +130,7 @@ mod tests {
             accept: None,
             observe: None,
             payload: Bytes::from_static(b"s3cret"),
+            is_partial: false,
             confirmable: true,
             token: Token::default(),
             bytes: 0,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt as _;
 use landfall_channel::Via;
-use landfall_coap_core::{Code, ExchangeId, Response};
+use landfall_coap_core::{Code, ExchangeId, Request, Response};
 use landfall_event::{DeviceId, Family, IdentifiedBy, Reason, RefusedCause, TenantId, Transport};
 use landfall_hub::{
     AuthError, BoxFuture, Credentials, Hello, Marker, OpenError, PeerHandle, Principal, Protocol, Secret,
@@ -138,7 +138,7 @@ impl Door {
                 None => self.respond(asked.exchange, Response::new(Code::NOT_FOUND)),
             };
         }
-        if let Some(peer) = self.known(&asked) {
+        if let Some(peer) = self.known(&asked.says, asked.via) {
             match self.visit(asked, &peer, false) {
                 Ok(()) => return,
                 Err(over) => asked = over.asked,
@@ -153,30 +153,56 @@ impl Door {
     }
 
     /// The open session that was admitted by the very same as this request shows.
-    fn known(&self, asked: &Asked) -> Option<PeerHandle> {
-        let Some(device) = &asked.says.device else { return self.of_path(asked) };
-        let tenant = asked.says.tenant.as_ref().unwrap_or(&self.server.tenant);
+    fn known(&self, says: &Says, via: Via) -> Option<PeerHandle> {
+        let Some(device) = &says.device else { return self.of_path(says, via) };
+        let tenant = says.tenant.as_ref().unwrap_or(&self.server.tenant);
         let peer = self.server.hub.peer(tenant, device, Family::Coap)?;
-        (self.may_go_on(&peer) && self.has_mark_of(&peer, asked)).then_some(peer)
+        (self.may_go_on(&peer) && self.has_mark_of(&peer, says, via)).then_some(peer)
     }
 
     /// The session that a request without a name belongs to: from its very address, and with the key that admitted it
     /// unless nobody needs one.
-    fn of_path(&self, asked: &Asked) -> Option<PeerHandle> {
-        let peer = self.paths.get(&asked.via)?;
+    fn of_path(&self, says: &Says, via: Via) -> Option<PeerHandle> {
+        let peer = self.paths.get(&via)?;
         let is_open = peer.identified_by() == IdentifiedBy::Anonymous;
-        (is_open || self.has_mark_of(peer, asked)).then(|| peer.clone())
+        (is_open || self.has_mark_of(peer, says, via)).then(|| peer.clone())
     }
 
-    /// The mark of what the request shows.
-    fn mark(&self, asked: &Asked) -> u64 {
-        let Says { tenant, key, .. } = &asked.says;
-        self.server.marker.of(tenant.as_ref(), key.as_ref().map(Secret::expose), asked.via.path.remote.ip())
+    /// The mark of what a request shows.
+    fn mark(&self, says: &Says, via: Via) -> u64 {
+        let Says { tenant, key, .. } = says;
+        self.server.marker.of(tenant.as_ref(), key.as_ref().map(Secret::expose), via.path.remote.ip())
     }
 
-    fn has_mark_of(&self, peer: &PeerHandle, asked: &Asked) -> bool {
-        let mark = self.mark(asked);
+    fn has_mark_of(&self, peer: &PeerHandle, says: &Says, via: Via) -> bool {
+        let mark = self.mark(says, via);
         peer.memo(|memo| Marker::is_same(Memo::from(*memo).mark, mark))
+    }
+
+    /// A further block of an answer was fetched, by whoever was let in with the first: a sign of life. It begins nothing where a session
+    /// has ended meanwhile.
+    pub(crate) fn on_fetched(&mut self, via: Via, request: &Request) {
+        if self.spoke(via) {
+            return;
+        }
+        let peer = Says::read(&request.queries).ok().and_then(|says| self.known(&says, via));
+        let Some(peer) = peer else { return };
+        if self.hear(&peer, via, true) == Ok(true) {
+            self.send_commands(&peer);
+        }
+    }
+
+    /// The session's device was heard; says whether commands wait. One `block` of many is no word of its own: it says that the
+    /// device lives, and nothing of how often it speaks.
+    fn hear(&mut self, peer: &PeerHandle, via: Via, block: bool) -> Result<bool, Reason> {
+        let is_here = !peer.is_asleep() && !peer.is_over() && peer.remote_address() == via.path.remote;
+        if block && is_here {
+            peer.touched();
+            return Ok(false);
+        }
+        let heard = peer.heard_from(via.path.remote, &self.post)?;
+        self.doubt(peer);
+        Ok(heard.commands)
     }
 
     fn authenticate(&mut self, asked: Box<Asked>) {
@@ -228,7 +254,7 @@ impl Door {
         for is_second in [false, true] {
             let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Coap);
             let open = open.filter(|_| !is_second);
-            let mark = self.mark(&asked);
+            let mark = self.mark(&asked.says, asked.via);
             let (peer, is_new) = match open.filter(|peer| self.may_go_on(peer)) {
                 Some(peer) => (peer, false),
                 None => {
@@ -311,11 +337,10 @@ impl Door {
     pub(crate) fn visit(&mut self, asked: Box<Asked>, peer: &PeerHandle, is_new: bool) -> Result<(), Over> {
         let mut commands = is_new;
         if !is_new {
-            match peer.heard_from(asked.via.path.remote, &self.post) {
-                Ok(heard) => commands = heard.commands,
+            match self.hear(peer, asked.via, asked.request.is_partial) {
+                Ok(wait) => commands = wait,
                 Err(reason) => return Err(Over { asked, reason }),
             }
-            self.doubt(peer);
         } else {
             self.regain(peer);
         }

@@ -35,6 +35,9 @@ pub(crate) enum Resource {
     Upstream,
 }
 
+/// The names of the queries that mean something here.
+pub(crate) const OWN_QUERIES: [&str; 6] = ["ep", "t", "key", "lt", "ttd", "sleep"];
+
 /// What the queries say; whatever else is in them says nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Says {
@@ -78,7 +81,7 @@ impl Asked {
     /// The code of the answer: 4.00, 4.04 or 4.05.
     pub(crate) fn read(exchange: ExchangeId, via: Via, request: Request) -> Result<Box<Self>, Code> {
         let resource = resource(&request)?;
-        let says = says(&request.queries)?;
+        let says = Says::read(&request.queries)?;
         Ok(Box::new(Self { exchange, via, resource, says, request }))
     }
 }
@@ -113,21 +116,25 @@ fn status(request: &Request) -> Result<Arc<str>, Code> {
     if valid { Ok(status.into()) } else { Err(Code::BAD_REQUEST) }
 }
 
-fn says(queries: &[String]) -> Result<Says, Code> {
-    let mut says = Says::default();
-    for query in queries {
-        let (name, value) = uri::pair(query);
-        match name {
-            "ep" => once(&mut says.device, parsed(value)?)?,
-            "t" => once(&mut says.tenant, parsed(value)?)?,
-            "key" => once(&mut says.key, Secret::new(Bytes::copy_from_slice(value.as_bytes())))?,
-            "lt" => once(&mut says.lifetime_s, seconds(value)?)?,
-            "ttd" => once(&mut says.ttd_s, seconds(value)?)?,
-            "sleep" => once(&mut says.sleep_s, seconds(value)?)?,
-            _ => {}
+impl Says {
+    /// # Errors
+    /// 4.00: a query that cannot be meant.
+    pub(crate) fn read(queries: &[String]) -> Result<Self, Code> {
+        let mut says = Self::default();
+        for query in queries {
+            let (name, value) = uri::pair(query);
+            match name {
+                "ep" => once(&mut says.device, parsed(value)?)?,
+                "t" => once(&mut says.tenant, parsed(value)?)?,
+                "key" => once(&mut says.key, Secret::new(Bytes::copy_from_slice(value.as_bytes())))?,
+                "lt" => once(&mut says.lifetime_s, seconds(value)?)?,
+                "ttd" => once(&mut says.ttd_s, seconds(value)?)?,
+                "sleep" => once(&mut says.sleep_s, seconds(value)?)?,
+                _ => {}
+            }
         }
+        Ok(says)
     }
-    Ok(says)
 }
 
 /// A query that comes twice says two things.
@@ -162,6 +169,7 @@ mod tests {
             accept: None,
             observe: None,
             payload: Bytes::new(),
+            is_partial: false,
             confirmable: true,
             no_response: 0,
             token: Token::default(),
@@ -212,7 +220,7 @@ mod tests {
     fn queries_say_who_and_how_long() {
         let queries =
             ["ep=pump 17", "t=acme", "key=a=b", "lt=4294967295", "ttd=1", "sleep=60", "other", "=x"];
-        let said = says(&queries.map(str::to_owned)).unwrap();
+        let said = Says::read(&queries.map(str::to_owned)).unwrap();
         assert_eq!(said.device.unwrap().as_str(), "pump 17");
         assert_eq!(said.tenant.unwrap().as_str(), "acme");
         assert_eq!(said.key.unwrap().expose(), b"a=b");
@@ -235,15 +243,15 @@ mod tests {
             "sleep=-1",
             &long,
         ] {
-            assert_eq!(says(&[query.to_owned()]).err(), Some(Code::BAD_REQUEST), "{query:?}");
+            assert_eq!(Says::read(&[query.to_owned()]).err(), Some(Code::BAD_REQUEST), "{query:?}");
         }
-        assert_eq!(says(&["ep=a".to_owned(), "ep=b".to_owned()]).err(), Some(Code::BAD_REQUEST));
+        assert_eq!(Says::read(&["ep=a".to_owned(), "ep=b".to_owned()]).err(), Some(Code::BAD_REQUEST));
     }
 
     #[test]
     fn what_is_printed_tells_no_secret() {
         let via = Path { remote: ([127, 0, 0, 1], 4000).into(), local: None }.into();
-        let says = says(&["ep=pump".to_owned(), "key=s3cret".to_owned()]).unwrap();
+        let says = Says::read(&["ep=pump".to_owned(), "key=s3cret".to_owned()]).unwrap();
         let request = request(Method::Post, "rd/s3cret", &["ep=pump", "key=s3cret"]);
         let mut exchanges = Endpoint::new(Arc::default(), &[0; 32]);
         // CON POST, message id 1, Uri-Path "a".

@@ -313,6 +313,7 @@ impl Door {
             match output {
                 Output::Transmit { peer, bytes } => self.send(&peer, &bytes),
                 Output::Request { exchange, peer, request } => self.on_request(exchange, peer, request),
+                Output::Fetched { peer, request } => self.on_fetched(peer, &request),
                 Output::Ping { peer } => self.on_ping(&peer),
                 Output::Heard { peer } => self.on_sign(&peer),
                 Output::Proven { peer } => self.on_proven(&peer),

@@ -13,7 +13,7 @@ use landfall_hub::{PeerHandle, StoreError, Uplink};
 
 use crate::Tick;
 use crate::admission::{Memo, Over};
-use crate::asked::{Asked, Resource};
+use crate::asked::{Asked, OWN_QUERIES, Resource};
 use crate::door::Door;
 use crate::metrics::Dropped;
 use crate::stray;
@@ -63,7 +63,7 @@ impl Door {
             Link::new("/rd").resource_type("core.rd"),
             Link::new("/command").resource_type("landfall.command").observable(),
         ];
-        let document = link::document(&links, &asked.request.queries);
+        let document = link::document(&links, &asked.request.queries, &OWN_QUERIES);
         let response = Response::new(Code::CONTENT).content_format(content::LINK_FORMAT);
         self.respond(asked.exchange, response.with_payload(document));
     }
@@ -71,6 +71,10 @@ impl Door {
     /// # Errors
     /// Gives the request back when the session has ended before anything of it was published.
     pub(crate) fn serve(&mut self, asked: Box<Asked>, peer: &PeerHandle) -> Result<(), Over> {
+        if asked.request.is_partial {
+            self.go_on(&asked, peer);
+            return Ok(());
+        }
         match &asked.resource {
             Resource::Upstream => return self.upstream(asked, peer),
             Resource::Answer(..) => self.answer(&asked, peer),
@@ -84,6 +88,15 @@ impl Door {
             Resource::Core => self.core(&asked),
         }
         Ok(())
+    }
+
+    /// A block of a body has come, and more are to. Whether the whole may be sent is clear from the first on.
+    fn go_on(&mut self, asked: &Asked, peer: &PeerHandle) {
+        let is_message = asked.resource == Resource::Upstream;
+        if is_message && !peer.acl().may_publish(&uri::join(&asked.request.path)) {
+            return self.forbid(asked, peer);
+        }
+        self.respond(asked.exchange, Response::new(Code::CONTINUE));
     }
 
     /// How long a request can be answered. The machine forgets it after its lifetime; some of that has gone by.

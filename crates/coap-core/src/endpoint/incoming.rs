@@ -54,6 +54,7 @@ pub(super) fn read(message: &Message, length: usize) -> Result<Draft, Refused> {
         accept: format(options.uint(number::ACCEPT)),
         observe: observe(method, options),
         payload: message.payload.clone(),
+        is_partial: false,
         confirmable: message.kind == Kind::Con,
         token: message.token,
         bytes: length,

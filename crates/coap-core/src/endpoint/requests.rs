@@ -47,7 +47,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         };
         self.prove_by_echo(arrival, draft.echo.as_ref());
         if let Some(block) = draft.block2.filter(|block| block.num() > 0) {
-            return self.resume(arrival, message, &draft, block);
+            return self.resume(arrival, message, draft, block);
         }
         let needs_proof = draft.block1.is_some() && self.uploads.is_pressed();
         if needs_proof && self.credit(arrival) != usize::MAX {
@@ -107,8 +107,9 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
         }
     }
 
-    /// A further block of a response (RFC 7959, section 2.4). It changes nothing, so nothing is remembered.
-    fn resume(&mut self, arrival: &Arrival<'_, P>, message: &Message, draft: &Draft, wanted: BlockValue) {
+    /// A further block of a response (RFC 7959, section 2.4). It changes nothing, so nothing is remembered; but it is a word of whoever
+    /// was let in with the first.
+    fn resume(&mut self, arrival: &Arrival<'_, P>, message: &Message, draft: Draft, wanted: BlockValue) {
         let piece = self.downloads.resume(arrival.now, arrival.peer, draft.resource, wanted);
         match piece {
             Ok(piece) => {
@@ -125,6 +126,8 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
                 if let Some(slot) = self.peers.find(arrival.peer) {
                     self.fetched(arrival.now, slot, more, note);
                 }
+                let peer = arrival.peer.clone();
+                self.outputs.push_back(Output::Fetched { peer, request: draft.request });
             }
             Err(refusal) => {
                 self.reply(arrival, message, refused(refusal));
@@ -179,11 +182,10 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
                     exchange.block1 = Some(block);
                 }
                 Upload::Continue(block) => {
-                    exchange.block1 = Some(block);
+                    (exchange.block1, exchange.upload) = (Some(block), Some(what));
                     // Without its answer the transfer would not go on: No-Response is for the last one.
                     exchange.no_response = 0;
-                    self.answer(arrival.now, &exchange, Response::new(Code::CONTINUE), None);
-                    return;
+                    (request.payload, request.is_partial) = (Bytes::new(), true);
                 }
                 Upload::Refuse(refusal) => {
                     exchange.block1 = None;
@@ -192,7 +194,7 @@ impl<P: Clone + Eq + Hash + std::fmt::Debug> Endpoint<P> {
                 }
             }
         }
-        if request.observe == Some(Observe::Deregister) {
+        if request.observe == Some(Observe::Deregister) && !request.is_partial {
             self.cancel(slot, message.token);
         }
         self.hand_on(arrival, exchange, request);

@@ -20,6 +20,15 @@ struct Asked {
     acknowledgement: Option<Bytes>,
 }
 
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    Answer,
+    Observation,
+    /// It is a block, and more are to come.
+    More,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     id: u16,
@@ -60,7 +69,7 @@ pub(super) struct Model {
     unfetched: BTreeSet<NoteId>,
     pub(super) observations: BTreeMap<ObservationId, u8>,
     /// Requests without an answer.
-    pub(super) open: Vec<(ExchangeId, u8, bool)>,
+    pub(super) open: Vec<(ExchangeId, u8, Wants)>,
     seen: BTreeSet<ExchangeId>,
 }
 
@@ -129,7 +138,12 @@ impl Model {
                 let Some(message) = cause else { panic_with("a request comes of nothing") };
                 assert!(self.seen.insert(*exchange), "{request:?} comes of nothing");
                 self.handed_up(now, *peer, message, *exchange);
-                self.open.push((*exchange, *peer, request.observe == Some(crate::Observe::Register)));
+                let wants = match request.observe {
+                    _ if request.is_partial => Wants::More,
+                    Some(crate::Observe::Register) => Wants::Observation,
+                    _ => Wants::Answer,
+                };
+                self.open.push((*exchange, *peer, wants));
             }
             Output::Heard { peer } => {
                 let (peer, came) = (self.peer(*peer), cause.map(|message| message.id));
@@ -152,7 +166,10 @@ impl Model {
                 self.is_decided(*note);
                 self.unfetched.insert(*note);
             }
-            Output::Ping { .. } | Output::Repeated { .. } | Output::Rejected { .. } => {}
+            Output::Ping { .. }
+            | Output::Fetched { .. }
+            | Output::Repeated { .. }
+            | Output::Rejected { .. } => {}
         }
     }
 

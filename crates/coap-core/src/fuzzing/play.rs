@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::model::Model;
+use super::model::{Model, Wants};
 use super::source::Source;
 use crate::block::BlockValue;
 use crate::{Code, Endpoint, Kind, Limits, Message, ObservationId, Response, Tick, Token, codec, number};
@@ -167,9 +167,10 @@ impl<'a> Play<'a> {
     fn answer(&mut self) {
         let at = usize::from(self.source.byte()).checked_rem(self.model.open.len());
         let Some(at) = at else { return };
-        let (exchange, peer, registers) = self.model.open.swap_remove(at);
-        let response = self.response();
-        if registers && self.source.below(4) > 0 {
+        let (exchange, peer, wants) = self.model.open.swap_remove(at);
+        let is_let_in = wants == Wants::More && self.source.below(4) > 0;
+        let response = if is_let_in { Response::new(Code::CONTINUE) } else { self.response() };
+        if wants == Wants::Observation && self.source.below(4) > 0 {
             let observation = self.endpoint.observe(self.now, exchange, response);
             // What it takes the place of ends before it begins.
             self.drain(None);

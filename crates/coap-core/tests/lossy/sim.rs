@@ -263,6 +263,7 @@ impl Sim {
             }
             Output::Unfetched { .. }
             | Output::Ping { .. }
+            | Output::Fetched { .. }
             | Output::Heard { .. }
             | Output::Proven { .. }
             | Output::Repeated { .. } => {}
@@ -276,6 +277,10 @@ impl Sim {
             self.strangers.entry(peer).or_default().proven = true;
         }
         let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
+        if request.is_partial {
+            self.endpoint.respond(self.now, exchange, Response::new(Code::CONTINUE));
+            return;
+        }
         let (response, observes) = match (request.method, &path[..]) {
             (Method::Post, ["up"]) if !self.is_stranger(peer) => {
                 *self.handed_up.entry((peer, request.payload.clone())).or_default() += 1;

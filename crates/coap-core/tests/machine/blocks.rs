@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use landfall_coap_core::block::BlockValue;
-use landfall_coap_core::{Answered, Code, Kind, Message, NoteFailure, Output, Rejected, number};
+use landfall_coap_core::{Answered, Code, Kind, Message, NoteFailure, Output, Rejected, Response, number};
 
 use crate::bench::{
     Bench, ack, changed, content, get, handed_up, one, post, register, request, requests, sent,
@@ -272,4 +272,44 @@ fn what_is_recalled_fails_and_the_observation_goes_on() {
     bench.endpoint.recall(observation);
     assert_eq!(bench.drain(), [Output::Failed { note, peer: 1, why: NoteFailure::Ended }]);
     assert!(bench.endpoint.notify(bench.now, observation, content("y")).is_some());
+}
+
+#[test]
+fn every_block_of_a_body_is_handed_up_before_it_is_answered() {
+    let mut bench = Bench::new();
+    bench.lets_in = false;
+    let (exchange, asked) = handed_up(&bench.send(1, &part(10, 0, true, b"0123456789abcdef")));
+    assert!(asked.is_partial && asked.payload.is_empty() && asked.path == ["a", "b"]);
+    let answer = one(&bench.respond(exchange, Response::new(Code::CONTINUE)));
+    assert_eq!((answer.code, answer.options.uint(number::BLOCK1)), (Code::CONTINUE, Some(block(0, true, 0))));
+    assert_eq!(one(&bench.again(1, &part(10, 0, true, b"0123456789abcdef"))), answer);
+    // Who is not let in with one of them has sent them all in vain.
+    let (exchange, asked) = handed_up(&bench.send(1, &part(11, 1, true, b"0123456789abcdef")));
+    assert!(asked.is_partial);
+    assert_eq!(one(&bench.respond(exchange, Response::new(Code::UNAUTHORIZED))).code, Code::UNAUTHORIZED);
+    assert_eq!(bench.endpoint.uploads(), 0);
+    let outputs = bench.send(1, &part(12, 2, false, b"x"));
+    assert_eq!(one(&outputs).code, Code::REQUEST_ENTITY_INCOMPLETE);
+}
+
+#[test]
+fn a_block_that_is_fetched_is_told_with_what_it_shows() {
+    let mut bench = Bench::new();
+    bench.lets_in = false;
+    let with_key = |mut message: Message| {
+        message.options.push(number::URI_QUERY, "key=x");
+        message
+    };
+    let (exchange, _) = bench.ask(1, &with_key(get(10)));
+    bench.respond(exchange, content(vec![1; 2_000]));
+    let outputs = bench.send(1, &with_key(further(11, 1, 6)));
+    let told = outputs.iter().any(|output| {
+        matches!(output, Output::Fetched { peer: 1, request } if request.queries == ["key=x"] && request.path == ["a", "b"])
+    });
+    assert!(told, "{outputs:?}");
+    // Who does not show the same gets nothing, and says nothing.
+    for outputs in [bench.send(1, &further(12, 1, 6)), bench.send(2, &with_key(further(12, 1, 6)))] {
+        assert_eq!(one(&outputs).code, Code::REQUEST_ENTITY_INCOMPLETE);
+        assert!(!outputs.iter().any(|output| matches!(output, Output::Fetched { .. })));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use landfall_testkit::coap::{Message, code, kind};
+use landfall_testkit::coap::{Block, Message, code, kind, method, option};
 use landfall_testkit::wait::{PATIENCE, eventually};
 
 use crate::world::{TestAuth, World, post};
@@ -159,5 +159,112 @@ async fn a_reset_of_a_notification_is_a_sign_of_life() {
     heard(&world, "d", before).await;
     assert_eq!(world.told("downstream d failed").await["status"], "reset");
     assert!(world.peer("d").is_some(), "presence is decided by silence alone");
+    world.close().await;
+}
+
+/// Block `number` of an upload, of 16 bytes.
+fn block(
+    client: &mut landfall_testkit::coap::CoapClient,
+    number: u32,
+    more: bool,
+    queries: &[&str],
+) -> Message {
+    let block = Block { number, more, exponent: 0 };
+    post(client, "t", queries).number(option::BLOCK1, block.value()).payload("0123456789abcdef")
+}
+
+#[tokio::test]
+async fn a_device_is_there_with_the_first_block_that_is_let_in() {
+    let mut world = World::with(TestAuth::knowing(&[("d", "secret")]).publish("t"), |_, _| {}).await;
+    let mut device = world.client().await;
+    let (right, wrong) = (["ep=d", "key=secret"], ["ep=d", "key=wrong"]);
+    let request = block(&mut device, 0, true, &wrong);
+    assert_eq!(device.request(request).await.code, code(4, 1), "not with the last block only");
+    let request = block(&mut device, 1, false, &wrong);
+    assert_eq!(device.request(request).await.code, code(4, 8), "nothing of it was kept");
+    assert_eq!(world.count("connected d"), 0, "no event before it is known who it is");
+    let request = block(&mut device, 0, true, &right);
+    assert_eq!(device.request(request).await.code, code(2, 31));
+    world.told("connected d").await;
+    let request = block(&mut device, 1, false, &right);
+    assert_eq!(device.request(request).await.code, code(2, 4));
+    assert_eq!((world.count("upstream d t"), world.count("connected d")), (1, 1));
+    // What may not be sent is not taken block by block.
+    let request = block(&mut device, 0, true, &right);
+    let path = Message { options: Vec::new(), ..request.clone() }.path("other").queries(&right);
+    let block = Block { number: 0, more: true, exponent: 0 };
+    let request = Message { id: device.id(), ..path.number(option::BLOCK1, block.value()) };
+    assert_eq!(device.request(request).await.code, code(4, 3));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn every_block_of_an_upload_is_a_sign_of_life() {
+    for secure in [false, true] {
+        let mut world = World::with(TestAuth::knowing(&[("d", "secret")]), |_, _| {}).await;
+        let queries: &[&str] = if secure { &[] } else { &["ep=d", "key=secret"] };
+        let mut device = if secure { world.on_channel("d", "secret").await } else { world.client().await };
+        for number in 0..3 {
+            if number > 0 {
+                let before = silence(&world, "d").await;
+                let request = block(&mut device, number, true, queries);
+                assert_eq!(device.request(request).await.code, code(2, 31));
+                heard(&world, "d", before).await;
+            } else {
+                let request = block(&mut device, 0, true, queries);
+                assert_eq!(device.request(request).await.code, code(2, 31));
+            }
+        }
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn every_block_of_a_command_that_is_fetched_is_a_sign_of_life() {
+    let mut world = World::with(TestAuth::knowing(&[("d", "secret")]), |_, _| {}).await;
+    let (mut device, mut other) = (world.client().await, world.client().await);
+    let queries = ["ep=d", "key=secret"];
+    assert_eq!(device.post("t", &queries, "").await.code, code(2, 4));
+    let request = crate::world::request("d", "c1", "delivered");
+    world.hub.command(landfall_hub::CommandRequest { payload: vec![b'x'; 3_000].into(), ..request });
+    let whole = Message::request(method::GET).path("command").queries(&queries);
+    assert_eq!(device.request(whole.clone()).await.payload.len(), 1_024);
+    let further = |number| {
+        let block = Block { number, more: false, exponent: 6 };
+        whole.clone().number(option::BLOCK2, block.value())
+    };
+    for number in 1..3 {
+        let before = silence(&world, "d").await;
+        // From elsewhere, or with another key, it is no block of this answer, and nobody's word.
+        assert_eq!(other.request(further(number)).await.code, code(4, 8));
+        let wrong = Message::request(method::GET).path("command").queries(&["ep=d", "key=wrong"]);
+        let block = Block { number, more: false, exponent: 6 };
+        assert_eq!(device.request(wrong.number(option::BLOCK2, block.value())).await.code, code(4, 8));
+        assert!(last_seen(&world, "d") < before + 100);
+        assert_eq!(device.request(further(number)).await.code, code(2, 5));
+        heard(&world, "d", before).await;
+    }
+    world.close().await;
+}
+
+/// Without a Connection ID nobody can tell a device that has another port now from anybody else: a ping says no name.
+#[tokio::test]
+async fn a_ping_from_another_port_is_reset_and_moves_no_truth() {
+    let mut world = World::with(TestAuth::knowing(&[("d", "secret")]), |_, _| {}).await;
+    let mut device = world.client().await;
+    assert_eq!(device.post("t", &["ep=d", "key=secret"], "").await.code, code(2, 4));
+    let home = device.local_addr();
+    let before = silence(&world, "d").await;
+    device.rebind().await;
+    assert!(device.ping().await, "it is answered with a reset");
+    assert!(last_seen(&world, "d") < before + 100, "it keeps nobody present");
+    assert_eq!(world.peer("d").unwrap().remote_address(), home, "and moves nobody");
+    assert_eq!(world.story(), ["connected d", "upstream d t"]);
+    // The next request says who it is, and from then on pings from there are its own.
+    assert_eq!(device.post("t", &["ep=d", "key=secret"], "").await.code, code(2, 4));
+    world.told("moved d").await;
+    let before = silence(&world, "d").await;
+    assert!(device.ping().await);
+    heard(&world, "d", before).await;
     world.close().await;
 }
