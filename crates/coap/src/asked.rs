@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use landfall_channel::Via;
 use landfall_coap_core::{Code, ExchangeId, Method, Request, uri};
-use landfall_event::{CommandId, DeviceId, TenantId};
+use landfall_event::{CommandId, DeviceId, TenantId, topic_of};
 use landfall_hub::Secret;
 
 /// The longest status of an answer to a command, in bytes.
@@ -31,8 +31,8 @@ pub(crate) enum Resource {
     Command,
     /// `POST /command/res/{id}`.
     Answer(CommandId, Arc<str>),
-    /// POST and PUT on any other path.
-    Upstream,
+    /// POST and PUT on any other path, which is the message's topic.
+    Upstream(Arc<str>),
 }
 
 /// The names of the queries that mean something here.
@@ -102,7 +102,11 @@ fn resource(request: &Request) -> Result<Resource, Code> {
             let resource = Resource::Answer(id.parse().map_err(|_| Code::NOT_FOUND)?, status(request)?);
             only(Method::Post, resource)
         }
-        _ if matches!(method, Method::Post | Method::Put) => Ok(Resource::Upstream),
+        // One rule for all protocols: what no MQTT device can say is no topic.
+        _ if matches!(method, Method::Post | Method::Put) => match topic_of(segments) {
+            Ok(topic) => Ok(Resource::Upstream(topic.into())),
+            Err(_) => Err(Code::BAD_REQUEST),
+        },
         _ => Err(Code::METHOD_NOT_ALLOWED),
     }
 }
@@ -195,10 +199,10 @@ mod tests {
             (Post, "command/res/17", Ok(Resource::Answer(id.clone(), "".into()))),
             (Get, "command/res/17", not_allowed.clone()),
             (Post, "command/res/a+b", Err(Code::NOT_FOUND)),
-            (Post, "telemetry", Ok(Resource::Upstream)),
-            (Put, "a//b/", Ok(Resource::Upstream)),
-            (Post, "", Ok(Resource::Upstream)),
-            (Post, "rd/x/y", Ok(Resource::Upstream)),
+            (Post, "telemetry", Ok(Resource::Upstream("telemetry".into()))),
+            (Put, "a//b/", Ok(Resource::Upstream("a//b/".into()))),
+            (Post, "", Ok(Resource::Upstream("".into()))),
+            (Post, "rd/x/y", Ok(Resource::Upstream("rd/x/y".into()))),
             (Get, "telemetry", not_allowed.clone()),
             (Delete, "telemetry", not_allowed),
         ] {
@@ -225,6 +229,28 @@ mod tests {
         assert_eq!(said.tenant.unwrap().as_str(), "acme");
         assert_eq!(said.key.unwrap().expose(), b"a=b");
         assert_eq!((said.lifetime_s, said.ttd_s, said.sleep_s), (Some(u32::MAX), Some(1), Some(60)));
+    }
+
+    #[test]
+    fn a_path_that_no_mqtt_device_could_say_is_no_topic() {
+        let whole = |segments: &[&str]| {
+            let path = segments.iter().map(|segment| (*segment).to_owned()).collect();
+            resource(&Request { path, ..request(Method::Post, "", &[]) })
+        };
+        let many = ["x"; 129];
+        for segments in [
+            &["a", "b/c"][..],
+            &["a\0"],
+            &["a\r\n"],
+            &["\u{1b}[2J"],
+            &["+"],
+            &["a#"],
+            &["rd", "x", "#"],
+            &many,
+        ] {
+            assert_eq!(whole(segments), Err(Code::BAD_REQUEST), "{segments:?}");
+        }
+        assert_eq!(whole(&["$SYS", "b c"]), Ok(Resource::Upstream("$SYS/b c".into())));
     }
 
     #[test]

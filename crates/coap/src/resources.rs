@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use landfall_channel::Via;
 use landfall_coap_core::link::{self, Link};
-use landfall_coap_core::{Code, ExchangeId, Method, Response, content, uri};
+use landfall_coap_core::{Code, ExchangeId, Method, Response, content};
 use landfall_event::{Reason, RefusedCause};
 use landfall_hub::{PeerHandle, StoreError, Uplink};
 
@@ -76,7 +76,10 @@ impl Door {
             return Ok(());
         }
         match &asked.resource {
-            Resource::Upstream => return self.upstream(asked, peer),
+            Resource::Upstream(topic) => {
+                let topic = Arc::clone(topic);
+                return self.upstream(asked, peer, topic);
+            }
             Resource::Answer(..) => self.answer(&asked, peer),
             Resource::Command => self.command(&asked, peer),
             Resource::Register => self.register(&asked, peer),
@@ -92,8 +95,9 @@ impl Door {
 
     /// A block of a body has come, and more are to. Whether the whole may be sent is clear from the first on.
     fn go_on(&mut self, asked: &Asked, peer: &PeerHandle) {
-        let is_message = asked.resource == Resource::Upstream;
-        if is_message && !peer.acl().may_publish(&uri::join(&asked.request.path)) {
+        if let Resource::Upstream(topic) = &asked.resource
+            && !peer.acl().may_publish(topic)
+        {
             return self.forbid(asked, peer);
         }
         self.respond(asked.exchange, Response::new(Code::CONTINUE));
@@ -128,8 +132,7 @@ impl Door {
         }
     }
 
-    fn upstream(&mut self, asked: Box<Asked>, peer: &PeerHandle) -> Result<(), Over> {
-        let topic: Arc<str> = uri::join(&asked.request.path).into();
+    fn upstream(&mut self, asked: Box<Asked>, peer: &PeerHandle, topic: Arc<str>) -> Result<(), Over> {
         if !peer.acl().may_publish(&topic) {
             self.forbid(&asked, peer);
             return Ok(());

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// The most levels that a name or filter may have: a bound on the work that one topic can ask for.
 pub const MAX_LEVELS: usize = 128;
+/// The most bytes of a name or filter.
+pub const MAX_TOPIC: usize = 1_024;
 
 /// Why a text is no topic name or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +18,8 @@ pub enum TopicError {
     /// At least one character is needed [MQTT-4.7.3-1].
     #[error("is empty")]
     Empty,
-    /// More than 65,535 bytes [MQTT-4.7.3-3].
-    #[error("is longer than 65535 bytes")]
+    /// More than [`MAX_TOPIC`] bytes; MQTT allows 65,535 [MQTT-4.7.3-3].
+    #[error("is longer than {MAX_TOPIC} bytes")]
     TooLong,
     /// More than [`MAX_LEVELS`] levels.
     #[error("has more than {MAX_LEVELS} levels")]
@@ -28,16 +30,41 @@ pub enum TopicError {
     /// `#` not alone in the last level [MQTT-4.7.1-1], `+` not alone in its level [MQTT-4.7.1-2], or either in a name.
     #[error("holds a misplaced + or #")]
     Wildcard,
+    /// A level of its own holds a `/`, which would be two.
+    #[error("holds a / within a level")]
+    Slash,
 }
 
 fn check_text(text: &str) -> Result<(), TopicError> {
     match text {
         "" => Err(TopicError::Empty),
-        t if t.len() > usize::from(u16::MAX) => Err(TopicError::TooLong),
+        t if t.len() > MAX_TOPIC => Err(TopicError::TooLong),
         t if t.bytes().filter(|b| *b == b'/').count() >= MAX_LEVELS => Err(TopicError::TooDeep),
         t if t.chars().any(char::is_control) => Err(TopicError::Control),
         _ => Ok(()),
     }
+}
+
+/// The topic that levels make, such as the segments of a CoAP path: what an MQTT device can say, and nothing else. `""` where there
+/// are none.
+///
+/// # Errors
+/// Those of [`check_topic_name`], and a `/` within a level.
+pub fn topic_of<'a>(levels: impl IntoIterator<Item = &'a str>) -> Result<String, TopicError> {
+    let (mut topic, mut is_first) = (String::new(), true);
+    for level in levels {
+        if level.contains('/') {
+            return Err(TopicError::Slash);
+        }
+        if !std::mem::take(&mut is_first) {
+            topic.push('/');
+        }
+        topic.push_str(level);
+    }
+    if !topic.is_empty() {
+        check_topic_name(&topic)?;
+    }
+    Ok(topic)
 }
 
 /// Checks a topic name: a filter's rules, and no wildcard [MQTT-3.3.2-2].
@@ -164,6 +191,30 @@ mod tests {
         ] {
             assert_eq!(filter(wide).covers(&filter(narrow)), expected, "{wide} {narrow}");
         }
+    }
+
+    #[test]
+    fn levels_make_a_topic_that_any_device_could_say() {
+        assert_eq!(topic_of([]), Ok(String::new()));
+        assert_eq!(topic_of(["a", "", "b c", ""]), Ok("a//b c/".into()));
+        assert_eq!(topic_of(["$SYS", "%2F"]), Ok("$SYS/%2F".into()));
+        for (levels, error) in [
+            (vec!["a", "b/c"], TopicError::Slash),
+            (vec!["/"], TopicError::Slash),
+            (vec!["a\0"], TopicError::Control),
+            (vec!["a", "\r\n"], TopicError::Control),
+            (vec!["\u{1b}[2J"], TopicError::Control),
+            (vec!["a", "+"], TopicError::Wildcard),
+            (vec!["a#b"], TopicError::Wildcard),
+            (vec!["x"; MAX_LEVELS + 1], TopicError::TooDeep),
+            (vec!["x".repeat(200).leak(); 6], TopicError::TooLong),
+        ] {
+            assert_eq!(topic_of(levels), Err(error));
+        }
+        assert_eq!(topic_of(["x"; MAX_LEVELS]).map(|topic| topic.len()), Ok(2 * MAX_LEVELS - 1));
+        let longest = "x".repeat(MAX_TOPIC);
+        assert_eq!(topic_of([longest.as_str()]), Ok(longest.clone()));
+        assert_eq!(check_topic_name(&(longest + "x")), Err(TopicError::TooLong));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use event::{
     SessionInfo, SessionRef, Stream, Upstream,
 };
 pub use field::header_name;
-pub use filter::{MAX_LEVELS, TopicError, TopicFilter, check_topic_name};
+pub use filter::{MAX_LEVELS, MAX_TOPIC, TopicError, TopicFilter, check_topic_name, topic_of};
 pub use format::{Encoded, Format, UnknownFormat, encode};
 pub use id::{
     CommandId, CommandName, DeviceId, Epoch, IdError, Incarnation, InstanceName, ReplicaId, SessionId,
