@@ -126,3 +126,31 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::Cli;
+
+    /// Every text of a command and those below it.
+    fn texts(command: &Command) -> Vec<String> {
+        let of_arguments =
+            command.get_arguments().flat_map(|argument| [argument.get_help(), argument.get_long_help()]);
+        let own = of_arguments.chain([command.get_about(), command.get_long_about()]).flatten();
+        let own = own.map(ToString::to_string);
+        own.chain(command.get_subcommands().flat_map(texts)).collect()
+    }
+
+    /// The parser of the command line makes a line break of `{n}` in what it explains.
+    #[test]
+    fn no_placeholder_is_lost_in_the_help() {
+        let mut command = Cli::command();
+        let texts = texts(&command);
+        assert!(texts.len() > 50 && texts.iter().all(|text| !text.contains("{n}")), "{texts:?}");
+        command.build();
+        let dtls = command.find_subcommand_mut("dtls").unwrap();
+        let help = dtls.render_long_help().to_string();
+        assert!(help.contains("bench-{n}") && help.contains("`{id}`"), "{help}");
+    }
+}

@@ -23,7 +23,7 @@ pub(crate) struct Clients {
     /// The server.
     #[arg(long, global = true, default_value = "127.0.0.1:7684")]
     pub(super) server: SocketAddr,
-    /// The clients' PSK identity; `{n}` is a client's number, from 0.
+    /// The clients' PSK identity; an `n` in braces is a client's number, from 0.
     #[arg(long, global = true, default_value = "bench-{n}")]
     pub(super) identity: String,
     /// How many identities there are: client n shows the identity of n modulo this. More than clients at a time, where the
@@ -36,8 +36,8 @@ pub(crate) struct Clients {
     /// Bytes of a datagram's content.
     #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_200))]
     pub(super) size: u16,
-    /// What a datagram says instead of `size` bytes; `{id}` is the client's identity, `{n}` the datagram's number in its
-    /// session, from 1.
+    /// What a datagram says instead of `size` bytes; `{id}` is the client's identity, an `n` in braces the datagram's number
+    /// in its session, from 1.
     #[arg(long, global = true)]
     pub(super) text: Option<String>,
     /// The server answers every datagram with one: the clients wait for that, and say again what was not answered.
