@@ -3,7 +3,8 @@
 #
 #   scripts/tools.sh nats      a nats-server that is new enough
 #   scripts/tools.sh interop   paho-mqtt, aiocoap, python-mbedtls and DTLSSocket (tinydtls) in a virtual environment; Debian's
-#                              mosquitto, mosquitto-clients, libcoap3-bin, openssl, gnutls-bin, libfaketime, and what builds tinydtls
+#                              mosquitto, mosquitto-clients, libcoap3-bin, openssl, gnutls-bin, libfaketime, prometheus (for promtool), and
+#                              what builds tinydtls
 #   scripts/tools.sh all       both
 #   scripts/tools.sh peers     what `make compare` measures beside: Debian's mosquitto, libcoap3-bin, and gcc and libssl-dev for
 #                              OpenSSL's server; rumqttd, built by cargo. What cannot be had is said, and is no failure: the
@@ -132,6 +133,8 @@ debian_clients() {
   has_libcoap || packages+=(libcoap3-bin)
   command -v openssl >/dev/null || packages+=(openssl)
   command -v gnutls-cli >/dev/null || packages+=(gnutls-bin)
+  # promtool, which judges /metrics.
+  command -v promtool >/dev/null || packages+=(prometheus)
   # A wall clock that a test can step.
   compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || packages+=(libfaketime)
   mapfile -t -O "${#packages[@]}" packages < <(missing_for_tinydtls)

@@ -14,13 +14,15 @@ async fn ready_follows_nats_and_alive_does_not() {
     assert_eq!(world.gateway.get("/readyz").await.status, 200);
     world.nats.kill();
     eventually(PATIENCE, "not ready", async || {
-        (world.gateway.get("/readyz").await.status == 503).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 503).then_some(())
     })
     .await;
     assert_eq!(world.gateway.get("/livez").await.status, 200, "it lives on");
     world.nats.restart().await;
-    eventually(PATIENCE, "ready", async || (world.gateway.get("/readyz").await.status == 200).then_some(()))
-        .await;
+    eventually(PATIENCE, "ready", async || {
+        (world.gateway.get("/readyz?store").await.status == 200).then_some(())
+    })
+    .await;
     world.close().await;
 }
 

@@ -45,6 +45,11 @@ async fn sessions_and_send_speak_to_the_gateway() {
     let sessions = world.gateway.cli(&["sessions"]).await;
     assert!(sessions.status.success(), "{}", text(&sessions.stderr));
     assert!(text(&sessions.stdout).contains("pump-17"), "{}", text(&sessions.stdout));
+    for (device, listed) in [("pump-17", true), ("pump-18", false)] {
+        let sessions = world.gateway.cli(&["sessions", "--device", device]).await;
+        assert!(sessions.status.success(), "{}", text(&sessions.stderr));
+        assert_eq!(text(&sessions.stdout).contains("pump-17"), listed, "{}", text(&sessions.stdout));
+    }
     let sending = world.gateway.cli(&["send", "pump-17", "open", r#"{"valve":3}"#]);
     let taking = async {
         let command = client.expect(kind::PUBLISH).await.delivered(Version::V5);

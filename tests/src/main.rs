@@ -34,6 +34,7 @@ mod metadata;
 mod outage;
 mod persistent;
 mod presence;
+mod readiness;
 mod readme;
 mod slow;
 mod supply;

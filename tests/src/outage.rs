@@ -61,7 +61,11 @@ async fn no_puback_while_nats_is_stopped_and_all_of_them_when_it_is_back() {
         assert!(client.is_quiet_for(A_WHILE).await, "{name} was told something while nothing is stored");
         client.ping().await;
     }
-    assert_eq!(world.gateway.get("/readyz").await.status, 503, "and the gateway says that it is not ready");
+    assert_eq!(
+        world.gateway.get("/readyz?store").await.status,
+        503,
+        "and the gateway says that it is not ready"
+    );
     world.nats.restart().await;
     for (name, _, qos, client) in &mut clients {
         let due = if *qos == 1 { kind::PUBACK } else { kind::PUBREC };
@@ -150,7 +154,7 @@ async fn with_refuse_nobody_new_comes_in_while_nothing_is_stored() {
     let mut there = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "there")).await;
     world.nats.kill();
     eventually(PATIENCE, "the outage", async || {
-        (world.gateway.get("/readyz").await.status == 503).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 503).then_some(())
     })
     .await;
     for (version, code) in [(Version::V4, 3), (Version::V5, 0x88)] {
@@ -162,7 +166,7 @@ async fn with_refuse_nobody_new_comes_in_while_nothing_is_stored() {
     there.ping().await;
     world.nats.restart().await;
     eventually(PATIENCE, "readiness", async || {
-        (world.gateway.get("/readyz").await.status == 200).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 200).then_some(())
     })
     .await;
     let mut client = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "late")).await;

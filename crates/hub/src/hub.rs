@@ -473,6 +473,18 @@ impl Hub {
         views
     }
 
+    /// How many open sessions `wanted` names.
+    pub fn count_sessions(&self, wanted: impl Fn(&SessionView) -> bool) -> u64 {
+        let (tick, unix) = self.clock.together();
+        let mut count = 0;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let theirs = shard.iter().filter(|live| wanted(&SessionView::new(live, tick, unix)));
+            count += u64::try_from(theirs.count()).unwrap_or(u64::MAX);
+        }
+        count
+    }
+
     /// Sessions open now.
     pub fn session_count(&self) -> u64 {
         u64::try_from(self.metrics.sessions.get()).unwrap_or(0)

@@ -10,6 +10,8 @@ pub mod cli;
 mod document;
 mod failure;
 pub mod logging;
+mod readable;
+pub mod reloads;
 pub mod runfile;
 pub mod settings;
 mod signals;

@@ -3,31 +3,56 @@
 //! Owns: form and filter. Does not own: what is logged; whoever logs a device's text writes it with `Debug`.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::settings::{Log, LogForm};
+use crate::settings::{Log, LogFilter, LogForm};
+
+/// Replaces the filter of this process's log; false where that came to nothing.
+type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Sends everything that this process logs to standard error. Only the first call of a process has an effect.
 pub fn init(log: &Log) {
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     // A second call is a test's, in a process that logs already.
-    let _ = subscriber(log, std::io::stderr, colour).try_init();
+    let (subscriber, set_filter) = subscriber(log, std::io::stderr, colour);
+    if subscriber.try_init().is_ok() {
+        let _ = SET_FILTER.set(set_filter);
+    }
 }
 
-fn subscriber<W>(log: &Log, writer: W, colour: bool) -> Box<dyn Subscriber + Send + Sync>
+/// From now on the log holds what this level lets through; false in a process that has no log of its own.
+pub fn set_level(level: &LogFilter) -> bool {
+    SET_FILTER.get().is_some_and(|set| set(filter(level)))
+}
+
+fn filter(level: &LogFilter) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(level.directives())
+}
+
+fn subscriber<W>(log: &Log, writer: W, colour: bool) -> (Box<dyn Subscriber + Send + Sync>, SetFilter)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse_lossy(log.level.directives());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(&log.level)).with_writer(writer);
     match log.format {
-        LogForm::Text => Box::new(builder.with_ansi(colour).finish()),
-        LogForm::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),
+        LogForm::Text => {
+            let builder = builder.with_ansi(colour).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter).is_ok()))
+        }
+        LogForm::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter).is_ok()))
+        }
     }
 }
 
@@ -60,7 +85,8 @@ mod tests {
         let log = Settings::load(None, &environment).unwrap().log;
         let sink = Sink::default();
         let writer = sink.clone();
-        tracing::subscriber::with_default(subscriber(&log, move || writer.clone(), false), play);
+        let (subscriber, _set) = subscriber(&log, move || writer.clone(), false);
+        tracing::subscriber::with_default(subscriber, play);
         let bytes = sink.0.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -83,6 +109,24 @@ mod tests {
         let text = logged("text", "info", || tracing::warn!(device = ?"a\n\u{1b}[31m", "refused"));
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert!(text.contains("WARN") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn the_level_changes_while_it_runs() {
+        for form in ["text", "json"] {
+            let environment = Environment::of([("LANDFALL_LOG__FORMAT", form)]);
+            let log = Settings::load(None, &environment).unwrap().log;
+            let sink = Sink::default();
+            let writer = sink.clone();
+            let (subscriber, set) = subscriber(&log, move || writer.clone(), false);
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::debug!("before");
+                assert!(set(filter(&"debug".parse().unwrap())));
+                tracing::debug!("after");
+            });
+            let text = String::from_utf8(sink.0.lock().clone()).unwrap();
+            assert!(text.contains("after") && !text.contains("before"), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! still runs.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fmt;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +15,8 @@ use serde::{Deserialize, Serialize};
 /// The file's name, below `nats.store_dir`.
 pub const NAME: &str = "landfall.run.json";
 
-/// What a running gateway says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a running gateway says of itself, to its own user alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFile {
     /// Its process.
     pub pid: u32,
@@ -23,13 +26,22 @@ pub struct RunFile {
     pub replica: String,
     /// This start of it.
     pub incarnation: String,
-    /// The URL of NATS, without credentials.
+    /// The URL of NATS: with the password of an embedded server, without any other credentials.
     pub nats: String,
     /// Where the admin interface listens; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
     /// Where it listens for devices, per protocol, with the ports that were taken.
     pub listeners: BTreeMap<String, Vec<String>>,
+}
+
+impl fmt::Debug for RunFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunFile")
+            .field("pid", &self.pid)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A run file that is there for as long as this value. Dropping it removes the file, unless another gateway has put its own
@@ -56,7 +68,14 @@ impl RunFile {
         let unfinished = store_dir.join(format!("{NAME}.{}", self.pid));
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        let written = std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, &path));
+        let write = || {
+            let mut file = OpenOptions::new();
+            let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.write_all(&text)?;
+            fs::rename(&unfinished, &path)
+        };
+        let written = write();
         if written.is_err() {
             // What is in the way is told by the error itself.
             let _ = std::fs::remove_file(&unfinished);
@@ -109,6 +128,8 @@ mod tests {
         let announced = run("i1").announce(&store).unwrap();
         assert_eq!(RunFile::read(&store).unwrap(), run("i1"));
         assert_eq!(std::fs::read_dir(&store).unwrap().count(), 1, "nothing else is left behind");
+        let mode = fs::metadata(RunFile::path(&store)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it may hold a password");
         drop(announced);
         assert_eq!(RunFile::read(&store).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -7,10 +7,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::trouble::{Cause, Telling};
 
 /// How long a connection may take, TLS and the first exchange included.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,8 +23,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
-/// The same complaint of the server is logged once in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a connection cannot be made. Holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +190,16 @@ impl Target {
         Ok(options)
     }
 
+    /// Reads every file that a connection needs, without making one.
+    ///
+    /// # Errors
+    /// When one cannot be read or does not hold what it should.
+    pub fn check(&self) -> Result<(), ConnectError> {
+        self.check_files()?;
+        self.client_config()?;
+        self.hello(false, "").map(drop)
+    }
+
     /// The library reads certificates only when a server asks for TLS, and then says no more than that it failed.
     fn check_files(&self) -> Result<(), ConnectError> {
         let own = self.settings.certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
@@ -256,10 +267,10 @@ fn redact(url: &str) -> String {
     }
 }
 
-/// Logs what happens to a connection; the same complaint at most once in a while.
-#[derive(Clone, Default)]
+/// Logs what happens to a connection; the same complaint at first, and then how often it came.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Complaints {
-    last: Arc<Mutex<Option<(String, Instant)>>>,
+    told: Arc<Mutex<(Option<String>, Telling)>>,
     servers_only: bool,
 }
 
@@ -275,20 +286,31 @@ impl Complaints {
             Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
                 self.complain(event.to_string());
             }
+            Event::Connected => {
+                self.told.lock().1 = Telling::default();
+                tracing::debug!("connected to NATS");
+            }
             Event::LameDuckMode => tracing::info!("the NATS server is about to shut down"),
-            Event::Connected | Event::Disconnected | Event::Draining | Event::Closed => {
+            Event::Disconnected | Event::Draining | Event::Closed => {
                 tracing::debug!(%event, "NATS connection");
             }
         }
     }
 
+    /// The last complaint.
+    pub(crate) fn said(&self) -> Option<String> {
+        self.told.lock().0.clone()
+    }
+
     pub(crate) fn complain(&self, text: String) {
-        let mut last = self.last.lock();
-        let again = last.as_ref().is_some_and(|(t, at)| *t == text && at.elapsed() < COMPLAINT_INTERVAL);
-        if !again {
-            tracing::warn!(said = ?text, "NATS connection");
-            *last = Some((text, Instant::now()));
+        let cause = Cause::of(&text);
+        // One cause has several wordings, and what is no known cause has only its words.
+        let about = if cause == Cause::NotStored { &text } else { cause.as_str() };
+        let mut told = self.told.lock();
+        if let Some(times) = told.1.meets(about, Instant::now()) {
+            tracing::warn!(said = ?text, times, "NATS connection");
         }
+        told.0 = Some(text);
     }
 }
 

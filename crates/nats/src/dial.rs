@@ -140,7 +140,7 @@ async fn until<T>(
 
 impl Target {
     /// `CONNECT`, and a `PING` that is answered when the server agrees.
-    fn hello(&self, tls_required: bool, nonce: &str) -> Result<Vec<u8>, ConnectError> {
+    pub(crate) fn hello(&self, tls_required: bool, nonce: &str) -> Result<Vec<u8>, ConnectError> {
         let credentials =
             self.settings.credentials.as_ref().map(|path| Credentials::read(path)).transpose()?;
         let sig = credentials.as_ref().map(|credentials| credentials.sign(nonce)).transpose()?;
@@ -171,7 +171,7 @@ impl Target {
     }
 
     /// The files are read anew for each connection, so that renewed ones are taken up.
-    fn client_config(&self) -> Result<ClientConfig, ConnectError> {
+    pub(crate) fn client_config(&self) -> Result<ClientConfig, ConnectError> {
         let mut roots = RootCertStore::empty();
         match &self.settings.ca {
             Some(path) => {

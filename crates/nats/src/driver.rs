@@ -27,6 +27,7 @@ use crate::keep::Keep;
 use crate::line::Lost;
 use crate::link::Link;
 use crate::publisher::{Order, Shared, Standing};
+use crate::trouble::Cause;
 use crate::turnover::OfEach;
 use crate::window::{Bounds, Settled, Tick, Verdict, Window};
 
@@ -36,14 +37,14 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 << 10;
 /// How often a silent connection is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// The same complaint is logged once in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a connection is no longer used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// It broke, or the server has been silent for too long.
     Lost(&'static str),
+    /// JetStream does not answer, of which a complaint has been made.
+    Unanswered,
     /// Everything is settled and the end has been asked for, or its deadline has passed.
     Finished,
 }
@@ -99,6 +100,8 @@ pub(crate) struct Driver {
     away_since: Option<Instant>,
     /// What comes is put into the spool.
     keeping: bool,
+    /// What waited when something was stored again; 0 once all of it is told.
+    catching_up: u64,
     /// Something outside the window was sent and not answered: nothing more is sent before the streams were asked.
     unsure: bool,
     /// Publications on their way from the queue into the window; empty between two steps.
@@ -110,7 +113,6 @@ pub(crate) struct Driver {
     failures: usize,
     /// The highest number that was sent before: a lower one is sent again.
     sent_to: u64,
-    complained: Option<(String, Instant)>,
     end: watch::Sender<bool>,
 }
 
@@ -139,13 +141,13 @@ impl Driver {
             later: VecDeque::new(),
             away_since: None,
             keeping: false,
+            catching_up: 0,
             unsure: false,
             taken: Vec::with_capacity(BATCH),
             origin: Instant::now(),
             attempts: 0,
             failures: 0,
             sent_to: 0,
-            complained: None,
             end,
         }
     }
@@ -160,6 +162,9 @@ impl Driver {
             connections += 1;
             tracing::info!(to = %self.target, connections, "publishing");
             let end = self.serve(&mut link).await;
+            if let Err(End::Lost(why)) = end {
+                self.complain_of(&link, &format!("the publishing connection is lost: {why}"));
+            }
             self.shared.ready.store(false, Ordering::Relaxed);
             self.goes_away();
             self.window.reset(self.now());
@@ -167,12 +172,10 @@ impl Driver {
             self.count_in_flight();
             match end {
                 Err(End::Lost(why)) => {
-                    tracing::warn!(
-                        why,
-                        unsettled = self.window.unsettled().count(),
-                        "the publishing connection is lost"
-                    );
+                    let unsettled = self.window.unsettled().count();
+                    tracing::debug!(why, unsettled, "the publishing connection is lost");
                 }
+                Err(End::Unanswered) => {}
                 Ok(()) | Err(End::Finished) => break,
             }
         }
@@ -211,7 +214,7 @@ impl Driver {
             self.failures = self.failures.saturating_add(1);
             match opened {
                 Ok(link) => return Some(link),
-                Err(error) => self.complain(error.to_string()),
+                Err(error) => self.complain(&error.to_string()),
             }
         }
     }
@@ -224,8 +227,8 @@ impl Driver {
             () = given_up(&shared) => return Err(End::Finished),
         };
         if let Err(error) = stock {
-            self.complain(error.to_string());
-            return Err(End::Lost("JetStream does not answer"));
+            self.complain_of(link, &error.to_string());
+            return Err(End::Unanswered);
         }
         let mut watch = interval(WATCH_INTERVAL);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -266,6 +269,7 @@ impl Driver {
                     link.look(Instant::now()).map_err(|Lost| End::Lost("it is silent"))?;
                     self.look_at_age();
                     self.keep_what_waits();
+                    self.has_caught_up();
                 }
             }
         }
@@ -356,7 +360,7 @@ impl Driver {
                     self.window.one_by_one(true);
                 }
                 self.goes_away();
-                self.complain(answer.why.clone());
+                self.complain(&answer.why);
             }
             Settled::Unknown => {}
         }
@@ -400,14 +404,15 @@ impl Driver {
         self.shared.counters.in_flight.store(self.window.in_flight() as u64, Ordering::Relaxed);
     }
 
-    fn complain(&mut self, why: String) {
-        let again = self
-            .complained
-            .as_ref()
-            .is_some_and(|(text, at)| *text == why && at.elapsed() < COMPLAINT_INTERVAL);
-        if !again {
-            tracing::warn!(?why, "nothing is stored for now");
-            self.complained = Some((why, Instant::now()));
+    fn complain(&self, why: &str) {
+        self.shared.troubles.note(Cause::of(why), why, Instant::now());
+    }
+
+    /// As [`Self::complain`], of a connection. A server that forbids something leaves it unanswered, and says so beside it.
+    fn complain_of(&self, link: &Link, why: &str) {
+        match link.said().filter(|said| Cause::of(said) == Cause::PermissionMissing) {
+            Some(said) => self.complain(&said),
+            None => self.complain(why),
         }
     }
 

@@ -12,7 +12,9 @@ mod find;
 mod store;
 mod supervisor;
 
-use std::path::PathBuf;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -106,6 +108,14 @@ fn tail(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!("; it said:\n{said}") }
 }
 
+/// The program that [`Embedded::start`] would run: the named one, or else the first that is found and new enough.
+///
+/// # Errors
+/// When there is none, or it is too old.
+pub async fn find_server(named: Option<&Path>) -> Result<PathBuf, EmbeddedError> {
+    find::find(named).await
+}
+
 /// What the supervised server does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EmbeddedState {
@@ -119,10 +129,35 @@ pub struct EmbeddedState {
     pub restarts: u64,
 }
 
+/// Who may use the server: whoever can read this process's memory or the files that it keeps to itself.
+const USER: &str = "landfall";
+
+/// The password of one start. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+struct Password(Arc<str>);
+
+impl Password {
+    fn random() -> Self {
+        let mut text = String::with_capacity(32);
+        for byte in rand::random::<[u8; 16]>() {
+            // Writing to a string succeeds.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
 /// A running, supervised server. Dropping it stops the server too, and blocks until it has gone.
 #[derive(Debug)]
 pub struct Embedded {
     state: watch::Receiver<EmbeddedState>,
+    password: Password,
     stop: Option<oneshot::Sender<Duration>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -140,10 +175,12 @@ impl Embedded {
         let (stop, stopped) = oneshot::channel();
         let (tell_started, started) = oneshot::channel();
         let thread = std::thread::Builder::new().name("nats-supervisor".to_owned());
+        let password = Password::random();
+        let theirs = password.clone();
         let thread = thread
-            .spawn(move || supervisor::run(settings, tell_state, tell_started, stopped))
+            .spawn(move || supervisor::run((settings, theirs), tell_state, tell_started, stopped))
             .map_err(|error| EmbeddedError::Failed { why: error.to_string(), said: String::new() })?;
-        let embedded = Self { state, stop: Some(stop), thread: Some(thread) };
+        let embedded = Self { state, password, stop: Some(stop), thread: Some(thread) };
         match started.await {
             Ok(Ok(())) => Ok(embedded),
             Ok(Err(error)) => Err(error),
@@ -153,8 +190,14 @@ impl Embedded {
         }
     }
 
-    /// Where clients connect; the same for as long as this value lives.
+    /// Where clients connect, with the password that they need; the same for as long as this value lives. For connections, and for
+    /// files that nobody else can read.
     pub fn url(&self) -> String {
+        format!("nats://{USER}:{}@127.0.0.1:{}", self.password.0, self.port())
+    }
+
+    /// Where clients connect, without the password: for people.
+    pub fn place(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port())
     }
 

@@ -31,6 +31,7 @@ mod store;
 pub mod streams;
 mod translation;
 mod trim;
+mod trouble;
 mod turnover;
 pub mod window;
 
@@ -48,3 +49,4 @@ pub use publisher::{
 };
 pub use store::JetStreamStore;
 pub use trim::{Trimmed, trim};
+pub use trouble::{Cause, Trouble};

@@ -57,6 +57,11 @@ impl Line {
         Ok(Self { reader, writer, input, out, largest, heard: now, pinged: now, pings: 0, complaints })
     }
 
+    /// What the server has complained of.
+    pub(crate) fn said(&self) -> Option<String> {
+        self.complaints.said()
+    }
+
     /// What is to be written; [`Self::flush`] writes it.
     pub(crate) fn out(&mut self) -> &mut BytesMut {
         &mut self.out

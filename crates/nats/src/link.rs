@@ -46,6 +46,8 @@ pub(crate) struct Link {
     line: Line,
     /// For requests. It is not to outlive the server's present life either.
     client: Client,
+    /// What the server says on it.
+    beside: Complaints,
     inbox: String,
     headers: HeaderBlock,
 }
@@ -54,10 +56,11 @@ impl Link {
     /// Connects to `address`.
     pub(crate) async fn open(target: &Target, address: &ServerAddr) -> Result<Self, ConnectError> {
         let mut line = Line::open(target, address).await?;
-        let client = open_client(target, address).await?;
+        let beside = Complaints::of_the_server();
+        let client = open_client(target, address, beside.clone()).await?;
         let inbox = client.new_inbox();
         line.out().extend_from_slice(format!("SUB {inbox}.* 1\r\n").as_bytes());
-        Ok(Self { line, client, inbox, headers: HeaderBlock::default() })
+        Ok(Self { line, client, beside, inbox, headers: HeaderBlock::default() })
     }
 
     /// Writes one publish, which `number` names in its acknowledgement, to be sent with the next [`Self::flush`].
@@ -109,6 +112,11 @@ impl Link {
         self.line.look(now)
     }
 
+    /// What the server has complained of on this connection.
+    pub(crate) fn said(&self) -> Option<String> {
+        self.line.said().or_else(|| self.beside.said())
+    }
+
     /// For requests beside the publishing.
     pub(crate) fn desk(&self) -> Desk {
         Desk::new(self.client.clone())
@@ -158,10 +166,14 @@ impl Link {
 /// A client that ends when its connection does. The library connects again by itself and has no switch for that; it asks a callback
 /// where to connect to, and this one names the real server once and afterwards an address that refuses, of which the library
 /// is told to try one.
-async fn open_client(target: &Target, address: &ServerAddr) -> Result<Client, ConnectError> {
+async fn open_client(
+    target: &Target,
+    address: &ServerAddr,
+    complaints: Complaints,
+) -> Result<Client, ConnectError> {
     let refused = |why: String| ConnectError::Refused { to: address.as_url_str().to_owned(), why };
     let nowhere: ServerAddr = NOWHERE.parse().map_err(|error: std::io::Error| refused(error.to_string()))?;
-    let options = target.options(Complaints::of_the_server()).await?;
+    let options = target.options(complaints).await?;
     let used = Arc::new(AtomicBool::new(false));
     let pool = [address.clone(), nowhere.clone()];
     let real = address.clone();

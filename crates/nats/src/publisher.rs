@@ -25,6 +25,7 @@ use crate::driver::Driver;
 use crate::fence::Fences;
 use crate::keep::Keep;
 use crate::pace::{Mark, Pace};
+use crate::trouble::{Trouble, Troubles};
 use crate::turnover::{Limits, OfEach};
 use crate::window::Bounds;
 
@@ -160,6 +161,8 @@ pub(crate) struct Shared {
     /// There is an order.
     pub(crate) ordered: Notify,
     dropped: Mutex<Option<Dropped>>,
+    /// What keeps events from being stored.
+    pub(crate) troubles: Troubles,
 }
 
 #[derive(Debug, Default)]
@@ -394,6 +397,11 @@ impl Publisher {
     /// How far its right to publish goes, now and later.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.shared.standing.subscribe()
+    }
+
+    /// What keeps events from being stored; the last one that did, while nothing has been stored since.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.troubles.now(Instant::now())
     }
 
     /// What was dropped since the last call, if anything was.

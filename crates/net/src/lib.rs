@@ -21,6 +21,6 @@ pub use limit::{Gate, LimitReached, Limits, Permit};
 pub use scope::{Drained, Scope};
 pub use stream::{Exchanged, READ_CHUNK, Stream, close, exchange, poll_receive, receive};
 pub use tls::{
-    ClientAuth, DtlsFiles, DtlsKeys, DtlsSettings, PeerCertificate, PemFile, Tls, TlsError, TlsSettings,
-    TlsStream,
+    ClientAuth, DtlsFiles, DtlsKeys, DtlsSettings, Following, PeerCertificate, PemFile, Tls, TlsError,
+    TlsSettings, TlsStream,
 };

@@ -271,7 +271,7 @@ impl GatewayBuilder {
         let started = eventually(PATIENCE * 2, "the gateway's start", async || {
             assert!(process.is_running(), "the gateway ended at its start; it wrote:\n{}", process.log());
             let run = read_run_file(&run_file).filter(|run| run.pid == pid)?;
-            let answer = http::get(run.admin, "/readyz").await?;
+            let answer = http::get(run.admin, "/readyz?store").await?;
             enough(&answer).then_some(run)
         });
         // The log tells more than the deadline does.
@@ -515,7 +515,7 @@ impl Gateway {
     /// Waits until it says that it is ready.
     pub async fn becomes_ready(&self) {
         eventually(PATIENCE * 2, "readiness", async || {
-            (self.get("/readyz").await.status == 200).then_some(())
+            (self.get("/readyz?store").await.status == 200).then_some(())
         })
         .await;
     }

@@ -1,7 +1,7 @@
 //! Prints one line for every event of every Landfall instance, with nothing but a NATS client.
 //!
-//! `watch_events [NATS_URL]`, else from `NATS_URL` (nats://127.0.0.1:4222). With the embedded server the gateway says the
-//! URL in its log and in `data/nats/landfall.run.json`.
+//! `watch_events [NATS_URL]`, else from `NATS_URL` (nats://127.0.0.1:4222). `landfall nats-context --url` tells the URL
+//! of an embedded server, with its password.
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 

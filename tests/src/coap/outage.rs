@@ -90,7 +90,7 @@ async fn while_nats_is_away_a_device_is_told_to_come_back_and_nobody_arrives() {
     assert_eq!(known.post("t", &["ep=known"], "1").await.code, code(2, 4));
     world.nats.kill();
     eventually(PATIENCE, "a gateway that knows it", async || {
-        (world.gateway.get("/readyz").await.status == 503).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 503).then_some(())
     })
     .await;
     for n in 0..3 {
@@ -106,7 +106,7 @@ async fn while_nats_is_away_a_device_is_told_to_come_back_and_nobody_arrives() {
     assert!(sessions.contains("known") && !sessions.contains("newcomer"), "{sessions}");
     world.nats.restart().await;
     eventually(PATIENCE, "a gateway that is ready", async || {
-        (world.gateway.get("/readyz").await.status == 200).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 200).then_some(())
     })
     .await;
     assert_eq!(known.post("t", &["ep=known"], "2").await.code, code(2, 4));
@@ -167,7 +167,7 @@ async fn while_nats_is_away_what_needs_no_acknowledgement_is_kept() {
     let wire = Wire::to(world.gateway.coap()).await;
     world.nats.kill();
     eventually(PATIENCE, "a gateway that knows it", async || {
-        (world.gateway.get("/readyz").await.status == 503).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 503).then_some(())
     })
     .await;
     // At once, and more than answers may be due to one device.
@@ -186,7 +186,7 @@ async fn while_nats_is_away_what_needs_no_acknowledgement_is_kept() {
     assert!(wire.all_for(A_WHILE).await.is_empty(), "no answer to what is not stored");
     world.nats.restart().await;
     eventually(PATIENCE, "a gateway that is ready", async || {
-        (world.gateway.get("/readyz").await.status == 200).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 200).then_some(())
     })
     .await;
     assert_eq!(newcomer.post("rd", &["ep=newcomer"], "").await.code, code(2, 1));

@@ -10,7 +10,7 @@ use super::{coap, delivered, metric, posted, pump, udp, valve, world};
 
 async fn until_ready(world: &World, status: u16) {
     eventually(PATIENCE * 2, "a gateway that knows it", async || {
-        (world.gateway.get("/readyz").await.status == status).then_some(())
+        (world.gateway.get("/readyz?store").await.status == status).then_some(())
     })
     .await;
 }

@@ -77,7 +77,7 @@ async fn while_nats_is_gone_nothing_is_acknowledged_and_nobody_new_is_admitted()
     delivered(&mut known, "hb=60", "1").await;
     world.nats.kill();
     eventually(PATIENCE, "not ready", async || {
-        (world.gateway.get("/readyz").await.status == 503).then_some(())
+        (world.gateway.get("/readyz?store").await.status == 503).then_some(())
     })
     .await;
     known.send("ack", "").await;

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::Query;
 use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -21,10 +21,12 @@ use landfall_net::{
     AcceptSettings, Accepted, Gate, Limits, Listener, Refusal, Scope, Serve, Stream, StreamKind,
 };
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{DEFAULT_SESSIONS, MOST_SESSIONS, Overview, SessionQuery};
+use super::exposition::{self, Format};
+use super::{DEFAULT_SESSIONS, MOST_SESSIONS, NotReady, Overview, SessionQuery, StoreTrouble};
+use crate::reloads::Broken;
 
 /// Connections at once.
 const MOST_CONNECTIONS: usize = 64;
@@ -99,24 +101,67 @@ async fn live() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let reasons = shared.overview.not_ready();
-    if reasons.is_empty() {
-        return Json(json!({ "status": "ok" })).into_response();
-    }
-    let body = json!({ "status": "not-ready", "reasons": reasons });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+/// What is asked besides whether devices may come in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    /// Are events stored?
+    store: Option<String>,
+    /// Is every file in use that was to be read again?
+    config: Option<String>,
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(error) => {
-            problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be written: {error}"))
-        }
+#[derive(Serialize)]
+struct Readiness {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreTrouble>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    config: Vec<Broken>,
+}
+
+async fn ready(State(shared): State<Arc<Shared>>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    let Ok(Query(asked)) = asked else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "allowed are `store` and `config`, each once, without a value",
+        );
+    };
+    let overview = &shared.overview;
+    let (store, broken) = (overview.store(), overview.broken());
+    let mut reasons: Vec<&'static str> = overview.phase().map(NotReady::as_str).into_iter().collect();
+    if let Some(trouble) = store.as_ref().filter(|_| asked.store.is_some() || !overview.admits()) {
+        reasons.push(NotReady::Store(trouble.cause).as_str());
     }
+    if asked.config.is_some() && !broken.is_empty() {
+        reasons.push(NotReady::Config.as_str());
+    }
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // What is wrong is told also where it is ready all the same.
+    let body = Readiness {
+        status: if reasons.is_empty() { "ok" } else { "not-ready" },
+        reasons,
+        store,
+        config: broken,
+    };
+    (status, Json(body)).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let accept: Vec<_> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::wanted(&accept.join(","));
+    let mut text = String::new();
+    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+        let text = format!("the metrics cannot be written: {error}");
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, &text);
+    }
+    if format == Format::Text {
+        text = exposition::as_text(&text);
+    }
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text).into_response()
 }
 
 #[derive(Deserialize)]
@@ -145,7 +190,7 @@ async fn sessions(
     }
     let query = SessionQuery { tenant, device, limit };
     let sessions = shared.overview.sessions(&query);
-    Json(json!({ "total": shared.overview.session_count(), "sessions": sessions })).into_response()
+    Json(json!({ "total": shared.overview.session_count(&query), "sessions": sessions })).into_response()
 }
 
 async fn nothing() -> Response {

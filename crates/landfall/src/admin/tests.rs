@@ -7,6 +7,7 @@ use std::time::Duration;
 use landfall_event::subject::AdminCall;
 use landfall_event::{DeviceId, TenantId};
 use landfall_hub::SessionView;
+use landfall_nats::Cause;
 use landfall_net::{Endpoint, Listener, Scope};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -15,21 +16,37 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{AdminServer, NotReady, Overview, SessionQuery, answer, register_process};
+use super::{AdminServer, NotReady, Overview, SessionQuery, StoreTrouble, answer, register_process};
+use crate::reloads::Broken;
 
 #[derive(Default)]
 struct Made {
-    not_ready: Mutex<Vec<NotReady>>,
+    phase: Mutex<Option<NotReady>>,
+    store: Mutex<Option<StoreTrouble>>,
+    broken: Mutex<Vec<Broken>>,
+    refuses: bool,
     sessions: Vec<SessionView>,
 }
 
 impl Overview for Made {
-    fn not_ready(&self) -> Vec<NotReady> {
-        self.not_ready.lock().clone()
+    fn phase(&self) -> Option<NotReady> {
+        *self.phase.lock()
     }
 
-    fn session_count(&self) -> u64 {
-        self.sessions.len() as u64
+    fn admits(&self) -> bool {
+        !self.refuses || self.store.lock().is_none()
+    }
+
+    fn store(&self) -> Option<StoreTrouble> {
+        self.store.lock().clone()
+    }
+
+    fn broken(&self) -> Vec<Broken> {
+        self.broken.lock().clone()
+    }
+
+    fn session_count(&self, query: &SessionQuery) -> u64 {
+        self.sessions.iter().filter(|session| query.wants(session)).count() as u64
     }
 
     fn sessions(&self, query: &SessionQuery) -> Vec<SessionView> {
@@ -111,30 +128,75 @@ impl Served {
     }
 }
 
+fn trouble(cause: Cause) -> StoreTrouble {
+    StoreTrouble { cause, error: "as it was said".into(), since: Some(7) }
+}
+
 #[tokio::test]
-async fn readiness_says_what_is_missing() {
+async fn ready_to_admit_and_ready_to_store_are_two_answers() {
     let overview = Arc::new(Made::default());
     let served = serve(&overview).await;
-    assert_eq!(served.json("/livez").await.0, 200);
-    assert_eq!(served.json("/readyz").await.0, 200);
-    *overview.not_ready.lock() = vec![NotReady::NatsNotConnected, NotReady::Draining];
+    for path in ["/livez", "/readyz", "/readyz?store", "/readyz?config", "/readyz?store&config"] {
+        assert_eq!(served.json(path).await.0, 200, "{path}");
+    }
+    *overview.store.lock() = Some(trouble(Cause::LoginRefused));
     let (status, body) = served.json("/readyz").await;
-    assert_eq!(status, 503);
-    assert_eq!(body["reasons"], serde_json::json!(["nats-not-connected", "draining"]));
+    assert_eq!((status, body["status"].as_str()), (200, Some("ok")), "devices are let in: {body}");
+    assert_eq!(body["store"]["cause"], "nats-login-refused", "and it is said all the same");
+    let (status, body) = served.json("/readyz?store").await;
+    assert_eq!((status, &body["reasons"]), (503, &serde_json::json!(["nats-login-refused"])));
+    assert_eq!((&body["store"]["error"], &body["store"]["since"]), (&"as it was said".into(), &7.into()));
+    *overview.phase.lock() = Some(NotReady::Draining);
+    let (status, body) = served.json("/readyz").await;
+    assert_eq!((status, &body["reasons"]), (503, &serde_json::json!(["draining"])));
     assert_eq!(served.json("/livez").await.0, 200, "a gateway that is not ready lives");
+    for bad in ["/readyz?stor", "/readyz?store&store", "/readyz?nope=1"] {
+        assert_eq!(served.json(bad).await.0, 400, "{bad}");
+    }
     served.close().await;
 }
 
 #[tokio::test]
-async fn metrics_are_open_metrics() {
+async fn who_refuses_devices_while_nats_is_away_is_not_ready_then() {
+    let overview = Arc::new(Made { refuses: true, ..Made::default() });
+    let served = serve(&overview).await;
+    assert_eq!(served.json("/readyz").await.0, 200);
+    *overview.store.lock() = Some(trouble(Cause::StoreFull));
+    let (status, body) = served.json("/readyz").await;
+    assert_eq!((status, &body["reasons"]), (503, &serde_json::json!(["store-full"])));
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_broken_file_is_an_answer_of_its_own() {
+    let overview = Arc::new(Made::default());
+    let served = serve(&overview).await;
+    let broken = Broken { file: "auth.devices", error: "devices.toml:3: what".into(), since: 9 };
+    *overview.broken.lock() = vec![broken];
+    assert_eq!(served.json("/readyz").await.0, 200);
+    let (status, body) = served.json("/readyz?config").await;
+    assert_eq!((status, &body["reasons"]), (503, &serde_json::json!(["config-broken"])));
+    assert_eq!(body["config"][0]["file"], "auth.devices");
+    served.close().await;
+}
+
+#[tokio::test]
+async fn metrics_are_in_the_format_that_is_asked_for() {
     let served = serve(&Arc::new(Made::default())).await;
     let (status, body) = served.get("/metrics").await;
     assert_eq!(status, 200);
-    assert!(body.contains("landfall_test_total 0") && body.ends_with("# EOF\n"), "{body}");
-    assert!(body.contains("landfall_build_info{version=\""), "{body}");
+    assert!(body.contains("# TYPE landfall_test_total counter\nlandfall_test_total 0\n"), "{body}");
+    assert!(body.contains("landfall_build_info{version=\"") && !body.contains("# EOF"), "{body}");
     for name in ["process_resident_memory_bytes ", "process_threads ", "process_open_fds "] {
         assert!(body.lines().any(|line| line.starts_with(name)), "{body}");
     }
+    let head = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let plain = served.raw(format!("{head}\r\n").as_bytes()).await;
+    assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let open = served.raw(format!("{head}{accept}\r\n").as_bytes()).await;
+    assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open}");
+    assert!(open.contains("# TYPE landfall_test counter\n") && open.contains("# EOF"), "{open}");
     served.close().await;
 }
 
@@ -149,7 +211,10 @@ async fn sessions_are_filtered_and_bounded() {
     };
     let (status, body) = served.json("/v1/sessions").await;
     assert_eq!((status, names(&body).len(), body["total"].as_u64()), (200, 3, Some(3)));
-    assert_eq!(names(&served.json("/v1/sessions?device=a").await.1), ["a@default", "a@acme"]);
+    let (_, body) = served.json("/v1/sessions?device=a").await;
+    assert_eq!((names(&body), body["total"].as_u64()), (vec!["a@default".into(), "a@acme".into()], Some(2)));
+    let (_, body) = served.json("/v1/sessions?device=a&limit=1").await;
+    assert_eq!((names(&body).len(), body["total"].as_u64()), (1, Some(2)), "the total is of what is wanted");
     assert_eq!(names(&served.json("/v1/sessions?tenant=acme&device=a").await.1), ["a@acme"]);
     assert_eq!(names(&served.json("/v1/sessions?device=b%2F%C3%A4").await.1), ["b/ä@default"]);
     let (_, body) = served.json("/v1/sessions?limit=1").await;
@@ -195,14 +260,19 @@ fn answers_over_nats_fit_into_a_message() {
     let sessions = (0..5_000).map(heavy).collect();
     let overview = Arc::new(Made { sessions, ..Made::default() });
     let replica = "a1".parse().unwrap();
-    let body = answer(&AdminCall::Sessions, &replica, &overview);
+    let body = answer((&AdminCall::Sessions, b""), &replica, &overview);
     assert!(body.len() <= 900_000);
     let reply: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((reply["replica"].as_str(), reply["total"].as_u64()), (Some("a1"), Some(5_000)));
     assert!(!reply["sessions"].as_array().unwrap().is_empty());
+    let query = SessionQuery { device: Some(format!("{long}4999")), ..SessionQuery::default() };
+    let query = serde_json::to_vec(&query).unwrap();
+    let body = answer((&AdminCall::Sessions, &query), &replica, &overview);
+    let reply: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((reply["total"].as_u64(), reply["sessions"].as_array().unwrap().len()), (Some(1), 1));
     let kick = |device: &str| {
         let call = AdminCall::Kick { tenant: "default".parse().unwrap(), device: device.parse().unwrap() };
-        answer(&call, &replica, &overview)
+        answer((&call, b""), &replica, &overview)
     };
     assert_eq!(kick(&format!("{long}7")), "{\"kicked\":1}");
     assert_eq!(kick("nobody"), "{\"kicked\":0}");

@@ -13,18 +13,20 @@ use prometheus_client::registry::Registry;
 
 use super::parts::Standing;
 use crate::auth::{Auth, Fill};
+use crate::reloads::Reloads;
 use crate::settings::Settings;
 
 pub(super) fn register(
     registry: &mut Registry,
     standing: &Arc<Standing>,
-    (gate, auth): (&Arc<Gate>, &Arc<Auth>),
+    (gate, auth, reloads): (&Arc<Gate>, &Arc<Auth>, &Arc<Reloads>),
     settings: &Settings,
 ) {
     registry.register_collector(Box::new(Figures {
         standing: Arc::clone(standing),
         gate: Arc::clone(gate),
         auth: Arc::clone(auth),
+        reloads: Arc::clone(reloads),
         most_connections: settings.mqtt.max_connections,
         most_sessions: settings.presence.max_sessions,
         most_channels: settings.dtls.max_sessions,
@@ -38,6 +40,7 @@ struct Figures {
     standing: Arc<Standing>,
     gate: Arc<Gate>,
     auth: Arc<Auth>,
+    reloads: Arc<Reloads>,
     most_connections: usize,
     most_sessions: usize,
     most_channels: usize,
@@ -96,11 +99,34 @@ impl Collector for Figures {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        self.lanes(&mut encoder)
+        self.lanes(&mut encoder)?;
+        self.files(&mut encoder)
     }
 }
 
 impl Figures {
+    /// Files that are read again while the gateway runs.
+    fn files(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let readings = self.reloads.readings();
+        let help = "Files of which what they held before is in use, since they cannot be used";
+        let mut family =
+            encoder.encode_descriptor("landfall_config_broken", help, None, MetricType::Gauge)?;
+        for (file, reading) in &readings {
+            let broken = ConstGauge::new(i64::from(reading.is_broken));
+            broken.encode(family.encode_family(&[("file", *file)])?)?;
+        }
+        let help = "Files that were read again, and what came of it";
+        let mut family =
+            encoder.encode_descriptor("landfall_config_reloads", help, None, MetricType::Counter)?;
+        for (file, reading) in &readings {
+            for (outcome, count) in [("taken", reading.taken), ("refused", reading.refused)] {
+                let labels = [("file", *file), ("outcome", outcome)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Passwords that are verified or wait for it.
     fn lanes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let lanes = self.auth.lanes();

@@ -5,6 +5,7 @@
 mod doors;
 mod figures;
 mod parts;
+mod reloading;
 mod secure;
 
 use std::collections::BTreeMap;
@@ -19,21 +20,24 @@ use landfall_nats::embedded::Embedded;
 use landfall_nats::{
     AdminRequest, Dismissed, Guardian, Health, JetStreamStore, Publisher, Requests, Target, streams,
 };
-use landfall_net::{Gate, Limits, Listener, Scope};
+use landfall_net::{Following, Gate, Limits, Listener, Scope, Tls};
 use landfall_udp::UdpServer;
 use prometheus_client::registry::Registry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Failure;
 use crate::admin::{self, AdminServer};
 use crate::auth::Auth;
+use crate::reloads::Reloads;
 use crate::runfile::{Announced, RunFile};
-use crate::settings::Settings;
+use crate::settings::{Origin, Settings};
 use crate::signals::Signals;
 
 use doors::{Doors, Servers};
 use parts::Standing;
+use reloading::Reloading;
 use secure::Secure;
 
 /// How often the files of `[tls]` and `[dtls]` are looked at.
@@ -41,12 +45,16 @@ const TLS_WATCH: Duration = Duration::from_secs(5);
 /// What is left of `drain_timeout` for the events once the devices have had their part.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
-/// Runs a gateway until SIGTERM or SIGINT, and ends it in order.
+/// Runs a gateway until SIGTERM or SIGINT, and ends it in order. SIGHUP makes it read again what can be replaced while it runs; `origin`
+/// says where its settings come from.
 ///
 /// # Errors
 /// When the settings cannot be put into effect, or a part that is needed cannot start.
-pub async fn run(settings: Settings) -> Result<(), Failure> {
+pub async fn run(settings: Settings, origin: Origin) -> Result<(), Failure> {
+    // From here on none of these signals ends the process by itself.
     let mut signals = Signals::listen()?;
+    let hangup =
+        signal(SignalKind::hangup()).map_err(|error| Failure::runtime(format!("signals: {error}")))?;
     settings.exposed().iter().for_each(|told| tracing::warn!("{told}"));
     let auth = Arc::new(Auth::from_settings(&settings.auth)?);
     let tls = parts::tls(&settings)?;
@@ -58,14 +66,10 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     };
     let target = parts::target(&settings, embedded.as_ref())?;
     let scopes = Scopes { parts: Scope::new(), inside: Scope::new(), doors: Scope::new() };
-    if let Some(tls) = &tls {
-        tls.watch(&scopes.parts, TLS_WATCH);
-    }
     let channels = secure.as_ref().map(Secure::config);
-    if let Some(secure) = secure {
-        secure.watch(&scopes.parts, TLS_WATCH);
-    }
-    let mut gateway = Gateway::build(settings, (auth, channels), target, scopes).await?;
+    let reloads = Arc::new(Reloads::default());
+    follow((&settings, origin), (&auth, tls.as_ref(), secure), &reloads, (&scopes.parts, hangup));
+    let mut gateway = Gateway::build(settings, (auth, channels), (target, reloads), scopes).await?;
     let started = tokio::select! {
         started = gateway.start(doors, embedded.as_ref()) => started.map(Some),
         () = signals.end() => Ok(None),
@@ -98,6 +102,36 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
     started.map(drop)
 }
 
+/// Follows the files that can be replaced while the gateway runs, and reads them again with each SIGHUP.
+fn follow(
+    (settings, origin): (&Settings, Origin),
+    (auth, tls, secure): (&Arc<Auth>, Option<&Arc<Tls>>, Option<Secure>),
+    reloads: &Arc<Reloads>,
+    (scope, hangup): (&Scope, Signal),
+) {
+    let again = watch::Sender::new(0);
+    let following = |file: &'static str| {
+        reloads.follow(file);
+        let reloads = Arc::clone(reloads);
+        Following {
+            every: TLS_WATCH,
+            again: again.subscribe(),
+            told: Box::new(move |read| match read {
+                Ok(()) => reloads.is_taken(file),
+                Err(error) => reloads.is_broken(file, error),
+            }),
+        }
+    };
+    if let Some(tls) = tls {
+        tls.watch(scope, following("tls"));
+    }
+    if let Some(secure) = secure {
+        secure.watch(scope, || following("dtls"));
+    }
+    let reloading = Reloading::new(settings, origin, (auth, reloads), again);
+    scope.spawn(reloading.run(hangup, scope.token()));
+}
+
 /// Sets of tasks, in the order in which they end: nobody comes in, nothing more happens, what happened is published.
 struct Scopes {
     /// The bus and the operator's interface.
@@ -117,6 +151,7 @@ struct Watched {
 struct Gateway {
     settings: Settings,
     auth: Arc<Auth>,
+    reloads: Arc<Reloads>,
     target: Target,
     client: async_nats::Client,
     bus: Arc<Publisher>,
@@ -134,23 +169,24 @@ impl Gateway {
     async fn build(
         settings: Settings,
         (auth, channels): (Arc<Auth>, Option<Arc<ChannelConfig>>),
-        target: Target,
+        (target, reloads): (Target, Arc<Reloads>),
         scopes: Scopes,
     ) -> Result<Self, Failure> {
-        let client = target.client().await.map_err(Failure::runtime)?;
+        let client = parts::client(&target).await?;
         let origin = parts::origin(&settings);
         let publisher = parts::publisher_settings(&settings, &origin)?;
         let bus = Arc::new(Publisher::start(&scopes.parts, target.clone(), client.clone(), publisher));
         let mut registry = Registry::default();
         admin::register_process(&mut registry);
-        let standing =
-            Arc::new(Standing::new((&settings, origin), Arc::clone(&bus), client.clone(), &mut registry));
+        let store = (Arc::clone(&bus), client.clone());
+        let standing = Standing::new((&settings, origin), store, Arc::clone(&reloads), &mut registry);
+        let standing = Arc::new(standing);
         let limits = Limits {
             connections: settings.mqtt.max_connections,
             per_address: settings.mqtt.max_connections_per_address,
         };
         let gate = Gate::new(limits);
-        figures::register(&mut registry, &standing, (&gate, &auth), &settings);
+        figures::register(&mut registry, &standing, (&gate, &auth, &reloads), &settings);
         let (hub, who) = (standing.hub(), || Arc::clone(&auth) as _);
         let metrics = ChannelMetrics::register(&mut registry);
         let channels = channels.map(|config| (config, metrics));
@@ -166,6 +202,7 @@ impl Gateway {
         Ok(Self {
             settings,
             auth,
+            reloads,
             target,
             client,
             bus,
@@ -256,9 +293,9 @@ impl Gateway {
 
     /// Ends the sessions of devices whose entry is gone or has changed.
     fn follow_auth(&self) {
-        let auth = Arc::clone(&self.auth);
+        let (auth, reloads) = (Arc::clone(&self.auth), Arc::clone(&self.reloads));
         let stop = self.scopes.inside.token();
-        self.scopes.inside.spawn(async move { auth.run(stop).await });
+        self.scopes.inside.spawn(async move { auth.run(stop, &reloads).await });
         let (auth, hub) = (Arc::clone(&self.auth), Arc::clone(self.standing.hub()));
         let scope = self.scopes.inside.clone();
         let mut changes = self.auth.changes();
@@ -280,7 +317,7 @@ impl Gateway {
         let commands = Arc::new(move |request: CommandRequest| hub.command(request));
         let (standing, scope) = (Arc::clone(&self.standing), self.scopes.inside.clone());
         let calls = Arc::new(move |request: AdminRequest| {
-            let body = admin::answer(&request.call, standing.replica(), &standing);
+            let body = admin::answer((&request.call, &request.payload), standing.replica(), &standing);
             if let Some(answer) = request.answer {
                 scope.spawn(answer.send(body));
             }
@@ -297,9 +334,11 @@ impl Gateway {
         embedded: Option<&Embedded>,
     ) -> Result<Announced, Failure> {
         let origin = self.standing.origin();
+        // Who may read the run file may use the gateway's own server.
         let nats = embedded.map_or_else(|| self.target.to_string(), Embedded::url);
+        let place = self.target.to_string();
         let admin = self.standing.admin();
-        tracing::info!(instance = %origin.instance, replica = %origin.replica, nats, ?listeners, admin, "serving");
+        tracing::info!(instance = %origin.instance, replica = %origin.replica, nats = place, ?listeners, admin, "serving");
         let run = RunFile {
             pid: std::process::id(),
             instance: origin.instance.to_string(),
@@ -311,9 +350,7 @@ impl Gateway {
         };
         let store_dir = &self.settings.nats.store_dir;
         run.announce(store_dir).map_err(|error| {
-            Failure::runtime(format!(
-                "nats.store_dir = {store_dir:?}: the run file cannot be written: {error}"
-            ))
+            Failure::Usage(format!("nats.store_dir = {store_dir:?}: the run file cannot be written: {error}"))
         })
     }
 

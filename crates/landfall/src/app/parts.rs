@@ -12,18 +12,20 @@ use landfall_coap::CoapConfig;
 use landfall_event::{DeviceId, Incarnation, Origin, ReplicaId, TenantId};
 use landfall_hub::{Bus as _, Hub, HubConfig, SessionView, unix_now};
 use landfall_mqtt::{MqttConfig, OfflineLimits, Sessions};
-use landfall_nats::embedded::{Embedded, EmbeddedSettings};
+use landfall_nats::embedded::{Embedded, EmbeddedError, EmbeddedSettings};
 use landfall_nats::streams::{Keep, StreamSettings};
 use landfall_nats::window::Bounds;
 use landfall_nats::{
-    ConnectSettings, GuardianSettings, Health, Publisher, PublisherSettings, SpoolPlace, Target,
+    Cause, ConnectError, ConnectSettings, GuardianSettings, Health, Publisher, PublisherSettings, SpoolPlace,
+    Target,
 };
 use landfall_net::Tls;
 use landfall_udp::UdpConfig;
 use prometheus_client::registry::Registry;
 
 use crate::Failure;
-use crate::admin::{NotReady, Overview, SessionQuery};
+use crate::admin::{NotReady, Overview, SessionQuery, StoreTrouble};
+use crate::reloads::{Broken, Reloads};
 use crate::runfile::RunFile;
 use crate::settings::{NatsTarget, NatsUrl, Settings, WhenAway};
 
@@ -58,8 +60,13 @@ pub(super) async fn embedded(settings: &Settings) -> Result<Option<Embedded>, Fa
         launcher: std::env::current_exe().ok(),
         ..EmbeddedSettings::default()
     };
-    let embedded = Embedded::start(server).await.map_err(Failure::runtime)?;
-    tracing::info!(url = embedded.url(), "nats-server started");
+    let embedded = Embedded::start(server).await.map_err(|error| match error {
+        EmbeddedError::Missing { .. } | EmbeddedError::TooOld { .. } | EmbeddedError::Store { .. } => {
+            Failure::Usage(error.to_string())
+        }
+        EmbeddedError::InUse(_) | EmbeddedError::Failed { .. } => Failure::runtime(error),
+    })?;
+    tracing::info!(url = embedded.place(), "nats-server started");
     Ok(Some(embedded))
 }
 
@@ -86,6 +93,14 @@ pub(super) fn target(settings: &Settings, embedded: Option<&Embedded>) -> Result
     target.map_err(|error| Failure::Usage(format!("nats.url: {error}")))
 }
 
+/// A client for requests.
+pub(super) async fn client(target: &Target) -> Result<Client, Failure> {
+    target.client().await.map_err(|error| match error {
+        ConnectError::File { .. } => Failure::Usage(error.to_string()),
+        _ => Failure::runtime(error),
+    })
+}
+
 pub(super) fn spool_place(settings: &Settings) -> SpoolPlace {
     SpoolPlace { dir: settings.nats.spool_dir.clone(), limit_bytes: settings.nats.spool_limit }
 }
@@ -98,7 +113,7 @@ pub(super) fn publisher_settings(settings: &Settings, origin: &Origin) -> Result
     };
     let place = spool_place(settings);
     let kept = place.open(origin).map_err(|error| {
-        Failure::runtime(format!("nats.spool_dir = {:?}: it cannot be used: {error}", place.dir))
+        Failure::Usage(format!("nats.spool_dir = {:?}: it cannot be used: {error}", place.dir))
     })?;
     Ok(PublisherSettings { bounds, fenced: true, kept: Some(kept) })
 }
@@ -223,6 +238,7 @@ pub(super) struct Standing {
     hub: Arc<Hub>,
     bus: Arc<Publisher>,
     health: Health,
+    reloads: Arc<Reloads>,
     sessions: OnceLock<Arc<Sessions>>,
     admin: OnceLock<SocketAddr>,
     serving: AtomicBool,
@@ -232,8 +248,8 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn new(
         (settings, origin): (&Settings, Origin),
-        bus: Arc<Publisher>,
-        client: Client,
+        (bus, client): (Arc<Publisher>, Client),
+        reloads: Arc<Reloads>,
         registry: &mut Registry,
     ) -> Self {
         let config = hub_config(settings, origin);
@@ -242,6 +258,7 @@ impl Standing {
             hub: Hub::new(config, Arc::clone(&bus) as _, registry),
             bus,
             health: Health::new(client),
+            reloads,
             sessions: OnceLock::new(),
             admin: OnceLock::new(),
             serving: AtomicBool::new(false),
@@ -292,22 +309,43 @@ impl Standing {
 }
 
 impl Overview for Standing {
-    fn not_ready(&self) -> Vec<NotReady> {
-        let mut reasons = Vec::new();
-        if !self.serving.load(Ordering::Acquire) {
-            reasons.push(NotReady::Starting);
-        }
-        if !self.bus.is_ready() || !self.health.is_connected() {
-            reasons.push(NotReady::NatsNotConnected);
-        }
+    fn phase(&self) -> Option<NotReady> {
         if self.draining.load(Ordering::Acquire) {
-            reasons.push(NotReady::Draining);
+            return Some(NotReady::Draining);
         }
-        reasons
+        (!self.serving.load(Ordering::Acquire)).then_some(NotReady::Starting)
     }
 
-    fn session_count(&self) -> u64 {
-        self.hub.session_count()
+    fn admits(&self) -> bool {
+        self.hub.takes_sessions()
+    }
+
+    fn store(&self) -> Option<StoreTrouble> {
+        if self.bus.is_ready() && self.health.is_connected() {
+            return None;
+        }
+        let trouble = self.bus.trouble().map(|trouble| StoreTrouble {
+            cause: trouble.cause,
+            error: trouble.error,
+            since: Some(unix_now().saturating_sub(milliseconds(trouble.lasts))),
+        });
+        // Nothing has come of it yet, or only the connection for requests is away.
+        Some(trouble.unwrap_or(StoreTrouble {
+            cause: Cause::ServerNotReached,
+            error: String::new(),
+            since: None,
+        }))
+    }
+
+    fn broken(&self) -> Vec<Broken> {
+        self.reloads.broken()
+    }
+
+    fn session_count(&self, query: &SessionQuery) -> u64 {
+        if query.wants_all() {
+            return self.hub.session_count();
+        }
+        self.hub.count_sessions(|session| query.wants(session))
     }
 
     fn sessions(&self, query: &SessionQuery) -> Vec<SessionView> {

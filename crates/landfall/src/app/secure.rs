@@ -4,11 +4,10 @@
 //! the channels (`landfall-channel`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use landfall_channel::ChannelConfig;
 use landfall_dtls::{Limits, ServerConfig};
-use landfall_net::{ClientAuth, DtlsFiles, DtlsKeys, Scope};
+use landfall_net::{ClientAuth, DtlsFiles, DtlsKeys, Following, Scope};
 use tokio::sync::watch;
 
 use super::parts::milliseconds;
@@ -50,10 +49,10 @@ impl Secure {
     }
 
     /// From now on new handshakes find what the files hold then.
-    pub(super) fn watch(self, scope: &Scope, every: Duration) {
+    pub(super) fn watch(self, scope: &Scope, following: impl FnOnce() -> Following) {
         let (offer, server) = (self.offer, self.server);
         if let Some(files) = self.files {
-            files.watch(scope, every, move |keys| {
+            files.watch(scope, following(), move |keys| {
                 server.send_replace(offer.with(Some(keys)));
             });
         }
@@ -115,6 +114,7 @@ fn limits(settings: &Settings, sockets: usize) -> Limits {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use crate::settings::{Environment, File};
@@ -210,7 +210,7 @@ mod tests {
         let mut server = secure.config().server.clone();
         let first = Arc::clone(&server.borrow_and_update());
         let scope = Scope::new();
-        secure.watch(&scope, Duration::from_millis(20));
+        secure.watch(&scope, || Following::every(Duration::from_millis(20)));
         files(directory.path(), &rcgen::PKCS_ECDSA_P384_SHA384);
         tokio::time::timeout(Duration::from_secs(20), server.changed()).await.expect("in time").unwrap();
         let second = Arc::clone(&server.borrow());

@@ -20,11 +20,16 @@ use tokio_util::sync::CancellationToken;
 use super::file::{self, CertificateName, Device, Table};
 use super::lanes::{Fill, Lane, Lanes, Source};
 use super::password::{self, DigestKey, Memory, StoredPassword};
+use crate::readable;
+use crate::reloads::Reloads;
 use crate::settings::Problems;
 
 /// Between two looks at the file. A change is read when two looks in a row find the same, so that no half-written file is:
 /// half a second at most, and well within the second in which a withdrawn device's sessions end.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// The setting that names the file.
+pub(crate) const DEVICES: &str = "auth.devices";
 
 /// Knows the devices of a file.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ impl DevicesAuth {
         table.device(tenant, device).is_some_and(|device| Arc::ptr_eq(&device.acl, acl))
     }
 
-    pub(super) async fn run(&self, stop: CancellationToken) {
+    pub(super) async fn run(&self, stop: CancellationToken, reloads: &Reloads) {
         let mut clock = tokio::time::interval(LOOK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = *self.read.borrow();
@@ -116,28 +121,33 @@ impl DevicesAuth {
             let settled = look == last;
             last = look;
             if settled && look != *self.read.borrow() {
-                self.reload().await;
+                self.reload(reloads).await;
                 self.read.send_replace(look);
             }
         }
     }
 
     /// Reads the file again. One that is broken changes nothing.
-    async fn reload(&self) {
+    pub(super) async fn reload(&self, reloads: &Reloads) {
         let path = self.path.clone();
         let Ok(read) = tokio::task::spawn_blocking(move || file::read(&path)).await else { return };
         let mut table = match read {
             Ok(table) => table,
             Err(problems) => {
+                reloads.is_broken(DEVICES, &problems);
                 for problem in &problems.0 {
                     tracing::error!(%problem, "the file of devices was not taken over; the devices of before stay valid");
                 }
                 return;
             }
         };
+        reloads.is_taken(DEVICES);
         let withdrawn = table.inherit(&self.table());
         tracing::info!(devices = table.len(), withdrawn, "the file of devices was read again");
         warn_of_short_keys(&table);
+        if let Some(text) = readable::open_to_others(DEVICES, &self.path) {
+            tracing::warn!("{text}");
+        }
         *self.table.write() = Arc::new(table);
         if withdrawn > 0 {
             self.changes.send_modify(|version| *version += 1);

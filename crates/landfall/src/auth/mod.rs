@@ -18,6 +18,7 @@ use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Princi
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::reloads::Reloads;
 use crate::settings::{self, AuthMode, Problems};
 
 pub use devices::DevicesAuth;
@@ -74,11 +75,22 @@ impl Auth {
         }
     }
 
-    /// Follows the file of devices until `stop`. Nothing is reloaded without it.
-    pub async fn run(&self, stop: CancellationToken) {
+    /// Follows the file of devices until `stop`. Nothing is reloaded without it. `reloads` is told what became of each reading.
+    pub async fn run(&self, stop: CancellationToken, reloads: &Reloads) {
         match self {
             Self::Open(_) => stop.cancelled().await,
-            Self::Devices(devices) => devices.run(stop).await,
+            Self::Devices(devices) => {
+                reloads.follow(devices::DEVICES);
+                devices.run(stop, reloads).await;
+            }
+        }
+    }
+
+    /// Reads the file of devices again, changed or not.
+    pub async fn reload(&self, reloads: &Reloads) {
+        match self {
+            Self::Open(_) => {}
+            Self::Devices(devices) => devices.reload(reloads).await,
         }
     }
 }

@@ -11,6 +11,7 @@ use landfall_hub::{AuthError, Authenticator, Credentials, PeerCertificate, Princ
 use tokio_util::sync::CancellationToken;
 
 use super::{DevicesAuth, OpenAuth, file};
+use crate::reloads::Reloads;
 
 mod crowd;
 mod stateless;
@@ -471,13 +472,14 @@ async fn changed(changes: &mut tokio::sync::watch::Receiver<u64>) {
 async fn followed<T>(auth: &DevicesAuth, play: impl Future<Output = T>) -> T {
     let stop = CancellationToken::new();
     let end = stop.clone();
+    let reloads = Reloads::default();
     let (told, ()) = tokio::join!(
         async {
             let told = play.await;
             end.cancel();
             told
         },
-        auth.run(stop)
+        auth.run(stop, &reloads)
     );
     told
 }

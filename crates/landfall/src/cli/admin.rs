@@ -10,7 +10,7 @@ use super::client::{self, Connection};
 use super::line::{duration, name};
 use super::output::{Output, remark};
 use crate::Failure;
-use crate::admin::{KickReply, SessionsReply};
+use crate::admin::{KickReply, SessionQuery, SessionsReply};
 use crate::settings::Settings;
 use crate::text::{shortened, visible, visible_json};
 
@@ -18,9 +18,25 @@ use crate::text::{shortened, visible, visible_json};
 pub(super) struct SessionsArgs {
     #[command(flatten)]
     client: ClientArgs,
+    /// Of this device only.
+    #[arg(long)]
+    device: Option<DeviceId>,
+    /// Of this tenant only.
+    #[arg(long)]
+    tenant: Option<TenantId>,
     /// One JSON object per session.
     #[arg(long)]
     json: bool,
+}
+
+impl SessionsArgs {
+    fn query(&self) -> SessionQuery {
+        SessionQuery {
+            tenant: self.tenant.as_ref().map(ToString::to_string),
+            device: self.device.as_ref().map(ToString::to_string),
+            ..SessionQuery::default()
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +56,9 @@ pub(super) async fn sessions(
     out: &mut Output,
 ) -> Result<(), Failure> {
     let connection = client::connect(&args.client, settings, "sessions").await?;
-    let mut replies: Vec<SessionsReply> = answers(&connection, &AdminCall::Sessions).await?;
+    let query = args.query();
+    let body = serde_json::to_vec(&query).map_err(Failure::runtime)?;
+    let mut replies: Vec<SessionsReply> = answers(&connection, &AdminCall::Sessions, body).await?;
     replies.sort_by(|a, b| a.replica.cmp(&b.replica));
     if args.json {
         for reply in &replies {
@@ -107,7 +125,7 @@ fn row(replica: &str, session: &SessionView, now: u64) -> [String; TITLES.len()]
 pub(super) async fn kick(args: &KickArgs, settings: &Settings, out: &mut Output) -> Result<(), Failure> {
     let connection = client::connect(&args.client, settings, "kick").await?;
     let call = AdminCall::Kick { tenant: args.tenant.clone(), device: args.device.clone() };
-    let replies: Vec<KickReply> = answers(&connection, &call).await?;
+    let replies: Vec<KickReply> = answers(&connection, &call, Vec::new()).await?;
     let kicked = replies.iter().fold(0_u64, |sum, reply| sum.saturating_add(reply.kicked));
     let device = name(args.tenant.as_str(), args.device.as_str());
     match kicked {
@@ -120,8 +138,9 @@ pub(super) async fn kick(args: &KickArgs, settings: &Settings, out: &mut Output)
 async fn answers<T: serde::de::DeserializeOwned>(
     connection: &Connection,
     call: &AdminCall,
+    body: Vec<u8>,
 ) -> Result<Vec<T>, Failure> {
-    let messages = connection.ask(call).await?;
+    let messages = connection.ask(call, body).await?;
     let read = messages.iter().map(|message| serde_json::from_slice(&message.payload));
     read.collect::<Result<_, _>>().map_err(|error| {
         Failure::Runtime(format!(

@@ -33,6 +33,7 @@ pub(super) struct Connection {
     pub(super) instance: InstanceName,
     /// Where it leads to, without credentials.
     pub(super) place: String,
+    urls: Vec<NatsUrl>,
     /// There can be one replica only.
     alone: bool,
 }
@@ -96,7 +97,7 @@ pub(super) async fn connect(
     .map_err(Failure::runtime)?;
     let client = target.client().await.map_err(Failure::runtime)?;
     match timeout(CONNECT, settle(&client)).await {
-        Ok(Ok(())) => Ok(Connection { client, instance, place, alone }),
+        Ok(Ok(())) => Ok(Connection { client, instance, place, urls, alone }),
         Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::Runtime(format!(
             "NATS at {place} was reached but let nobody in within {} s: check the credentials (in --nats, nats.url or \
@@ -106,11 +107,17 @@ pub(super) async fn connect(
     }
 }
 
-/// Is the gateway's NATS elsewhere by now, and reachable? Only an embedded one moves, when its gateway starts again.
-pub(super) async fn has_moved(args: &ClientArgs, settings: &Settings, place: &str) -> bool {
+/// Is the gateway's NATS elsewhere by now, or has it another password, and can it be reached? Only an embedded one changes, when its
+/// gateway starts again.
+pub(super) async fn has_moved(args: &ClientArgs, settings: &Settings, connection: &Connection) -> bool {
     let Ok(now) = self::place(args, settings) else { return false };
     let there = NatsTarget::Servers(now.urls.clone()).to_string();
-    now.alone && there != place && reach(&now.urls, &there, true).await.is_ok()
+    now.alone && now.urls != connection.urls && reach(&now.urls, &there, true).await.is_ok()
+}
+
+/// Where NATS is, with the credentials that are needed there.
+pub(super) fn servers(args: &ClientArgs, settings: &Settings) -> Result<Vec<NatsUrl>, Failure> {
+    Ok(place(args, settings)?.urls)
 }
 
 /// Is anything listening there? The client library would go on trying, and never say why.
@@ -143,13 +150,13 @@ pub(super) async fn settle(client: &Client) -> Result<(), Failure> {
 
 impl Connection {
     /// Asks every replica; the answers in the order in which they came, at least one.
-    pub(super) async fn ask(&self, call: &AdminCall) -> Result<Vec<Message>, Failure> {
+    pub(super) async fn ask(&self, call: &AdminCall, body: Vec<u8>) -> Result<Vec<Message>, Failure> {
         let failed =
             |error: &dyn std::fmt::Display| Failure::Runtime(format!("NATS at {}: {error}", self.place));
         let inbox = self.client.new_inbox();
         let mut replies = self.client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
         let subject = subject::admin_subject(&self.instance, call);
-        self.client.publish_with_reply(subject, inbox, Bytes::new()).await.map_err(|error| failed(&error))?;
+        self.client.publish_with_reply(subject, inbox, body.into()).await.map_err(|error| failed(&error))?;
         let asked = Instant::now();
         let first = timeout(FIRST_ANSWER, replies.next()).await.map_err(|_| self.silent())?;
         let first = first

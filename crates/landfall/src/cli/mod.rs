@@ -4,9 +4,11 @@
 //! line or the settings are wrong. Does not own: running the gateway, which is given to [`main`].
 
 mod admin;
+mod check;
 mod client;
 mod init;
 mod line;
+mod nats_context;
 mod output;
 mod password;
 mod send;
@@ -21,9 +23,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::auth::Auth;
-use crate::settings::{DEFAULT_FILE, Environment, Settings};
-use crate::{Failure, logging};
+use crate::settings::{DEFAULT_FILE, Environment, Origin, Settings};
+use crate::{Failure, logging, readable};
 
 use output::Output;
 
@@ -62,6 +63,8 @@ enum Command {
     Init(init::InitArgs),
     /// Makes room in a store that is full: old device messages go, and old events of presence that no gateway needs any more.
     Trim(trim::TrimArgs),
+    /// Prints a context for the program `nats`: where NATS is, and the password of the embedded server.
+    NatsContext(nats_context::ContextArgs),
     /// Reads a password from standard input, up to the end of the line, and prints its hash for the file of devices.
     HashPassword,
     /// Keeps the embedded nats-server; the gateway starts this itself.
@@ -74,7 +77,7 @@ enum Command {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum ConfigCommand {
-    /// Says what is wrong with the settings, or that nothing is.
+    /// Says what is wrong with the settings and with the files and directories that they name, or that nothing is.
     Check,
     /// Prints the settings in force as an annotated TOML file, secrets left out.
     Print,
@@ -99,7 +102,7 @@ pub fn main<R, F>(
     run: R,
 ) -> ExitCode
 where
-    R: FnOnce(Settings) -> F,
+    R: FnOnce(Settings, Origin) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
     let cli = match Cli::try_parse_from(arguments) {
@@ -123,29 +126,37 @@ where
 
 fn dispatch<R, F>(cli: Cli, environment: &Environment, run: R) -> Result<(), Failure>
 where
-    R: FnOnce(Settings) -> F,
+    R: FnOnce(Settings, Origin) -> F,
     F: Future<Output = Result<(), Failure>>,
 {
     let named = cli.config.or_else(|| environment.get("LANDFALL_CONFIG").map(PathBuf::from));
     let settings = || Settings::find(named.as_deref(), environment);
+    let file = named.as_deref().unwrap_or(DEFAULT_FILE.as_ref());
     let mut out = Output::standard(environment);
     match cli.command {
         Command::NatsChild { arguments } => landfall_nats::embedded::child_main(arguments),
         Command::Run => {
             let settings = settings()?;
             logging::init(&settings.log);
-            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(run(settings))
+            for text in settings.warnings.iter().cloned().chain(readable::all(&settings, file)) {
+                tracing::warn!("{text}");
+            }
+            let origin = Origin::new(named.clone(), environment.clone());
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(run(settings, origin))
         }
         Command::Config { what: ConfigCommand::Print } => out.text(&settings()?.annotated()),
         Command::Config { what: ConfigCommand::Check } => {
-            let file = named.as_deref().unwrap_or(DEFAULT_FILE.as_ref());
             let settings = settings()?;
-            check(&settings)?;
+            client_runtime()?.block_on(check::check(&settings))?;
             settings.exposed().iter().for_each(|told| output::remark(told));
+            for text in settings.warnings.iter().cloned().chain(readable::all(&settings, file)) {
+                output::remark(&format!("warning: {text}"));
+            }
             let place = if file.exists() { file.display().to_string() } else { "the defaults".to_owned() };
             out.line(&format!("ok: {place}"))
         }
         Command::Init(args) => init::init(&args, &mut out),
+        Command::NatsContext(args) => nats_context::print(&args, &settings()?, environment, &mut out),
         Command::HashPassword => out.line(&password::hash_typed()?),
         Command::Watch(args) => client_runtime()?.block_on(watch::watch(&args, &settings()?, &mut out)),
         Command::Sessions(args) => client_runtime()?.block_on(admin::sessions(&args, &settings()?, &mut out)),
@@ -154,26 +165,6 @@ where
         Command::Trim(args) => client_runtime()?.block_on(trim::run(&args, &settings()?, &mut out)),
         Command::Send(args) => client_runtime()?.block_on(send::send(args, &settings()?, &mut out)),
     }
-}
-
-/// Looks at the files that the settings name, too.
-fn check(settings: &Settings) -> Result<(), Failure> {
-    let mut wrong = Vec::new();
-    if let Err(problems) = Auth::from_settings(&settings.auth) {
-        wrong.push(problems.to_string());
-    }
-    if let Some(tls) = settings.tls.settings()
-        && let Err(error) = landfall_net::Tls::load(tls)
-    {
-        wrong.push(error.to_string());
-    }
-    if settings.dtls_sockets() > 0
-        && let Some(dtls) = settings.dtls.settings(&settings.tls, settings.auth.mode)
-        && let Err(error) = landfall_net::DtlsFiles::load(dtls)
-    {
-        wrong.push(error.to_string());
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::Usage(wrong.join("\n"))) }
 }
 
 fn runtime(mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failure> {

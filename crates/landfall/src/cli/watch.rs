@@ -101,7 +101,7 @@ async fn follow(
                     _ => {}
                 }
                 connected = now;
-                if !connected && client::has_moved(&args.client, settings, place).await {
+                if !connected && client::has_moved(&args.client, settings, connection).await {
                     return Ok(());
                 }
                 continue;

@@ -105,6 +105,15 @@ impl NatsUrl {
         }
     }
 
+    /// The URL without credentials, and these as they are written: a user and a password, or a token alone.
+    pub(crate) fn parts(&self) -> (String, Option<(&str, Option<&str>)>) {
+        let user = self.userinfo.as_deref().map(|userinfo| match userinfo.split_once(':') {
+            Some((user, password)) => (user, Some(password)),
+            None => (userinfo, None),
+        });
+        (format!("{}://{}", self.scheme, self.host_port()), user)
+    }
+
     /// Its host, without brackets, and its port.
     pub fn address(&self) -> (&str, u16) {
         (self.at.host(), self.at.port())

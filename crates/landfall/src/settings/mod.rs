@@ -26,7 +26,7 @@ pub use keys::{
 };
 pub(crate) use kind::parse_duration;
 pub use log::{LogFilter, LogFilterError};
-pub use source::{Environment, File, Problem, Problems, Source};
+pub use source::{Environment, File, Origin, Problem, Problems, Source};
 
 use source::Reader;
 
@@ -36,6 +36,8 @@ pub const DEFAULT_FILE: &str = "landfall.toml";
 /// Every setting, valid.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What is no fault and probably not meant, in sentences.
+    pub warnings: Vec<String>,
     /// How long an orderly stop may take.
     pub drain_timeout: Duration,
     /// `[instance]`
@@ -110,6 +112,7 @@ impl Settings {
         let admin = Admin::read(reader);
         let log = Log::read(reader);
         Some(Self {
+            warnings: reader.warnings(),
             drain_timeout: top?.drain_timeout,
             instance: instance?,
             nats: nats?,

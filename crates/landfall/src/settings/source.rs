@@ -35,6 +35,28 @@ impl Environment {
     }
 }
 
+/// Where the settings of this process come from, to be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    named: Option<PathBuf>,
+    environment: Environment,
+}
+
+impl Origin {
+    /// A file that was named, and the environment.
+    pub fn new(named: Option<PathBuf>, environment: Environment) -> Self {
+        Self { named, environment }
+    }
+
+    /// Reads the settings as they are now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn read(&self) -> Result<super::Settings, Problems> {
+        super::Settings::find(self.named.as_deref(), &self.environment)
+    }
+}
+
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -92,11 +114,14 @@ pub(crate) struct Reader {
     given: BTreeMap<String, (Value, Source)>,
     asked: Vec<String>,
     problems: Vec<Problem>,
+    /// Variables that are none of the settings', and look as if they were meant to be.
+    passed_over: Vec<String>,
 }
 
 impl Reader {
     pub(crate) fn new(file: Option<&File>, environment: &Environment) -> Self {
-        let mut reader = Self { given: BTreeMap::new(), asked: Vec::new(), problems: Vec::new() };
+        let mut reader =
+            Self { given: BTreeMap::new(), asked: Vec::new(), problems: Vec::new(), passed_over: Vec::new() };
         if let Some(file) = file {
             reader.read_file(file);
         }
@@ -130,6 +155,12 @@ impl Reader {
             let Some(key) = name.to_str().and_then(|n| n.strip_prefix(PREFIX)) else { continue };
             let path = key.to_ascii_lowercase().replace("__", ".");
             if !path.contains('.') && !super::keys::is_top_level(&path) {
+                // What an orchestrator makes for a service of such a name is an address.
+                let is_address =
+                    value.to_str().is_some_and(|text| text.contains("://") && path.ends_with("_port"));
+                if !is_address {
+                    self.passed_over.push(key.to_ascii_lowercase());
+                }
                 continue;
             }
             let variable = format!("{PREFIX}{key}");
@@ -159,6 +190,18 @@ impl Reader {
             self.problem(format!("`{path}` = {shown} ({source}): must be {}", kind.allowed()));
         }
         read
+    }
+
+    /// A sentence for each variable that only lacks an underscore. To be asked when every key has been.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let meant = |passed: &String| {
+            let key = self.asked.iter().find(|key| key.replace('.', "_") == *passed)?;
+            let (wrong, right) = (passed.to_ascii_uppercase(), key.replace('.', "__").to_ascii_uppercase());
+            Some(format!(
+                "the environment variable {PREFIX}{wrong} is ignored: did you mean {PREFIX}{right}?"
+            ))
+        };
+        self.passed_over.iter().filter_map(meant).collect()
     }
 
     /// Where the value of a key stands.

@@ -399,3 +399,22 @@ fn a_generated_replica_is_a_token_whatever_the_host_is_called() {
     let settings = load("[instance]\nreplica = \"a1\"\n", &[]).unwrap();
     assert_eq!(settings.instance.replica().as_str(), "a1");
 }
+
+#[test]
+fn a_variable_that_lacks_an_underscore_is_told() {
+    let environment = Environment::of([
+        ("LANDFALL_MQTT_LISTEN", "tcp://127.0.0.1:0"),
+        ("LANDFALL_MQTT_MAX_CONNECTIONS", "7"),
+        ("LANDFALL_NATS_PORT", "tcp://10.0.0.7:4222"),
+        ("LANDFALL_SERVICE_HOST", "10.0.0.7"),
+        ("LANDFALL_CONFIG", "landfall.toml"),
+    ]);
+    let settings = Settings::load(None, &environment).unwrap();
+    assert_eq!(
+        settings.warnings,
+        [
+            "the environment variable LANDFALL_MQTT_LISTEN is ignored: did you mean LANDFALL_MQTT__LISTEN?",
+            "the environment variable LANDFALL_MQTT_MAX_CONNECTIONS is ignored: did you mean LANDFALL_MQTT__MAX_CONNECTIONS?",
+        ]
+    );
+}

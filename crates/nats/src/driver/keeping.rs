@@ -26,9 +26,25 @@ impl Driver {
     /// Something was stored.
     pub(super) fn is_back(&mut self) {
         self.away_since = None;
+        if let Some(lasted) = self.shared.troubles.is_over(Instant::now()) {
+            let (kept, ..) = self.keep.as_ref().map_or((0, 0, 0), Keep::fill);
+            let waiting = kept + self.window.unsettled().count() as u64 + self.later.len() as u64;
+            tracing::info!(waiting, "storing again after {} s", lasted.as_secs());
+            self.catching_up += waiting;
+        }
         if self.keeping {
             self.keeping = false;
             self.shared.keeping.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Says so once what waited through an outage is told.
+    pub(super) fn has_caught_up(&mut self) {
+        let is_behind =
+            self.keeping || !self.is_keep_empty() || !self.ahead.is_empty() || !self.later.is_empty();
+        if self.catching_up > 0 && !is_behind && self.away_since.is_none() {
+            tracing::info!(events = self.catching_up, "what waited is told");
+            self.catching_up = 0;
         }
     }
 

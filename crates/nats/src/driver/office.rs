@@ -42,8 +42,8 @@ impl Driver {
                 self.fences_are_new();
                 if let Err(error) = self.look_at_copies(link).await {
                     self.order = Some(Order::Begin(fences));
-                    self.complain(error.to_string());
-                    return Err(End::Lost("JetStream does not answer"));
+                    self.complain_of(link, &error.to_string());
+                    return Err(End::Unanswered);
                 }
                 self.set_standing(Standing::Publishing);
             }
@@ -51,8 +51,8 @@ impl Driver {
             Some(Order::Surrender) => {
                 if let Err(error) = self.surrender(link).await {
                     self.order = Some(Order::Surrender);
-                    self.complain(error.to_string());
-                    return Err(End::Lost("JetStream does not answer"));
+                    self.complain_of(link, &error.to_string());
+                    return Err(End::Unanswered);
                 }
             }
             Some(Order::Renew) if self.standing() == Standing::Publishing => {
@@ -60,8 +60,8 @@ impl Driver {
                     self.order = Some(Order::Renew);
                 } else if let Err(error) = self.renew_fences(link).await {
                     self.order = Some(Order::Renew);
-                    self.complain(error.to_string());
-                    return Err(End::Lost("JetStream does not answer"));
+                    self.complain_of(link, &error.to_string());
+                    return Err(End::Unanswered);
                 }
             }
             Some(Order::Renew) | None => {}

@@ -3,7 +3,8 @@
 //! Owns: the lock, the configuration, the log, the process id file, the ports file. Does not own: the streams in it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::{EmbeddedError, EmbeddedSettings};
+use super::{EmbeddedError, EmbeddedSettings, Password, USER};
 
 /// Above this the log is set aside: there are never more than two of this size, and what a minute adds.
 const LOG_LIMIT: u64 = 8 << 20;
@@ -75,15 +76,27 @@ impl StoreDir {
         EmbeddedError::Store { path: path.to_path_buf(), why: error.to_string() }
     }
 
-    /// Writes the configuration for a server on `port`; 0 is a free one.
-    pub(super) fn configure(&self, settings: &EmbeddedSettings, port: u16) -> Result<(), EmbeddedError> {
+    /// Writes the configuration for a server on `port`; 0 is a free one. It holds the password, so nobody else may read it.
+    pub(super) fn configure(
+        &self,
+        settings: &EmbeddedSettings,
+        password: &Password,
+        port: u16,
+    ) -> Result<(), EmbeddedError> {
         let ports_dir = self.ports_dir();
         // A file of an earlier process of the same id would name a wrong port.
         let _ = fs::remove_dir_all(&ports_dir);
         fs::create_dir_all(&ports_dir).map_err(|error| Self::failed(&ports_dir, &error))?;
         let path = self.configuration();
-        let text = configuration(settings, &self.path, &ports_dir, port);
-        fs::write(&path, text).map_err(|error| Self::failed(&path, &error))
+        let text = configuration((settings, password), &self.path, &ports_dir, port);
+        let write = || {
+            let mut file = OpenOptions::new();
+            let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+            // One of an earlier version is everybody's.
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            file.write_all(text.as_bytes())
+        };
+        write().map_err(|error| Self::failed(&path, &error))
     }
 
     /// The log, opened for a new server: for its stdout and its stderr, and where its words begin.
@@ -189,7 +202,12 @@ impl StoreDir {
 
 /// The server's configuration. Its format takes JSON strings as they are written here: control characters, which JSON
 /// would write in its own way, were refused with the path.
-fn configuration(settings: &EmbeddedSettings, store: &Path, ports_dir: &Path, port: u16) -> String {
+fn configuration(
+    (settings, password): (&EmbeddedSettings, &Password),
+    store: &Path,
+    ports_dir: &Path,
+    port: u16,
+) -> String {
     let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
     let port = if port == 0 { "-1".to_owned() } else { port.to_string() };
     let sync = if settings.sync_always { "\n  sync_interval: always" } else { "" };
@@ -199,9 +217,11 @@ fn configuration(settings: &EmbeddedSettings, store: &Path, ports_dir: &Path, po
          port: {port}\n\
          server_name: \"landfall-embedded\"\n\
          max_payload: {}\n\
+         authorization {{\n  user: \"{USER}\"\n  password: \"{}\"\n}}\n\
          ports_file_dir: {}\n\
          jetstream {{\n  store_dir: {}{sync}\n}}\n",
         settings.max_payload,
+        password.0,
         quoted(ports_dir),
         quoted(store),
     )
@@ -214,10 +234,13 @@ mod tests {
     #[test]
     fn the_configuration_quotes_paths() {
         let settings = EmbeddedSettings { sync_always: true, ..EmbeddedSettings::default() };
-        let text = configuration(&settings, Path::new("/a \"b\"\\c"), Path::new("/p"), 0);
+        let password = Password::random();
+        let text = configuration((&settings, &password), Path::new("/a \"b\"\\c"), Path::new("/p"), 0);
         assert!(text.contains(r#"store_dir: "/a \"b\"\\c""#), "{text}");
         assert!(text.contains("port: -1\n") && text.contains("sync_interval: always\n"), "{text}");
-        let text = configuration(&EmbeddedSettings::default(), Path::new("/s"), Path::new("/p"), 4222);
+        assert!(password != Password::random() && !format!("{password:?}").contains(&*password.0));
+        let settings = EmbeddedSettings::default();
+        let text = configuration((&settings, &password), Path::new("/s"), Path::new("/p"), 4222);
         assert!(text.contains("port: 4222\n") && !text.contains("sync_interval"), "{text}");
     }
 

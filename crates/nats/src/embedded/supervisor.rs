@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::store::{LOOK_INTERVAL, StoreDir};
-use super::{CHILD_COMMAND, EmbeddedError, EmbeddedSettings, EmbeddedState, find};
+use super::{CHILD_COMMAND, EmbeddedError, EmbeddedSettings, EmbeddedState, Password, find};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ type Stop = oneshot::Receiver<Duration>;
 
 /// The thread's whole life. It starts the children itself and ends after them, because their death signal hangs on it.
 pub(super) fn run(
-    settings: EmbeddedSettings,
+    settings: (EmbeddedSettings, Password),
     state: watch::Sender<EmbeddedState>,
     started: oneshot::Sender<Result<(), EmbeddedError>>,
     stop: Stop,
@@ -43,7 +43,7 @@ pub(super) fn run(
 }
 
 async fn supervise(
-    settings: EmbeddedSettings,
+    settings: (EmbeddedSettings, Password),
     state: watch::Sender<EmbeddedState>,
     started: oneshot::Sender<Result<(), EmbeddedError>>,
     mut stop: Stop,
@@ -70,6 +70,7 @@ async fn supervise(
 
 struct Supervisor {
     settings: EmbeddedSettings,
+    password: Password,
     program: std::path::PathBuf,
     store: StoreDir,
     port: u16,
@@ -86,13 +87,13 @@ struct Server {
 
 impl Supervisor {
     async fn new(
-        settings: EmbeddedSettings,
+        (settings, password): (EmbeddedSettings, Password),
         state: watch::Sender<EmbeddedState>,
     ) -> Result<Self, EmbeddedError> {
         let program = find::find(settings.server.as_deref()).await?;
         let store = StoreDir::open(&settings.store_dir)?;
         store.end_leftover().await?;
-        Ok(Self { port: settings.port, settings, program, store, state })
+        Ok(Self { port: settings.port, settings, password, program, store, state })
     }
 
     /// Starts a process and waits until it serves.
@@ -109,7 +110,7 @@ impl Supervisor {
     }
 
     fn spawn(&self) -> Result<Server, EmbeddedError> {
-        self.store.configure(&self.settings, self.port)?;
+        self.store.configure(&self.settings, &self.password, self.port)?;
         let (out, err, log_begins) = self.store.open_log()?;
         let mut command = match &self.settings.launcher {
             Some(launcher) => {

@@ -57,7 +57,7 @@ async fn it_runs_until_it_is_stopped() {
     let place = Place::new();
     let embedded =
         Embedded::start(EmbeddedSettings { sync_always: true, ..place.settings() }).await.expect("a server");
-    assert_eq!(embedded.url(), format!("nats://127.0.0.1:{}", embedded.port()));
+    assert_eq!(embedded.place(), format!("nats://127.0.0.1:{}", embedded.port()));
     assert!(embedded.state().serving && embedded.port() != 0);
     make_streams(&embedded.url()).await;
     let pid = pid(&embedded);
@@ -71,6 +71,27 @@ async fn it_runs_until_it_is_stopped() {
         fs::read_to_string(place.file("nats-server.log")).expect("the log").contains("Exiting"),
         "it stopped in order"
     );
+}
+
+#[tokio::test]
+async fn nobody_uses_it_without_the_password_of_this_start() {
+    let place = Place::new();
+    let configuration = place.file("nats-server.conf");
+    fs::create_dir_all(configuration.parent().expect("a folder")).expect("a folder");
+    fs::write(&configuration, "").expect("a file");
+    fs::set_permissions(&configuration, fs::Permissions::from_mode(0o644)).expect("as it was once");
+    let embedded = Embedded::start(place.settings()).await.expect("a server");
+    let refused = async_nats::connect(embedded.place()).await.expect_err("it has a password").to_string();
+    assert!(refused.contains("authorization"), "{refused}");
+    make_streams(&embedded.url()).await;
+    let mode = fs::metadata(&configuration).expect("the configuration").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+    let before = embedded.url();
+    let secret = before.split(['/', ':', '@']).max_by_key(|part| part.len()).expect("a password");
+    assert!(!format!("{embedded:?}").contains(secret));
+    embedded.stop(PATIENCE).await;
+    let embedded = Embedded::start(place.settings()).await.expect("a server");
+    assert!(!embedded.url().contains(secret), "each start has its own");
 }
 
 #[tokio::test]

@@ -21,3 +21,4 @@ mod requests;
 mod store;
 mod streams;
 mod support;
+mod trouble;

@@ -6,13 +6,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::crypto::ring;
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SignatureAlgorithm};
 
-use super::files::{self, Stamp};
+use super::files::{self, Following, Stamp};
 use super::{TlsError, pem};
 use crate::Scope;
 
@@ -91,8 +90,12 @@ impl DtlsFiles {
     /// # Errors
     /// As [`DtlsFiles::load`], once for each change.
     pub fn reload_if_changed(&mut self) -> Result<Option<DtlsKeys>, TlsError> {
+        self.reload(false)
+    }
+
+    fn reload(&mut self, in_any_case: bool) -> Result<Option<DtlsKeys>, TlsError> {
         let stamp = files::stamp_of(self.settings.paths());
-        if stamp == self.stamp {
+        if stamp == self.stamp && !in_any_case {
             return Ok(None);
         }
         // Also when they cannot be used: a broken file is told once, not at every look.
@@ -100,11 +103,11 @@ impl DtlsFiles {
         read(&self.settings).map(Some)
     }
 
-    /// Starts a task that looks at the files `every` so often and gives `take` what they hold when they have changed. A bad
-    /// new file is logged as an error, once, and `take` is not called.
-    pub fn watch(mut self, scope: &Scope, every: Duration, take: impl Fn(DtlsKeys) + Send + 'static) {
-        files::watch(scope, every, self.settings.cert.path.clone(), move || {
-            let keys = self.reload_if_changed()?;
+    /// Starts a task that looks at the files and gives `take` what they hold when they have changed. A bad new file is logged as an
+    /// error, once, and `take` is not called.
+    pub fn watch(mut self, scope: &Scope, following: Following, take: impl Fn(DtlsKeys) + Send + 'static) {
+        files::watch(scope, following, self.settings.cert.path.clone(), move |in_any_case| {
+            let keys = self.reload(in_any_case)?;
             Ok(keys.map(&take).is_some())
         });
     }

@@ -13,7 +13,6 @@ mod stream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustls::ServerConfig;
@@ -24,6 +23,7 @@ use files::{Stamp, stamp_of};
 
 pub use certificate::PeerCertificate;
 pub use dtls::{DtlsFiles, DtlsKeys, DtlsSettings, PemFile};
+pub use files::Following;
 pub use stream::TlsStream;
 
 /// Is a client asked for a certificate of `client_ca`?
@@ -137,11 +137,13 @@ impl Tls {
         self.reload().map(|()| true)
     }
 
-    /// Starts a task that looks at the files `every` so often and reloads them when they changed. A bad new file is
-    /// logged as an error, once, and what was before stays in use.
-    pub fn watch(self: &Arc<Self>, scope: &Scope, every: Duration) {
+    /// Starts a task that looks at the files and reloads them when they changed. A bad new file is logged as an error, once, and what
+    /// was before stays in use.
+    pub fn watch(self: &Arc<Self>, scope: &Scope, following: Following) {
         let tls = Arc::clone(self);
-        files::watch(scope, every, self.settings.cert.clone(), move || tls.reload_if_changed());
+        files::watch(scope, following, self.settings.cert.clone(), move |in_any_case| {
+            if in_any_case { tls.reload().map(|()| true) } else { tls.reload_if_changed() }
+        });
     }
 
     /// The settings it was made of.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use landfall_net::{DatagramEndpoint, DatagramSettings, Datagrams, DtlsFiles, DtlsSettings, PemFile, Scope};
+use landfall_net::{
+    DatagramEndpoint, DatagramSettings, Datagrams, DtlsFiles, DtlsSettings, Following, PemFile, Scope,
+};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use tokio::sync::mpsc;
 
@@ -82,7 +84,7 @@ async fn new_files_are_handed_on_and_bad_ones_are_not() {
 
     let scope = Scope::new();
     let (tell, mut told) = mpsc::channel(8);
-    read.watch(&scope, Duration::from_millis(20), move |keys| tell.try_send(keys).unwrap());
+    read.watch(&scope, Following::every(Duration::from_millis(20)), move |keys| tell.try_send(keys).unwrap());
     let identity = authority.server();
     files.write("key.pem", &identity.key);
     files.write("cert.pem", &identity.cert);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use landfall_net::{
-    ClientAuth, Exchanged, Refusal, StreamKind, Tls, TlsSettings, TlsStream, exchange, receive,
+    ClientAuth, Exchanged, Following, Refusal, StreamKind, Tls, TlsSettings, TlsStream, exchange, receive,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -161,7 +161,7 @@ async fn the_watch_sees_a_change() {
     let files = Files::of(&old.server());
     let tls = files.load();
     let house = House::open("tls://127.0.0.1:0", Some(tls.clone())).await;
-    tls.watch(&house.scope, Duration::from_millis(20));
+    tls.watch(&house.scope, Following::every(Duration::from_millis(20)));
     let identity = new.server();
     files.write("key.pem", &identity.key);
     files.write("cert.pem", &identity.cert);
