@@ -60,7 +60,7 @@ admin=$(sed -n 's/.*"admin": *"\([^"]*\)".*/\1/p' "$run_file")
 # Without the password of an embedded one.
 nats=$(sed -n 's/.*"nats": *"\([^"]*\)".*/\1/p' "$run_file" | sed 's|//[^@]*@|//|')
 say "landfall listens on ${mqtt:-no plain TCP}${coap:+, CoAP $coap}${udp:+, UDP $udp}"
-say "its NATS is $nats (landfall nats-context tells how to use it), its admin interface http://$admin; log: $log"
+say "its NATS is $nats, its admin interface http://$admin; log: $log"
 say ""
 
 # The list of events is there before the first of them: it says so.

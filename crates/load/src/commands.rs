@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::fleet::{Crowd, Fleet, Opening, open_all, order, rate};
 use crate::lanes;
+use crate::nats;
 use crate::pace::{Job, Schedule};
 use crate::progress::Progress;
 use crate::report::Report;
@@ -80,7 +81,6 @@ pub(crate) struct Commands {
 
 impl Commands {
     pub(crate) async fn run(&self, progress: Progress) -> Result<Report, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("NATS at {}: {error}", self.nats);
         let says = Says::nothing();
         let fleet = Fleet::new(&self.crowd, self.connections, self.connections, &says)?;
         let opening = Opening { connections: self.connections, at_once: 64, connect_rate: None };
@@ -90,7 +90,7 @@ impl Commands {
             let ready = answer::ready(&fleet, n, device, self.qos, self.size).await?;
             answering.spawn(ready.run());
         }
-        let client = async_nats::connect(&self.nats).await.map_err(|error| failed(&error))?;
+        let client = nats::connect(&self.nats).await?;
         let start = Instant::now();
         let schedule = Schedule::until(order(start, self.rate), start + Duration::from_secs(self.seconds));
         let asker = Arc::new(Asker { client, fleet, settings: self.clone() });

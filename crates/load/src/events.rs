@@ -14,6 +14,7 @@ use landfall_event::wire::{self, Event};
 use tokio::task::JoinSet;
 
 use crate::clock::unix_us;
+use crate::nats;
 
 /// An event, and when it was stored and read, in µs of Unix time.
 pub(crate) struct Arrival {
@@ -24,13 +25,13 @@ pub(crate) struct Arrival {
 
 /// Hands every event of a stream from now on to `each`, until the set is dropped. An error is its last word.
 pub(crate) async fn follow(
-    nats: &str,
+    url: &str,
     stream: Stream,
     mut each: impl FnMut(Arrival) + Send + 'static,
 ) -> Result<JoinSet<String>, String> {
     let name = subject::stream_name(stream);
-    let failed = |error: &dyn std::fmt::Display| format!("NATS at {nats}: {name}: {error}");
-    let client = async_nats::connect(nats).await.map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::fmt::Display| format!("NATS at {}: {name}: {error}", nats::shown(url));
+    let client = nats::connect(url).await?;
     let jetstream = async_nats::jetstream::new(client);
     let stream = jetstream.get_stream(name).await.map_err(|error| failed(&error))?;
     // The streams hold fences too, which are no events.

@@ -20,6 +20,7 @@ mod line;
 mod link;
 mod metrics;
 mod mqtt;
+mod nats;
 mod pace;
 mod process;
 mod progress;

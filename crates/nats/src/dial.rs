@@ -199,8 +199,9 @@ impl Target {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    found.map_err(|error| unusable(path, error))
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| unusable(path, error))?;
+    if found.is_empty() { Err(unusable(path, "it holds no certificate")) } else { Ok(found) }
 }
 
 fn unusable(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ConnectError {

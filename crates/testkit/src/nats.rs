@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use async_nats::ConnectOptions;
+use async_nats::{ConnectOptions, ServerAddr};
 use tempfile::TempDir;
 
 use crate::paths;
@@ -140,12 +140,20 @@ impl NatsServer {
 /// # Panics
 /// When it cannot connect.
 pub async fn client(url: &str) -> async_nats::Client {
-    let options = ConnectOptions::new()
+    let address: ServerAddr = url.parse().expect("the URL of a nats-server");
+    // The library leaves what a URL says of the user to its caller.
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => {
+            ConnectOptions::new().user_and_password(user.to_owned(), password.to_owned())
+        }
+        _ => ConnectOptions::new(),
+    };
+    let options = options
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(|_| std::time::Duration::from_millis(50))
         .subscription_capacity(1 << 20);
-    let client = options.connect(url).await.expect("the URL of a nats-server");
+    let client = options.connect(address).await.expect("the URL of a nats-server");
     within(PATIENCE, "a connection to nats-server", client.flush())
         .await
         .expect("a connection to nats-server");

@@ -26,7 +26,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let instance = variable("LANDFALL_INSTANCE", "landfall");
     let tenant = token(&variable("LANDFALL_TENANT", "default"));
 
-    let client = async_nats::connect(url).await?;
+    let address: async_nats::ServerAddr = url.parse()?;
+    // The library leaves it to its user to show what stands in the URL.
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => {
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
+        _ => async_nats::ConnectOptions::new(),
+    };
+    let client = options.connect(address).await?;
     let mut headers = HeaderMap::new();
     headers.insert("Command-Name", name.as_str());
     headers.insert("Command-Ttl", TTL.as_millis().to_string());

@@ -13,7 +13,16 @@ use serde_json::Value;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::args().nth(1).or_else(|| std::env::var("NATS_URL").ok());
-    let client = async_nats::connect(url.unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned())).await?;
+    let url = url.unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
+    let address: async_nats::ServerAddr = url.parse()?;
+    // The library leaves it to its user to show what stands in the URL.
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => {
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
+        _ => async_nats::ConnectOptions::new(),
+    };
+    let client = options.connect(address).await?;
     // Whoever must not miss an event reads the streams LANDFALL_CONNECTIVITY and LANDFALL_MESSAGES with a consumer; whoever
     // wants to see what happens now subscribes.
     let mut events = client.subscribe("kaa.v1.events.>").await?;

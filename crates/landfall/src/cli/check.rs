@@ -47,7 +47,9 @@ async fn nats(settings: &Settings) -> Result<(), String> {
     let nats = &settings.nats;
     let urls = match &nats.url {
         NatsTarget::Embedded => {
-            return find_server(nats.server.as_deref()).await.map(drop).map_err(|error| error.to_string());
+            // One that is not named need not be on this machine, where the settings are looked at only.
+            let Some(named) = nats.server.as_deref() else { return Ok(()) };
+            return find_server(Some(named)).await.map(drop).map_err(|error| error.to_string());
         }
         NatsTarget::Servers(urls) => urls.iter().map(NatsUrl::expose).collect(),
     };

@@ -84,7 +84,7 @@ pub(super) async fn connect(
     what: &str,
 ) -> Result<Connection, Failure> {
     let Place { urls, instance, alone } = place(args, settings)?;
-    let place = NatsTarget::Servers(urls.clone()).to_string();
+    let place = shown(&urls, alone);
     reach(&urls, &place, alone).await?;
     let nats = &settings.nats;
     let target = Target::new(ConnectSettings {
@@ -111,13 +111,21 @@ pub(super) async fn connect(
 /// gateway starts again.
 pub(super) async fn has_moved(args: &ClientArgs, settings: &Settings, connection: &Connection) -> bool {
     let Ok(now) = self::place(args, settings) else { return false };
-    let there = NatsTarget::Servers(now.urls.clone()).to_string();
+    let there = shown(&now.urls, now.alone);
     now.alone && now.urls != connection.urls && reach(&now.urls, &there, true).await.is_ok()
 }
 
 /// Where NATS is, with the credentials that are needed there.
 pub(super) fn servers(args: &ClientArgs, settings: &Settings) -> Result<Vec<NatsUrl>, Failure> {
     Ok(place(args, settings)?.urls)
+}
+
+/// The addresses for people. That an embedded server has a password goes without saying.
+fn shown(urls: &[NatsUrl], embedded: bool) -> String {
+    match urls {
+        [one] if embedded => one.parts().0,
+        many => NatsTarget::Servers(many.to_vec()).to_string(),
+    }
 }
 
 /// Is anything listening there? The client library would go on trying, and never say why.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::flock::{self, Burst};
 use super::unix_ms;
+use crate::nats;
 use crate::report::Report;
 
 /// A message and when it arrived, in Unix ms.
@@ -27,9 +28,9 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// Collects from now on. Nothing is read yet, so that reading takes no processor from what is measured.
-    pub(crate) async fn subscribe(nats: &str) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("NATS at {nats}: {error}");
-        let client = async_nats::connect(nats).await.map_err(|error| failed(&error))?;
+    pub(crate) async fn subscribe(url: &str) -> Result<Self, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("NATS at {}: {error}", nats::shown(url));
+        let client = nats::connect(url).await?;
         let mut events = client.subscribe(subject::WATCH_ALL).await.map_err(|error| failed(&error))?;
         settle(&client).await?;
         let (stop, mut stopped) = oneshot::channel();

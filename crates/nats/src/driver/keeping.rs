@@ -29,8 +29,11 @@ impl Driver {
         if let Some(lasted) = self.shared.troubles.is_over(Instant::now()) {
             let (kept, ..) = self.keep.as_ref().map_or((0, 0, 0), Keep::fill);
             let waiting = kept + self.window.unsettled().count() as u64 + self.later.len() as u64;
-            tracing::info!(waiting, "storing again after {} s", lasted.as_secs());
-            self.catching_up += waiting;
+            // A moment is none that anybody has noticed.
+            if lasted >= KEEP_AFTER {
+                tracing::info!(waiting, "storing again after {} s", lasted.as_secs());
+                self.catching_up += waiting;
+            }
         }
         if self.keeping {
             self.keeping = false;
