@@ -25,7 +25,7 @@ build() {
 
 # Starts a gateway of its own for a purpose, with more settings if there are any, and leaves its process id in $gateway.
 start_gateway() {
-    env LANDFALL_NATS__STORE_DIR="$scratch/$1" LANDFALL_NATS__SPOOL_DIR="$scratch/$1-spool" LANDFALL_MQTT__LISTEN=tcp://127.0.0.1:0 \
+    env LANDFALL_MQTT__MAX_CONNECTIONS_PER_ADDRESS=0 LANDFALL_NATS__STORE_DIR="$scratch/$1" LANDFALL_NATS__SPOOL_DIR="$scratch/$1-spool" LANDFALL_MQTT__LISTEN=tcp://127.0.0.1:0 \
         LANDFALL_COAP__LISTEN=udp://127.0.0.1:0 LANDFALL_UDP__LISTEN=udp://127.0.0.1:0 \
         LANDFALL_ADMIN__LISTEN=127.0.0.1:0 LANDFALL_LOG__LEVEL=warn \
         LANDFALL_PRESENCE__MAX_SESSIONS="${max_sessions:-1100000}" "${@:2}" "$gateway_bin" run >"$scratch/$1.log" 2>&1 &

@@ -103,7 +103,7 @@ async fn strangers_at_the_admin_door_are_turned_away() {
     assert_eq!(world.gateway.get("/nowhere").await.status, 404);
     let post = http::request(
         admin,
-        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(post.await.map(|answer| answer.status), Some(405));
     // Not HTTP at all, and a head without an end.

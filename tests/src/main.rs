@@ -27,6 +27,7 @@ mod examples;
 mod faults;
 mod fields;
 mod formats;
+mod front;
 mod hostile;
 mod instances;
 mod load;

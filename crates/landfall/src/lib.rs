@@ -7,6 +7,7 @@ pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod cli;
+mod descriptors;
 mod document;
 mod failure;
 pub mod logging;

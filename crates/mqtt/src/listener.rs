@@ -131,7 +131,8 @@ impl Serve for MqttServer {
         let cause = match why {
             Refusal::Limit(_) => RefusedCause::LimitReached,
             Refusal::TlsFailed => RefusedCause::TlsFailed,
-            Refusal::Malformed => RefusedCause::Malformed,
+            Refusal::Malformed | Refusal::NoProxyHeader => RefusedCause::Malformed,
+            Refusal::Origin => RefusedCause::NotAuthorized,
         };
         self.hub.refused(cause, transport(kind), remote, None);
     }

@@ -60,6 +60,7 @@ async fn serve(kind: &str, count: usize) -> Anything<()> {
     std::fs::write(&cert, issued.cert.pem())?;
     std::fs::write(&key, issued.signing_key.serialize_pem())?;
     let tls = Tls::load(TlsSettings {
+        max_record: TlsSettings::LARGEST_RECORD,
         cert: cert.clone(),
         key,
         client_ca: None,

@@ -9,14 +9,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::ws::{self, WsStream};
+use crate::proxy::read_header;
+use crate::ws::{self, Origins, WsStream};
 use crate::{
-    BindError, Endpoint, Gate, LimitReached, PeerCertificate, Permit, Scope, Stream, StreamKind, Tls,
-    TlsStream,
+    BindError, Endpoint, Gate, LimitReached, Network, PeerCertificate, Permit, Scope, Stream, StreamKind,
+    Tls, TlsStream,
 };
 
 /// How long accepting pauses when the process or the system is out of file descriptors or memory.
@@ -43,7 +45,7 @@ impl Default for AcceptSettings {
 pub struct Accepted<S> {
     /// The bytes.
     pub stream: S,
-    /// The peer. An IPv4 peer of an IPv6 socket is told as IPv4.
+    /// The peer, or whom a balancer that is believed says it is. An IPv4 peer of an IPv6 socket is told as IPv4.
     pub remote: SocketAddr,
     /// The address that it came to.
     pub local: SocketAddr,
@@ -64,6 +66,10 @@ pub enum Refusal {
     TlsFailed,
     /// The WebSocket upgrade was no request for MQTT over WebSocket, or was not finished in time.
     Malformed,
+    /// A balancer that is believed sent no PROXY header, none that can be read, or none in time.
+    NoProxyHeader,
+    /// The WebSocket was asked for by a page of an origin that is not admitted.
+    Origin,
 }
 
 /// Serves connections.
@@ -86,6 +92,9 @@ pub struct Listener {
     socket: TcpListener,
     endpoint: Endpoint,
     tls: Option<Arc<Tls>>,
+    /// Whose connections begin with a PROXY header.
+    balancers: Arc<[Network]>,
+    origins: Arc<Origins>,
 }
 
 impl Listener {
@@ -108,11 +117,26 @@ impl Listener {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
             match bind_one(address).and_then(|socket| Ok((socket.local_addr()?, socket))) {
-                Ok((local, socket)) => return Ok(Self { socket, endpoint: endpoint.bound_to(local), tls }),
+                Ok((local, socket)) => {
+                    let (balancers, origins) = (Arc::default(), Arc::default());
+                    return Ok(Self { socket, endpoint: endpoint.bound_to(local), tls, balancers, origins });
+                }
                 Err(source) => last = source,
             }
         }
         Err(BindError::Bind { endpoint: named(), source: last })
+    }
+
+    /// Every connection from these networks begins with a PROXY header, which says whose it is. Others come without one.
+    #[must_use]
+    pub fn behind(self, balancers: Arc<[Network]>) -> Self {
+        Self { balancers, ..self }
+    }
+
+    /// Which web pages may open a WebSocket; without this, those of the same host.
+    #[must_use]
+    pub fn admitting(self, origins: Arc<Origins>) -> Self {
+        Self { origins, ..self }
     }
 
     /// Where it listens, with the port that it got.
@@ -131,8 +155,20 @@ impl Listener {
     /// Starts accepting in `scope`, and gives each connection to `handler` in a task of its own in `scope`. When the
     /// scope is cancelled the socket is closed, and so is everything that is still in a handshake.
     pub fn run<H: Serve>(self, scope: &Scope, handler: Arc<H>, gate: Arc<Gate>, settings: AcceptSettings) {
-        let Self { socket, endpoint, tls } = self;
-        let door = Arc::new(Door { endpoint, tls, scope: scope.clone(), handler, gate, settings });
+        let Self { socket, endpoint, tls, balancers, origins } = self;
+        let (scope, trouble) = (scope.clone(), Mutex::default());
+        let door = Door {
+            endpoint,
+            tls,
+            balancers,
+            origins,
+            scope: scope.clone(),
+            handler,
+            gate,
+            settings,
+            trouble,
+        };
+        let door = Arc::new(door);
         scope.spawn(accept_all(socket, door));
     }
 }
@@ -149,10 +185,14 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 struct Door<H> {
     endpoint: Endpoint,
     tls: Option<Arc<Tls>>,
+    balancers: Arc<[Network]>,
+    origins: Arc<Origins>,
     scope: Scope,
     handler: Arc<H>,
     gate: Arc<Gate>,
     settings: AcceptSettings,
+    /// With the balancers.
+    trouble: Mutex<Trouble>,
 }
 
 /// A connection that is in, and not yet through its handshake.
@@ -161,6 +201,8 @@ struct Arrival {
     remote: SocketAddr,
     local: SocketAddr,
     permit: Permit,
+    /// It has to begin with a PROXY header; `remote` is the balancer until then.
+    is_proxied: bool,
 }
 
 async fn accept_all<H: Serve>(socket: TcpListener, door: Arc<Door<H>>) {
@@ -174,7 +216,10 @@ async fn accept_all<H: Serve>(socket: TcpListener, door: Arc<Door<H>>) {
         match next {
             Ok((stream, remote)) => admit(&door, stream, remote),
             Err(error) if is_exhausted(&error) => {
-                trouble.tell(&door.endpoint, &error);
+                if let Some(untold) = trouble.next() {
+                    let endpoint = &door.endpoint;
+                    tracing::warn!(%endpoint, %error, untold, "cannot accept connections for now");
+                }
                 // The connection stays in the backlog, so accepting again at once would only spin.
                 tokio::select! {
                     () = door.scope.cancelled() => return,
@@ -192,7 +237,9 @@ async fn accept_all<H: Serve>(socket: TcpListener, door: Arc<Door<H>>) {
 fn admit<H: Serve>(door: &Arc<Door<H>>, stream: TcpStream, remote: SocketAddr) {
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     let kind = door.endpoint.kind();
-    let permit = match door.gate.enter(remote.ip()) {
+    let is_proxied = door.balancers.iter().any(|network| network.contains(remote.ip()));
+    let entered = if is_proxied { door.gate.enter_unnamed() } else { door.gate.enter(remote.ip()) };
+    let permit = match entered {
         Ok(permit) => permit,
         Err(limit) => return door.handler.refused(remote, kind, Refusal::Limit(limit)),
     };
@@ -200,8 +247,8 @@ fn admit<H: Serve>(door: &Arc<Door<H>>, stream: TcpStream, remote: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-    let arrival = Arrival { stream, remote, local, permit };
-    if kind == StreamKind::Tcp {
+    let arrival = Arrival { stream, remote, local, permit, is_proxied };
+    if kind == StreamKind::Tcp && !is_proxied {
         serve(door, arrival.stream, arrival.remote, arrival.local, arrival.permit, None);
     } else {
         door.scope.spawn(shake(Arc::clone(door), arrival));
@@ -222,6 +269,7 @@ fn serve<H: Serve, S: Stream>(
 
 /// A connection after its handshake.
 enum Shaken {
+    Tcp(TcpStream),
     Tls(TlsStream),
     Ws(WsStream<TcpStream>),
     Wss(WsStream<TlsStream>),
@@ -231,15 +279,17 @@ enum Shaken {
 
 /// Takes one connection through its handshake and starts its serving, as another task: this one is freed.
 async fn shake<H: Serve>(door: Arc<Door<H>>, arrival: Arrival) {
-    let Arrival { stream, remote, local, permit } = arrival;
+    let Arrival { stream, mut remote, local, mut permit, mut is_proxied } = arrival;
     let began = Instant::now();
+    let shaking = handshake(&door, stream, (&mut remote, &mut permit, &mut is_proxied));
     let shaken = tokio::select! {
         biased;
         () = door.scope.cancelled() => return,
-        shaken = timeout(door.settings.handshake_timeout, handshake(&door, stream)) => shaken,
+        shaken = timeout(door.settings.handshake_timeout, shaking) => shaken,
     };
     let kind = door.endpoint.kind();
     let failure = match shaken {
+        Ok(Ok(Shaken::Tcp(stream))) => return serve(&door, stream, remote, local, permit, None),
         Ok(Ok(Shaken::Tls(stream))) => {
             let certificate = stream.peer_certificate().map(Box::new);
             return serve(&door, stream, remote, local, permit, certificate);
@@ -251,11 +301,25 @@ async fn shake<H: Serve>(door: Arc<Door<H>>, arrival: Arrival) {
         }
         Ok(Ok(Shaken::Gone)) => return,
         Ok(Err(failure)) => failure,
+        Err(_) if is_proxied => Failure::Proxy(io::ErrorKind::TimedOut.into()),
         Err(_) if kind.is_tls() => Failure::Tls(io::ErrorKind::TimedOut.into()),
         Err(_) => Failure::Upgrade(io::ErrorKind::TimedOut.into()),
     };
     let (why, error) = match failure {
+        Failure::Limit(limit) => return door.handler.refused(remote, kind, Refusal::Limit(limit)),
+        Failure::Proxy(error) => {
+            if let Some(untold) = door.trouble.lock().next() {
+                tracing::warn!(
+                    endpoint = %door.endpoint, balancer = %remote, %error, untold,
+                    "a balancer sent no PROXY header: mqtt.proxy_protocol and mqtt.proxy_networks say that it does"
+                );
+            }
+            (Refusal::NoProxyHeader, error)
+        }
         Failure::Tls(error) => (Refusal::TlsFailed, error),
+        Failure::Upgrade(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            (Refusal::Origin, error)
+        }
         Failure::Upgrade(error) => (Refusal::Malformed, error),
     };
     tracing::debug!(%remote, kind = kind.scheme(), ?error, after_ms = began.elapsed().as_millis(), "handshake failed");
@@ -264,24 +328,38 @@ async fn shake<H: Serve>(door: Arc<Door<H>>, arrival: Arrival) {
 
 /// At which step a handshake failed.
 enum Failure {
+    Proxy(io::Error),
+    Limit(LimitReached),
     Tls(io::Error),
     Upgrade(io::Error),
 }
 
-async fn handshake<H: Serve>(door: &Door<H>, stream: TcpStream) -> Result<Shaken, Failure> {
+async fn handshake<H: Serve>(
+    door: &Door<H>,
+    mut stream: TcpStream,
+    (remote, permit, is_proxied): (&mut SocketAddr, &mut Permit, &mut bool),
+) -> Result<Shaken, Failure> {
     // Nothing is allocated for a client that says nothing.
     match stream.peek(&mut [0]).await {
         Ok(0) | Err(_) => return Ok(Shaken::Gone),
         Ok(_) => {}
     }
+    if *is_proxied {
+        let named = read_header(&mut stream).await.map_err(Failure::Proxy)?;
+        *is_proxied = false;
+        // A balancer's own connections are its own: it looks whether we live.
+        *remote = named.unwrap_or(*remote);
+        permit.name(remote.ip()).map_err(Failure::Limit)?;
+    }
     let kind = door.endpoint.kind();
-    let path = door.endpoint.path();
+    let (path, origins) = (door.endpoint.path(), &door.origins);
     match &door.tls {
-        None => ws::upgrade(stream, path).await.map(Shaken::Ws).map_err(Failure::Upgrade),
+        None if kind == StreamKind::Tcp => Ok(Shaken::Tcp(stream)),
+        None => ws::upgrade(stream, path, origins).await.map(Shaken::Ws).map_err(Failure::Upgrade),
         Some(tls) => {
             let stream = tls.accept(stream, kind).await.map_err(Failure::Tls)?;
             if kind.is_websocket() {
-                ws::upgrade(stream, path).await.map(Shaken::Wss).map_err(Failure::Upgrade)
+                ws::upgrade(stream, path, origins).await.map(Shaken::Wss).map_err(Failure::Upgrade)
             } else {
                 Ok(Shaken::Tls(stream))
             }
@@ -301,12 +379,13 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn tell(&mut self, endpoint: &Endpoint, error: &io::Error) {
+    /// May it be told now? Then how often it was not since the last time.
+    fn next(&mut self) -> Option<u64> {
         if self.told.is_some_and(|told| told.elapsed() < LOG_EVERY) {
             self.untold += 1;
-            return;
+            return None;
         }
-        tracing::warn!(%endpoint, %error, untold = self.untold, "cannot accept connections for now");
-        *self = Self { told: Some(Instant::now()), untold: 0 };
+        self.told = Some(Instant::now());
+        Some(std::mem::take(&mut self.untold))
     }
 }

@@ -56,11 +56,27 @@ impl Gate {
 
     /// Lets a connection in, or says which bound it met.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Permit, LimitReached> {
-        let address = network_of(address);
         let mut counts = self.counts.lock();
         if counts.total >= self.limits.connections {
             return Err(LimitReached::Connections);
         }
+        let address = network_of(address);
+        self.count(&mut counts, address)?;
+        counts.total += 1;
+        Ok(Permit { gate: Arc::clone(self), address: Some(address) })
+    }
+
+    /// Lets a connection in whose address is not known yet: until [`Permit::name`] it counts in all only.
+    pub fn enter_unnamed(self: &Arc<Self>) -> Result<Permit, LimitReached> {
+        let mut counts = self.counts.lock();
+        if counts.total >= self.limits.connections {
+            return Err(LimitReached::Connections);
+        }
+        counts.total += 1;
+        Ok(Permit { gate: Arc::clone(self), address: None })
+    }
+
+    fn count(&self, counts: &mut Counts, address: IpAddr) -> Result<(), LimitReached> {
         if self.limits.per_address > 0 {
             let count = counts.by_address.get(&address).copied().unwrap_or(0);
             if count >= self.limits.per_address {
@@ -68,8 +84,7 @@ impl Gate {
             }
             counts.by_address.insert(address, count + 1);
         }
-        counts.total += 1;
-        Ok(Permit { gate: Arc::clone(self), address })
+        Ok(())
     }
 
     /// Connections inside now.
@@ -82,9 +97,10 @@ impl Gate {
         self.limits
     }
 
-    fn leave(&self, address: IpAddr) {
+    fn leave(&self, address: Option<IpAddr>) {
         let mut counts = self.counts.lock();
         counts.total = counts.total.saturating_sub(1);
+        let Some(address) = address else { return };
         if let Some(count) = counts.by_address.get_mut(&address) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -103,7 +119,20 @@ impl fmt::Debug for Gate {
 /// One connection's place; given back when it is dropped.
 pub struct Permit {
     gate: Arc<Gate>,
-    address: IpAddr,
+    /// Whom it counts for; `None` until that is known.
+    address: Option<IpAddr>,
+}
+
+impl Permit {
+    /// Whose connection it is, of one that entered without an address.
+    pub fn name(&mut self, address: IpAddr) -> Result<(), LimitReached> {
+        if self.address.is_none() {
+            let address = network_of(address);
+            self.gate.count(&mut self.gate.counts.lock(), address)?;
+            self.address = Some(address);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Permit {
@@ -143,6 +172,20 @@ mod tests {
         drop(first);
         assert_eq!(gate.open(), 1);
         assert!(gate.enter(ip("10.0.0.2")).is_ok());
+    }
+
+    #[test]
+    fn a_connection_may_be_named_later_and_counts_for_its_name_then() {
+        let gate = Gate::new(Limits { connections: 3, per_address: 1 });
+        let (mut first, mut second) = (gate.enter_unnamed().unwrap(), gate.enter_unnamed().unwrap());
+        first.name(ip("10.0.0.1")).unwrap();
+        assert_eq!(second.name(ip("10.0.0.1")).unwrap_err(), LimitReached::Address);
+        assert!(second.name(ip("10.0.0.2")).is_ok());
+        let third = gate.enter_unnamed().unwrap();
+        assert_eq!(gate.enter_unnamed().unwrap_err(), LimitReached::Connections);
+        drop((first, second, third));
+        assert_eq!(gate.open(), 0);
+        assert!(gate.counts.lock().by_address.is_empty());
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! `/livez`, `/readyz`, `/metrics`, `/v1/sessions`.
 //!
-//! Owns: routes, bounds of a request in size and time. Does not own: what the answers say ([`super::Overview`]).
+//! Owns: routes, who may ask by which name, bounds of a request in size and time. Does not own: what the answers say
+//! ([`super::Overview`]), places for connections ([`super::places`]).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::Query;
-use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -25,11 +26,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::exposition::{self, Format};
+use super::places::{Place, Places};
 use super::{DEFAULT_SESSIONS, MOST_SESSIONS, NotReady, Overview, SessionQuery, StoreTrouble};
 use crate::reloads::Broken;
 
-/// Connections at once.
-const MOST_CONNECTIONS: usize = 64;
 /// The most bytes of a request's head.
 const MOST_HEAD: usize = 16 * 1024;
 /// How long a request's head may take to come.
@@ -38,23 +38,39 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the request that is under way then, or at the gateway's end, may still take.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// How long a connection beside the bound may last, its one request included.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Shared {
     overview: Arc<dyn Overview>,
     registry: Registry,
+    hosts: Vec<String>,
 }
 
 /// Serves the operator's interface.
 pub struct AdminServer {
     router: Router,
+    /// For connections beside the bound.
+    probes: Router,
+    places: Arc<Places>,
     scope: Scope,
 }
 
 impl AdminServer {
-    /// Serves on this listener, in this scope, until the scope is cancelled.
-    pub fn start(listener: Listener, scope: &Scope, overview: Arc<dyn Overview>, registry: Registry) {
-        let server = Arc::new(Self { router: router(overview, registry), scope: scope.clone() });
-        let gate = Gate::new(Limits { connections: MOST_CONNECTIONS, per_address: 0 });
+    /// Serves on this listener, in this scope, until the scope is cancelled. Beside addresses and `localhost` it answers to the
+    /// names in `hosts`, in lower case.
+    pub fn start(
+        listener: Listener,
+        scope: &Scope,
+        overview: Arc<dyn Overview>,
+        registry: Registry,
+        hosts: Vec<String>,
+    ) {
+        let shared = Arc::new(Shared { overview, registry, hosts });
+        let probes = probes().fallback(no_place).with_state(Arc::clone(&shared));
+        let (router, scope_of_all) = (router(shared), scope.clone());
+        let server = Arc::new(Self { router, probes, places: Places::new(), scope: scope_of_all });
+        let gate = Gate::new(Limits { connections: Places::MOST, per_address: 0 });
         listener.run(scope, server, gate, AcceptSettings::default());
     }
 }
@@ -62,14 +78,21 @@ impl AdminServer {
 impl Serve for AdminServer {
     async fn serve<S: Stream>(self: Arc<Self>, accepted: Accepted<S>) {
         let Accepted { stream, remote, permit, .. } = accepted;
+        let place = self.places.take();
+        let (router, head, lasts) = match &place {
+            Place::Ordinary(_) => (&self.router, HEAD_TIMEOUT, CONNECTION_TIMEOUT),
+            Place::Beside(_) => (&self.probes, PROBE_TIMEOUT, PROBE_TIMEOUT),
+        };
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD);
-        let service = TowerToHyperService::new(self.router.clone());
+        builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(MOST_HEAD);
+        builder.keep_alive(matches!(place, Place::Ordinary(_)));
+        let service = TowerToHyperService::new(router.clone());
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = self.scope.cancelled() => None,
-            () = tokio::time::sleep(CONNECTION_TIMEOUT) => None,
+            () = place.wanted() => return,
+            () = tokio::time::sleep(lasts) => None,
         };
         if ended.is_none() {
             connection.as_mut().graceful_shutdown();
@@ -78,7 +101,7 @@ impl Serve for AdminServer {
         if let Some(Err(error)) = ended {
             tracing::debug!(%remote, %error, "a connection to the admin interface broke");
         }
-        drop(permit);
+        drop((permit, place));
     }
 
     fn refused(&self, remote: SocketAddr, _kind: StreamKind, why: Refusal) {
@@ -86,14 +109,47 @@ impl Serve for AdminServer {
     }
 }
 
-pub(super) fn router(overview: Arc<dyn Overview>, registry: Registry) -> Router {
-    Router::new()
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
+fn router(shared: Arc<Shared>) -> Router {
+    let named = Router::new()
         .route("/metrics", get(metrics))
         .route("/v1/sessions", get(sessions))
         .fallback(nothing)
-        .with_state(Arc::new(Shared { overview, registry }))
+        .layer(from_fn_with_state(Arc::clone(&shared), asked_by_name));
+    probes().merge(named).with_state(shared)
+}
+
+/// What machines ask that look after the gateway, by whatever name; there is nothing in it that a web page must not see.
+fn probes() -> Router<Arc<Shared>> {
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready))
+}
+
+/// A web page whose name was made to lead here (DNS rebinding) asks by that name: so only addresses and known names are
+/// answered.
+async fn asked_by_name(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if is_known(request.headers(), &shared.hosts) {
+        return next.run(request).await;
+    }
+    problem(
+        StatusCode::MISDIRECTED_REQUEST,
+        "this Host is not answered: ask by address or as localhost, or name it in admin.allowed_hosts",
+    )
+}
+
+fn is_known(headers: &HeaderMap, hosts: &[String]) -> bool {
+    let mut asked = headers.get_all(header::HOST).iter();
+    // No browser leaves it out.
+    let Some(host) = asked.next() else { return true };
+    let Some(host) = host.to_str().ok().filter(|_| asked.next().is_none()) else { return false };
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(host, _)| host),
+        None => host.split_once(':').map_or(host, |(host, _)| host),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    host == "localhost" || host.parse::<IpAddr>().is_ok() || hosts.contains(&host)
+}
+
+async fn no_place() -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "too many connections: only /livez and /readyz are answered now")
 }
 
 /// The process answers, so it lives.

@@ -5,6 +5,7 @@
 
 mod exposition;
 mod http;
+mod places;
 mod process;
 #[cfg(test)]
 mod tests;

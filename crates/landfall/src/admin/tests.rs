@@ -94,7 +94,8 @@ async fn serve(overview: &Arc<Made>) -> Served {
     let mut registry = Registry::default();
     registry.register("landfall_test", "A counter", Counter::<u64>::default());
     register_process(&mut registry);
-    AdminServer::start(listener, &scope, Arc::clone(overview) as Arc<dyn Overview>, registry);
+    let hosts = vec!["gateway.internal".to_owned()];
+    AdminServer::start(listener, &scope, Arc::clone(overview) as Arc<dyn Overview>, registry, hosts);
     Served { scope, at }
 }
 
@@ -112,7 +113,11 @@ impl Served {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        self.get_as(path, &format!("Host: {}\r\n", self.at)).await
+    }
+
+    async fn get_as(&self, path: &str, host: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
         let answer = self.raw(request.as_bytes()).await;
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
@@ -190,7 +195,7 @@ async fn metrics_are_in_the_format_that_is_asked_for() {
     for name in ["process_resident_memory_bytes ", "process_threads ", "process_open_fds "] {
         assert!(body.lines().any(|line| line.starts_with(name)), "{body}");
     }
-    let head = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let head = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     let plain = served.raw(format!("{head}\r\n").as_bytes()).await;
     assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
@@ -232,7 +237,7 @@ async fn what_is_not_served_is_refused() {
     let served = serve(&Arc::new(Made::default())).await;
     assert_eq!(served.json("/").await.0, 404);
     let post = served
-        .raw(b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        .raw(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         .await;
     assert!(post.starts_with("HTTP/1.1 405"), "{post}");
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(64 * 1024));
@@ -241,6 +246,47 @@ async fn what_is_not_served_is_refused() {
     let garbage = served.raw(b"\x16\x03\x01\x02\x00garbage\r\n\r\n").await;
     assert!(garbage.is_empty() || garbage.starts_with("HTTP/1.1 400"), "{garbage}");
     assert_eq!(served.json("/livez").await.0, 200);
+    served.close().await;
+}
+
+/// A page whose name was made to lead here asks by that name.
+#[tokio::test]
+async fn only_addresses_and_known_names_are_answered() {
+    let served = serve(&Arc::new(Made::default())).await;
+    for host in
+        ["127.0.0.1", "127.0.0.1:1", "[::1]:8080", "LocalHost:8080", "gateway.internal:8080", "192.0.2.1"]
+    {
+        assert_eq!(served.get_as("/v1/sessions", &format!("Host: {host}\r\n")).await.0, 200, "{host}");
+    }
+    for host in ["rebound.example", "localhost.rebound.example:8080", "127.0.0.1.rebound.example", ""] {
+        for path in ["/v1/sessions", "/metrics", "/nothing"] {
+            assert_eq!(served.get_as(path, &format!("Host: {host}\r\n")).await.0, 421, "{host} {path}");
+        }
+        for path in ["/livez", "/readyz"] {
+            assert_eq!(served.get_as(path, &format!("Host: {host}\r\n")).await.0, 200, "{host} {path}");
+        }
+    }
+    let twice = "Host: localhost\r\nHost: rebound.example\r\n";
+    assert_ne!(served.get_as("/metrics", twice).await.0, 200);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn liveness_is_answered_while_slow_connections_hold_every_place() {
+    let served = serve(&Arc::new(Made::default())).await;
+    let mut slow = Vec::new();
+    for _ in 0..150 {
+        let mut stream = TcpStream::connect(served.at).await.unwrap();
+        // The connections that make room for others may be gone already.
+        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n").await;
+        slow.push(stream);
+        if slow.len() > 64 {
+            assert_eq!(served.get("/livez").await.0, 200, "{} are there", slow.len());
+        }
+    }
+    assert_eq!(served.get("/readyz").await.0, 200);
+    assert_eq!(served.get("/metrics").await.0, 503, "all else has a bound");
+    drop(slow);
     served.close().await;
 }
 

@@ -10,10 +10,11 @@ use landfall_coap::CoapServer;
 use landfall_mqtt::MqttServer;
 use landfall_net::{
     AcceptSettings, BindError, DatagramEndpoint, DatagramSettings, DatagramSocket, Datagrams, Gate, Listener,
-    Scope, Tls,
+    Network, Scope, Tls,
 };
 use landfall_udp::UdpServer;
 
+use super::parts;
 use crate::settings::Settings;
 
 /// What serves them.
@@ -33,8 +34,12 @@ pub(super) struct Doors {
 impl Doors {
     pub(super) async fn bind(settings: &Settings, tls: Option<&Arc<Tls>>) -> Result<Self, BindError> {
         let mut mqtt = Vec::new();
+        let balancers: Arc<[Network]> = settings.mqtt.proxy_networks.as_slice().into();
+        let origins = parts::origins(settings);
         for endpoint in &settings.mqtt.listen {
-            mqtt.push(Listener::bind(endpoint, tls.cloned()).await?);
+            let listener = Listener::bind(endpoint, tls.cloned()).await?.admitting(Arc::clone(&origins));
+            let is_behind = settings.mqtt.proxy_protocol.contains(endpoint);
+            mqtt.push(if is_behind { listener.behind(Arc::clone(&balancers)) } else { listener });
         }
         let coap = datagrams(&settings.coap.listen, settings.coap.datagrams()).await?;
         let udp = datagrams(&settings.udp.listen, settings.udp.datagrams()).await?;

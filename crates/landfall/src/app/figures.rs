@@ -27,7 +27,7 @@ pub(super) fn register(
         gate: Arc::clone(gate),
         auth: Arc::clone(auth),
         reloads: Arc::clone(reloads),
-        most_connections: settings.mqtt.max_connections,
+        most_connections: gate.limits().connections,
         most_sessions: settings.presence.max_sessions,
         most_channels: settings.dtls.max_sessions,
         most_handshakes: settings.dtls.max_handshakes,

@@ -20,7 +20,7 @@ use landfall_nats::embedded::Embedded;
 use landfall_nats::{
     AdminRequest, Dismissed, Guardian, Health, JetStreamStore, Publisher, Requests, Target, streams,
 };
-use landfall_net::{Following, Gate, Limits, Listener, Scope, Tls};
+use landfall_net::{Following, Gate, Listener, Scope, Tls};
 use landfall_udp::UdpServer;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::Failure;
 use crate::admin::{self, AdminServer};
 use crate::auth::Auth;
+use crate::descriptors;
 use crate::reloads::Reloads;
 use crate::runfile::{Announced, RunFile};
 use crate::settings::{Origin, Settings};
@@ -181,11 +182,7 @@ impl Gateway {
         let store = (Arc::clone(&bus), client.clone());
         let standing = Standing::new((&settings, origin), store, Arc::clone(&reloads), &mut registry);
         let standing = Arc::new(standing);
-        let limits = Limits {
-            connections: settings.mqtt.max_connections,
-            per_address: settings.mqtt.max_connections_per_address,
-        };
-        let gate = Gate::new(limits);
+        let gate = Gate::new(descriptors::limits(&settings));
         figures::register(&mut registry, &standing, (&gate, &auth, &reloads), &settings);
         let (hub, who) = (standing.hub(), || Arc::clone(&auth) as _);
         let metrics = ChannelMetrics::register(&mut registry);
@@ -197,7 +194,8 @@ impl Gateway {
         if let Some(endpoint) = &settings.admin.listen {
             let listener = Listener::bind(endpoint, None).await.map_err(Failure::runtime)?;
             standing.set_admin(listener.local_addr().map_err(Failure::runtime)?);
-            AdminServer::start(listener, &scopes.parts, Arc::clone(&standing) as _, registry);
+            let hosts = parts::admin_hosts(&settings, endpoint);
+            AdminServer::start(listener, &scopes.parts, Arc::clone(&standing) as _, registry, hosts);
         }
         Ok(Self {
             settings,

@@ -19,7 +19,8 @@ use landfall_nats::{
     Cause, ConnectError, ConnectSettings, GuardianSettings, Health, Publisher, PublisherSettings, SpoolPlace,
     Target,
 };
-use landfall_net::Tls;
+use landfall_net::ws::Origins;
+use landfall_net::{Endpoint, Tls};
 use landfall_udp::UdpConfig;
 use prometheus_client::registry::Registry;
 
@@ -27,7 +28,7 @@ use crate::Failure;
 use crate::admin::{NotReady, Overview, SessionQuery, StoreTrouble};
 use crate::reloads::{Broken, Reloads};
 use crate::runfile::RunFile;
-use crate::settings::{NatsTarget, NatsUrl, Settings, WhenAway};
+use crate::settings::{AuthMode, NatsTarget, NatsUrl, Settings, WhenAway};
 
 fn whole_seconds<T: TryFrom<u64>>(duration: Duration, most: T) -> T {
     T::try_from(duration.as_secs()).unwrap_or(most)
@@ -155,6 +156,18 @@ pub(super) fn mqtt_config(settings: &Settings) -> MqttConfig {
         write_timeout: mqtt.write_timeout,
         packet_timeout: mqtt.packet_timeout,
     }
+}
+
+/// Which web pages may open a WebSocket.
+pub(super) fn origins(settings: &Settings) -> Arc<Origins> {
+    let local_only = settings.auth.mode == AuthMode::Open;
+    Arc::new(Origins { allowed: settings.mqtt.allowed_origins.clone(), local_only })
+}
+
+/// The names that the operator's interface answers to.
+pub(super) fn admin_hosts(settings: &Settings, listen: &Endpoint) -> Vec<String> {
+    let named = settings.admin.allowed_hosts.iter().map(|host| host.as_str().to_owned());
+    named.chain([listen.host().to_ascii_lowercase()]).collect()
 }
 
 pub(super) fn coap_config(settings: &Settings) -> CoapConfig {

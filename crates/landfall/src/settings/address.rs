@@ -80,6 +80,36 @@ fn host_port(text: &str) -> Option<Endpoint> {
     (endpoint.kind() == StreamKind::Tcp).then_some(endpoint)
 }
 
+/// The name of a host, without a port; in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if text.is_empty() || text.len() > 253 || !plain {
+            Err(())
+        } else {
+            Ok(Self(text.to_ascii_lowercase()))
+        }
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A text that is no address of NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not the address of a NATS server, such as nats://127.0.0.1:4222 or tls://nats.example")]

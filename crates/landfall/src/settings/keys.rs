@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use landfall_event::{Format, InstanceName, ReplicaId};
 use landfall_hub::UpstreamBody;
+use landfall_net::ws::Origin;
 use landfall_net::{
-    ClientAuth, DatagramEndpoint, DatagramSettings, DtlsSettings, Endpoint, PemFile, TlsSettings,
+    ClientAuth, DatagramEndpoint, DatagramSettings, DtlsSettings, Endpoint, Network, PemFile, TlsSettings,
 };
 use landfall_session::Patience;
 
 use super::Settings;
-use super::address::{DatagramListenKind, HostPortKind, NatsTarget, NatsTargetKind, StreamListenKind};
+use super::address::{
+    DatagramListenKind, HostName, HostPortKind, NatsTarget, NatsTargetKind, StreamListenKind,
+};
 use super::kind::{Choice, Flag, Kind, Path, count, each, maybe, parsed, size, span};
 use super::log::LogFilter;
 use super::source::Reader;
@@ -238,10 +241,26 @@ sections! {
         receive_maximum: u16 = "32", count(1, 65_535, "messages");
         /// Topic aliases that one device may set (MQTT 5, 3.2.2.3.8).
         topic_alias_maximum: u16 = "32", count(0, 65_535, "aliases");
-        /// Connections at once, those that have not said CONNECT yet included.
+        /// Connections at once, those that have not said CONNECT yet included. Each takes a file descriptor: the gateway raises
+        /// its limit of those as far as it may, and says at the start where that is too few.
         max_connections: usize = "100000", count(1, 10_000_000, "connections");
-        /// Connections at once from one IPv4 address or one IPv6 /64 network.
-        max_connections_per_address: usize = "0", count(0, 10_000_000, "connections; 0 for no bound of its own");
+        /// Connections at once from one IPv4 address or one IPv6 /64 network. Where all devices come from the address of a
+        /// balancer, let it tell theirs (`proxy_protocol`), or set 0.
+        max_connections_per_address: Option<usize> = "\"\"", maybe(
+            count(0, 10_000_000, "connections; 0 for no bound of its own"),
+            "a quarter of the connections that there may be, 64 at least",
+        );
+        /// Which of the addresses in `listen` are behind a balancer that speaks the PROXY protocol (version 1 or 2, before TLS
+        /// and WebSocket). The address that it tells is the device's in events, limits and refusals. A connection from
+        /// `proxy_networks` without that header is refused; others are served as they are, and refused with one.
+        proxy_protocol: Vec<Endpoint> = "[]", each(StreamListenKind, 64).or_none("none of them");
+        /// The networks of those balancers: from everybody else nothing is believed.
+        proxy_networks: Vec<Network> = "[]",
+            each(parsed("networks such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.1\""), 64).or_none("none");
+        /// Web pages that may open a WebSocket beside those of the same host, by origin; `*` for every page, which
+        /// `auth.mode = "open"` does not allow. Clients that are no browser send no origin and are not asked for one.
+        allowed_origins: Vec<Origin> = "[]",
+            each(parsed("origins such as \"https://app.example\", or \"*\""), 64).or_none("pages of the same host only");
         /// The longest keep-alive: a device that asks for more, or for none, is given this one (MQTT 5) or held to it
         /// (MQTT 3.1.1).
         max_keep_alive: Duration = "\"65535s\"", span(S, 65_535 * S).or_zero("no bound");
@@ -326,6 +345,9 @@ sections! {
             Choice(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)]);
         /// How long the TLS handshake and the WebSocket upgrade may take together.
         handshake_timeout: Duration = "\"10s\"", span(100 * MS, 5 * M);
+        /// The most plaintext in one record that is sent. Small devices have no room for the 16 KiB that TLS allows: take what
+        /// the smallest has for a record's content.
+        max_record_size: usize = "\"4KiB\"", size(512, 16 << 10);
     }
 
     /// DTLS of the `dtls` addresses of `[coap]` and `[udp]`. Devices have a pre-shared key (`psk` in the file of devices) or
@@ -425,6 +447,9 @@ sections! {
     "admin" Admin {
         /// Where it listens. Port 0 takes a free port.
         listen: Option<Endpoint> = "\"127.0.0.1:8080\"", maybe(HostPortKind, "no such interface");
+        /// Names by which it may be asked (`Host`), beside addresses, `localhost` and the name in `listen`. Any other name could
+        /// be one that a web page made to lead here. /livez and /readyz answer to every name.
+        allowed_hosts: Vec<HostName> = "[]", each(parsed("host names without a port"), 64).or_none("no further name");
     }
 
     /// The log, on standard error.
@@ -519,6 +544,7 @@ impl Tls {
     /// What the TLS acceptor needs; `None` without a certificate.
     pub fn settings(&self) -> Option<TlsSettings> {
         let (cert, key) = self.cert.clone().zip(self.key.clone())?;
-        Some(TlsSettings { cert, key, client_ca: self.client_ca.clone(), client_auth: self.client_auth })
+        let (client_ca, client_auth) = (self.client_ca.clone(), self.client_auth);
+        Some(TlsSettings { cert, key, client_ca, client_auth, max_record: self.max_record_size })
     }
 }

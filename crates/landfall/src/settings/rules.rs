@@ -7,6 +7,7 @@ use super::address::NatsTarget;
 use super::keys::AuthMode;
 use super::source::Reader;
 use landfall_net::ClientAuth;
+use landfall_net::ws::Origin;
 
 pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     let listeners = listeners(settings);
@@ -17,6 +18,8 @@ pub(super) fn check(settings: &Settings, reader: &mut Reader) {
     }
     open_stays_on_loopback(settings, &listeners, reader);
     listeners_differ(&listeners, reader);
+    balancers_are_at_addresses(settings, reader);
+    open_has_no_foreign_pages(settings, reader);
     certificates_come_in_pairs(settings, reader);
     dtls_can_prove_itself(settings, reader);
     client_certificates_can_be_verified(settings, reader);
@@ -95,6 +98,33 @@ fn listeners_differ(listeners: &[Listener<'_>], reader: &mut Reader) {
         let source = reader.source(key);
         reader.problem(format!(
             "`{key}` ({source}): host and port of \"{text}\" are there twice; each must be there once"
+        ));
+    }
+}
+
+fn balancers_are_at_addresses(settings: &Settings, reader: &mut Reader) {
+    let mqtt = &settings.mqtt;
+    if let Some(stray) = mqtt.proxy_protocol.iter().find(|at| !mqtt.listen.contains(at)) {
+        let source = reader.source("mqtt.proxy_protocol");
+        reader.problem(format!(
+            "`mqtt.proxy_protocol` has \"{stray}\" ({source}): must be one of the addresses in `mqtt.listen`"
+        ));
+    }
+    let (has, lacks) = match (mqtt.proxy_protocol.is_empty(), mqtt.proxy_networks.is_empty()) {
+        (false, true) => ("mqtt.proxy_protocol", "mqtt.proxy_networks"),
+        (true, false) => ("mqtt.proxy_networks", "mqtt.proxy_protocol"),
+        _ => return,
+    };
+    let source = reader.source(has);
+    reader.problem(format!("`{has}` is set ({source}) and `{lacks}` is not: they go together"));
+}
+
+fn open_has_no_foreign_pages(settings: &Settings, reader: &mut Reader) {
+    if settings.auth.mode == AuthMode::Open && settings.mqtt.allowed_origins.iter().any(Origin::is_any) {
+        let (mode, source) = (reader.source("auth.mode"), reader.source("mqtt.allowed_origins"));
+        reader.problem(format!(
+            "`mqtt.allowed_origins` has \"*\" ({source}) while `auth.mode` = \"open\" ({mode}): every web page could be every \
+             device; name the origins, or use `auth.mode` = \"devices\""
         ));
     }
 }

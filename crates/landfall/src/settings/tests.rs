@@ -106,7 +106,7 @@ fn an_unknown_key_is_named_with_a_guess_or_the_choice() {
         "unknown key `mqtt.recieve_maximum` (landfall.toml:3): did you mean `mqtt.receive_maximum`?"
     );
     let text = problem("[admin]\npassword = \"x\"\n", &[]);
-    assert!(text.ends_with("the keys of this section are listen"), "{text}");
+    assert!(text.ends_with("the keys of this section are listen, allowed_hosts"), "{text}");
     let text = problem("", &[("LANDFALL_NATS__URI", "x")]);
     assert!(text.contains("LANDFALL_NATS__URI") && text.contains("did you mean `nats.url`?"), "{text}");
 }

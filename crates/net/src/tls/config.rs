@@ -11,8 +11,23 @@ use rustls::version::{TLS12, TLS13};
 
 use super::{ClientAuth, TlsError, TlsSettings, pem};
 
-/// The configurations for plain streams and for WebSocket: they differ in what they call themselves (RFC 7301).
-pub(super) fn build(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), TlsError> {
+/// What rustls counts of a record's size beside its plaintext.
+const RECORD_HEAD: usize = 5;
+
+/// The configurations differ in what they call themselves (RFC 7301).
+#[derive(Clone)]
+pub(super) struct Configs {
+    /// For `tls://`.
+    pub(super) stream: Arc<ServerConfig>,
+    /// For `wss://`.
+    pub(super) web: Arc<ServerConfig>,
+    /// For clients that name protocols of which none is ours: none is chosen, as if they had named none. Firmware that is made
+    /// for another service names that service's.
+    pub(super) unnamed: Arc<ServerConfig>,
+}
+
+/// Makes the configurations of what the files say.
+pub(super) fn build(settings: &TlsSettings) -> Result<Configs, TlsError> {
     let certs = pem::read_certificates("tls.cert", &settings.cert)?;
     let key = pem::read_key("tls.key", &settings.key)?;
     let provider = Arc::new(ring::default_provider());
@@ -46,11 +61,14 @@ pub(super) fn build(settings: &TlsSettings) -> Result<(Arc<ServerConfig>, Arc<Se
         config.ticketer = ring::Ticketer::new()?;
         config.send_tls13_tickets = 1;
     } else {
-        // A resumed session is not verified again: it would outlive its certificate.
+        // A resumed session is not verified again: it would outlive its certificate, and a ticket would carry the whole chain.
         config.send_tls13_tickets = 0;
     }
+    // Small devices have no room for the 16 KiB that a record may have.
+    config.max_fragment_size = Some(settings.max_record + RECORD_HEAD);
+    let unnamed = Arc::new(config.clone());
     let mut web = config.clone();
     config.alpn_protocols = vec![b"mqtt".to_vec()];
     web.alpn_protocols = vec![b"http/1.1".to_vec(), b"mqtt".to_vec()];
-    Ok((Arc::new(config), Arc::new(web)))
+    Ok(Configs { stream: Arc::new(config), web: Arc::new(web), unnamed })
 }

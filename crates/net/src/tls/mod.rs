@@ -8,17 +8,17 @@ mod config;
 mod dtls;
 mod engine;
 mod files;
+mod hello;
 mod pem;
 mod stream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-use rustls::ServerConfig;
-
 use crate::{Scope, Stream, StreamKind};
+use parking_lot::RwLock;
 
+use config::Configs;
 use files::{Stamp, stamp_of};
 
 pub use certificate::PeerCertificate;
@@ -47,9 +47,14 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
     /// `tls.client_auth`: only with `client_ca`.
     pub client_auth: ClientAuth,
+    /// `tls.max_record_size`: the most plaintext in one record that is sent, 512 to [`TlsSettings::LARGEST_RECORD`].
+    pub max_record: usize,
 }
 
 impl TlsSettings {
+    /// The most that TLS allows (RFC 8446 section 5.1).
+    pub const LARGEST_RECORD: usize = engine::MAX_PLAINTEXT;
+
     fn paths(&self) -> impl Iterator<Item = &Path> {
         [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()]
             .into_iter()
@@ -93,10 +98,7 @@ pub struct Tls {
 }
 
 struct Current {
-    /// For `tls://`.
-    stream: Arc<ServerConfig>,
-    /// For `wss://`.
-    web: Arc<ServerConfig>,
+    configs: Configs,
     /// The files' state when they were last looked at.
     stamp: Stamp,
 }
@@ -108,8 +110,8 @@ impl Tls {
     /// [`TlsError`] names what to mend.
     pub fn load(settings: TlsSettings) -> Result<Arc<Self>, TlsError> {
         let stamp = stamp_of(settings.paths());
-        let (stream, web) = config::build(&settings)?;
-        Ok(Arc::new(Self { settings, current: RwLock::new(Current { stream, web, stamp }) }))
+        let configs = config::build(&settings)?;
+        Ok(Arc::new(Self { settings, current: RwLock::new(Current { configs, stamp }) }))
     }
 
     /// Reads the files again. New handshakes use what they say; connections that stand are left alone.
@@ -122,7 +124,7 @@ impl Tls {
         let mut current = self.current.write();
         // Also after a failure: a broken file is told once, not at every look.
         current.stamp = stamp;
-        (current.stream, current.web) = built?;
+        current.configs = built?;
         Ok(())
     }
 
@@ -156,12 +158,9 @@ impl Tls {
     /// # Errors
     /// What ended the handshake; the peer has been sent the alert.
     pub async fn accept<S: Stream>(&self, stream: S, kind: StreamKind) -> std::io::Result<TlsStream<S>> {
-        TlsStream::accept(stream, self.config(kind)).await
-    }
-
-    fn config(&self, kind: StreamKind) -> Arc<ServerConfig> {
-        let current = self.current.read();
-        Arc::clone(if kind.is_websocket() { &current.web } else { &current.stream })
+        let configs = self.current.read().configs.clone();
+        let named = if kind.is_websocket() { configs.web } else { configs.stream };
+        TlsStream::accept(stream, named, configs.unnamed).await
     }
 }
 

@@ -20,13 +20,14 @@ use tokio::net::TcpStream;
 
 use super::PeerCertificate;
 use super::engine::{Engine, MAX_PLAINTEXT, MAX_SEALED, Plain, Seal};
+use super::hello::names_a_protocol_of;
 use crate::Stream;
 
 /// How long a peer has to take the alert that tells why its handshake failed.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 
 /// The most that is kept of unfinished records: a handshake message of 64 KiB, as rustls allows, and one record more.
-const MAX_INCOMING: usize = 64 * 1024 + MAX_SEALED;
+pub(super) const MAX_INCOMING: usize = 64 * 1024 + MAX_SEALED;
 
 thread_local! {
     /// What a read of any TLS connection of the thread goes through. Nothing awaits while it is borrowed.
@@ -56,12 +57,23 @@ struct Inner<S> {
 }
 
 impl<S: Stream> TlsStream<S> {
-    /// Takes a connection through the handshake.
-    pub(super) async fn accept(stream: S, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let engine = Engine::new(config).map_err(io::Error::other)?;
-        let (incoming, plain, outgoing) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
+    /// Takes a connection through the handshake: as `named`, unless the client names application protocols of which `named` has
+    /// none.
+    pub(super) async fn accept(
+        mut stream: S,
+        named: Arc<ServerConfig>,
+        unnamed: Arc<ServerConfig>,
+    ) -> io::Result<Self> {
+        let (mut incoming, plain, outgoing) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
+        let fits = names_a_protocol_of(&named, &mut stream, &mut incoming).await?;
+        let engine = Engine::new(if fits { named } else { unnamed }).map_err(io::Error::other)?;
         let mut inner = Box::new(Inner { stream, engine, incoming, plain, outgoing, closing: false });
-        match poll_fn(|cx| inner.poll_handshake(cx)).await {
+        let begun = inner.process();
+        let shaken = match begun {
+            Ok(()) => poll_fn(|cx| inner.poll_handshake(cx)).await,
+            Err(error) => Err(error),
+        };
+        match shaken {
             Ok(()) => Ok(Self { inner }),
             Err(error) => {
                 // The alert is written as far as it goes; without the linger a reset could overtake it.
@@ -80,6 +92,18 @@ impl<S: Stream> TlsStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
+    /// Processes what was read before there was an engine.
+    fn process(&mut self) -> io::Result<()> {
+        let mut plain = Plain { reader: None, rest: &mut self.plain };
+        let received = self.engine.receive(&mut self.incoming, &mut plain, &mut self.outgoing);
+        self.incoming.advance(*received.as_ref().unwrap_or(&0));
+        if received.is_err() {
+            self.incoming.clear();
+        }
+        release(&mut self.incoming);
+        received.map(drop).map_err(invalid)
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let drained = self.poll_drain(cx)?;

@@ -4,10 +4,12 @@
 //! and end; they may span frames [MQTT-6.0.0-2].
 
 mod frame;
+mod origin;
 mod stream;
 mod upgrade;
 
 pub use frame::{Decoder, Ending, Fault};
+pub use origin::{Origin, OriginError, Origins};
 pub use stream::WsStream;
 pub use upgrade::upgrade;
 

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::machine::TryParse as _;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-use super::{MAX_REQUEST, WsStream};
+use super::{MAX_REQUEST, Origins, WsStream};
 use crate::{Stream, close, receive};
 
 /// Where upgrades are taken when the listen address names no path.
@@ -40,14 +40,22 @@ const NO_VERSION: Rejected =
 const NO_SUBPROTOCOL: Rejected =
     Rejected { status: "400 Bad Request", why: "neither subprotocol, mqtt or mqttv3.1, was offered" };
 
+const NO_ORIGIN: Rejected =
+    Rejected { status: "403 Forbidden", why: "pages of this origin are not admitted (mqtt.allowed_origins)" };
+
 /// Reads the request and answers it. `path` is the only path to serve; without one, `/mqtt` and `/`. Has no deadline of
 /// its own.
 ///
 /// # Errors
-/// `InvalidData` for a request that is turned away (it has been told why), else the stream's error.
-pub async fn upgrade<S: Stream>(mut stream: S, path: Option<&str>) -> io::Result<WsStream<S>> {
+/// `PermissionDenied` for a page of an origin that is not admitted, `InvalidData` for another request that is turned away
+/// (it has been told why), else the stream's error.
+pub async fn upgrade<S: Stream>(
+    mut stream: S,
+    path: Option<&str>,
+    origins: &Origins,
+) -> io::Result<WsStream<S>> {
     let mut buffer = BytesMut::new();
-    match read_request(&mut stream, &mut buffer, path).await? {
+    match read_request(&mut stream, &mut buffer, path, origins).await? {
         Ok(answer) => {
             stream.write_all(&answer).await?;
             stream.flush().await?;
@@ -63,7 +71,9 @@ pub async fn upgrade<S: Stream>(mut stream: S, path: Option<&str>) -> io::Result
             if stream.write_all(answer.as_bytes()).await.is_ok() {
                 close(stream, ANSWER_LINGER).await;
             }
-            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            let is_origin = status == NO_ORIGIN.status;
+            let kind = if is_origin { io::ErrorKind::PermissionDenied } else { io::ErrorKind::InvalidData };
+            Err(io::Error::new(kind, why))
         }
     }
 }
@@ -73,6 +83,7 @@ async fn read_request<S: Stream>(
     stream: &mut S,
     buffer: &mut BytesMut,
     path: Option<&str>,
+    origins: &Origins,
 ) -> io::Result<Result<Vec<u8>, Rejected>> {
     let mut looked = 0;
     loop {
@@ -86,7 +97,7 @@ async fn read_request<S: Stream>(
                 return Ok(Err(TOO_LARGE));
             }
             let head = buffer.split_to(looked + at + 4);
-            return Ok(answer(&head, path));
+            return Ok(answer(&head, path, origins));
         }
         if buffer.len() > MAX_REQUEST {
             return Ok(Err(TOO_LARGE));
@@ -95,11 +106,15 @@ async fn read_request<S: Stream>(
     }
 }
 
-fn answer(head: &[u8], path: Option<&str>) -> Result<Vec<u8>, Rejected> {
+fn answer(head: &[u8], path: Option<&str>, origins: &Origins) -> Result<Vec<u8>, Rejected> {
     let Ok(Some((_, request))) = Request::try_parse(head) else { return Err(NO_UPGRADE) };
     let asked = request.uri().path();
     if !path.map_or(PATHS.contains(&asked), |only| only == asked) {
         return Err(NO_PATH);
+    }
+    let pages = request.headers().get_all("Origin").iter().map(|page| page.to_str().ok().map(str::to_owned));
+    if !origins.admit(pages, request.headers().get("Host").and_then(|host| host.to_str().ok())) {
+        return Err(NO_ORIGIN);
     }
     if request.headers().get("Sec-WebSocket-Version").is_some_and(|version| version != "13") {
         return Err(NO_VERSION);

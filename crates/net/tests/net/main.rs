@@ -9,6 +9,7 @@ mod dtls;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod proxy;
 mod scope;
 #[cfg(test)]
 mod support;

@@ -106,8 +106,20 @@ impl House {
         settings: AcceptSettings,
     ) -> Self {
         let listener = Listener::bind(&endpoint.parse().unwrap(), tls).await.unwrap();
+        Self::at(listener, limits, settings)
+    }
+
+    /// Behind balancers on these networks.
+    pub(crate) async fn behind(endpoint: &str, tls: Option<Arc<Tls>>, network: &str, limits: Limits) -> Self {
+        let listener = Listener::bind(&endpoint.parse().unwrap(), tls).await.unwrap();
+        let network: landfall_net::Network = network.parse().unwrap();
+        Self::at(listener.behind(Arc::from([network])), limits, hasty())
+    }
+
+    fn at(listener: Listener, limits: Limits, settings: AcceptSettings) -> Self {
+        let endpoint = listener.endpoint().port();
         let at = listener.local_addr().unwrap();
-        assert_eq!(listener.endpoint().port(), at.port());
+        assert_eq!(endpoint, at.port());
         let scope = Scope::new();
         let echo = Arc::new(Echo { scope: scope.clone(), seen: watch::Sender::default() });
         let gate = Gate::new(limits);
@@ -230,6 +242,7 @@ impl Files {
 
     pub(crate) fn settings(&self) -> TlsSettings {
         TlsSettings {
+            max_record: 4_096,
             cert: self.path("cert.pem"),
             key: self.path("key.pem"),
             client_ca: None,

@@ -1,5 +1,8 @@
 //! TLS versions, mutual TLS, and replacing the files.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -9,7 +12,8 @@ use landfall_net::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ALL_VERSIONS, ProtocolVersion};
@@ -58,10 +62,129 @@ async fn the_protocol_name_is_mqtt_and_not_everything() {
     let house = House::open("tls://127.0.0.1:0", Some(Files::of(&authority.server()).load())).await;
     let stream = Client::trusting(&authority).offering(&["x", "mqtt"]).connect(house.at).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"mqtt"[..]));
-    assert!(Client::trusting(&authority).offering(&["h2"]).connect(house.at).await.is_err());
+    house.end().await;
+}
+
+/// Firmware that was made for another service names that service's protocol, and HTTP libraries name theirs.
+#[tokio::test]
+async fn a_client_that_names_other_protocols_is_served_without_one() {
+    let authority = Authority::new("ca");
+    let files = Files::of(&authority.server());
+    for endpoint in ["tls://127.0.0.1:0", "wss://127.0.0.1:0"] {
+        let house = House::open(endpoint, Some(files.load())).await;
+        for version in [&TLS12, &TLS13] {
+            for offer in [&["x-amzn-mqtt-ca"][..], &["h2"], &["h2", "x-amzn-mqtt-ca"]] {
+                let client = Client::speaking(&authority, &[version], None).offering(offer);
+                // Twice: the second resumes what the first was given.
+                for _ in 0..2 {
+                    let mut stream = client.connect(house.at).await.unwrap();
+                    assert_eq!(stream.get_ref().1.alpn_protocol(), None, "{endpoint} {offer:?}");
+                    if endpoint.starts_with("tls") {
+                        echoes(&mut stream, b"hello").await;
+                    }
+                }
+            }
+        }
+        let http =
+            Client::trusting(&authority).offering(&["h2", "http/1.1"]).connect(house.at).await.unwrap();
+        let expected = endpoint.starts_with("wss").then_some(&b"http/1.1"[..]);
+        assert_eq!(http.get_ref().1.alpn_protocol(), expected);
+        drop(http);
+        house.end().await;
+    }
+}
+
+/// A ClientHello that comes byte by byte, and one that is none.
+#[tokio::test]
+async fn a_hello_in_pieces_is_read_and_what_is_none_is_told_so() {
+    let authority = Authority::new("ca");
+    let house = House::open("tls://127.0.0.1:0", Some(Files::of(&authority.server()).load())).await;
+    let (near, far) = tokio::io::duplex(1);
+    let pipe = async {
+        let mut socket = house.connect().await;
+        let mut far = far;
+        let _ = tokio::io::copy_bidirectional(&mut far, &mut socket).await;
+    };
+    let client = Client::trusting(&authority).offering(&["x-amzn-mqtt-ca"]);
+    let talk = async {
+        let mut stream = client.shake(near).await.unwrap();
+        echoes(&mut stream, b"hello").await;
+    };
+    within(async { tokio::join!(pipe, talk) }).await;
+    let mut stream = house.connect().await;
+    stream.write_all(&[0x16, 3, 1, 0, 4, 2, 0, 0, 0]).await.unwrap();
+    let mut alert = Vec::new();
+    within(stream.read_to_end(&mut alert)).await.unwrap();
+    assert_eq!(alert.first(), Some(&21), "an alert: {alert:02x?}");
     let seen = house.echo.wait_for(|seen| seen.refused.len() == 1).await;
     assert_eq!(seen.refused, [Refusal::TlsFailed]);
     house.end().await;
+}
+
+/// What a client reads, beside what it makes of it.
+struct Tapped {
+    stream: TcpStream,
+    read: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncRead for Tapped {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.read.lock().unwrap().extend_from_slice(&buf.filled()[before..]);
+        polled
+    }
+}
+
+impl AsyncWrite for Tapped {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Small devices have buffers for small records only.
+#[tokio::test]
+async fn no_record_is_larger_than_the_setting() {
+    let authority = Authority::new("ca");
+    let files = Files::of(&authority.server());
+    for most in [512, 4_096, TlsSettings::LARGEST_RECORD] {
+        let tls = Tls::load(TlsSettings { max_record: most, ..files.settings() }).unwrap();
+        let house = House::open("tls://127.0.0.1:0", Some(tls)).await;
+        for version in [&TLS12, &TLS13] {
+            let read = Arc::new(Mutex::new(Vec::new()));
+            let tapped = Tapped { stream: house.connect().await, read: Arc::clone(&read) };
+            let mut stream = Client::speaking(&authority, &[version], None).shake(tapped).await.unwrap();
+            echoes(&mut stream, &[0x5a; 100_000]).await;
+            drop(stream);
+            let bytes = read.lock().unwrap().clone();
+            let (mut rest, mut largest) = (bytes.as_slice(), 0);
+            while let [_, _, _, high, low, more @ ..] = rest {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                largest = largest.max(length);
+                rest = more.get(length..).unwrap_or_default();
+            }
+            // Nonce, type and tag come on top of the plaintext.
+            assert!(largest <= most + 24, "{largest} for {most}");
+            assert!(largest > most.min(9_000), "the room that there is is used: {largest} for {most}");
+        }
+        house.end().await;
+    }
 }
 
 fn fingerprint_of(identity: &Identity) -> String {

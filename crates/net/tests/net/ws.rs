@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use futures_util::{SinkExt as _, StreamExt as _};
-use landfall_net::ws::upgrade;
+use landfall_net::ws::{Origins, upgrade};
 use landfall_net::{Exchanged, Limits, Refusal, Stream, StreamKind, exchange};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -84,6 +84,33 @@ async fn mqtt_is_served_at_its_paths_and_no_others() {
     let house = House::open("ws://127.0.0.1:0/devices", None).await;
     assert!(dial(house.connect().await, "/devices", Some("mqtt")).await.is_ok());
     assert!(dial(house.connect().await, "/mqtt", Some("mqtt")).await.is_err());
+    house.end().await;
+}
+
+/// A browser lets every page open a WebSocket to every host, and says whose page it is.
+#[tokio::test]
+async fn pages_of_another_host_are_turned_away() {
+    let house = House::open("ws://127.0.0.1:0", None).await;
+    for (origin, served) in [
+        (None, true),
+        (Some("http://localhost"), true),
+        (Some("https://evil.example"), false),
+        (Some("null"), false),
+    ] {
+        let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
+        if let Some(origin) = origin {
+            request.headers_mut().insert("Origin", HeaderValue::from_static(origin));
+        }
+        match within(client_async(request, house.connect().await)).await {
+            Ok(_) => assert!(served, "{origin:?}"),
+            Err(ClientError::Http(response)) => {
+                assert_eq!((response.status().as_u16(), served), (403, false));
+            }
+            Err(other) => panic!("{origin:?}: {other}"),
+        }
+    }
+    assert_eq!(house.echo.wait_for(|seen| seen.refused.len() == 2).await.refused, [Refusal::Origin; 2]);
     house.end().await;
 }
 
@@ -280,8 +307,10 @@ async fn a_narrow_pipe_changes_nothing() {
     // No narrower: the client takes an answer in crumbs for an attack.
     for width in [200, 1000] {
         let (near, far) = tokio::io::duplex(width);
+        let origins = Origins::default();
         let (server, client) =
-            within(async { tokio::join!(upgrade(near, None), dial(far, "/mqtt", Some("mqtt"))) }).await;
+            within(async { tokio::join!(upgrade(near, None, &origins), dial(far, "/mqtt", Some("mqtt"))) })
+                .await;
         let (mut server, client) = (server.unwrap(), client.unwrap());
         let (mut sink, mut source) = client.split();
         let bytes: Vec<u8> = (0..70_000_u32).map(|n| n as u8).collect();
