@@ -37,7 +37,7 @@ async fn two_instances_share_neither_sessions_nor_queued_commands() {
     assert_eq!(command.payload, b"q1");
     client.send(&packet::acknowledgement(kind::PUBACK, command.id.unwrap())).await;
     let outcome = world.recorder.expect("downstream", "d").await;
-    assert_eq!((outcome.text("outcome"), outcome.text("commandId")), ("acknowledged", "q1"));
+    assert_eq!((outcome.text("outcome"), outcome.text("commandId")), ("delivered", "q1"));
     client.ping().await;
     drop(client);
     other.terminate();

@@ -134,3 +134,124 @@ async fn a_takeover_publishes_the_will_of_the_first() {
     world.recorder.expect_that("upstream", "d", "second", |event| event.text("payload") == "second").await;
     world.close().await;
 }
+
+/// The value of one metric.
+async fn gauge(world: &World, name: &str) -> f64 {
+    let all = world.gateway.metrics(name).await;
+    all.into_iter().find(|(found, _)| found == name).map_or(f64::NAN, |(_, value)| value)
+}
+
+/// Ends the gateway, by `kill -9` or in order, and starts it again.
+async fn again(mut world: World, kill: bool) -> World {
+    if kill {
+        world.gateway.kill();
+    } else {
+        world.gateway.terminate();
+        assert!(world.gateway.exited(landfall_testkit::PATIENCE).await.success());
+    }
+    world.gateway = world.gateway.restart().await;
+    world
+}
+
+#[tokio::test]
+async fn a_will_outlives_kill_9_of_the_gateway() {
+    let mut world = World::start().await;
+    let mut clients = Vec::new();
+    for version in BOTH {
+        let name = format!("d{}", version.level());
+        let mut client =
+            RawClient::accepted(world.mqtt(), &Connect::new(version, &name).will(will("gone"))).await;
+        for id in 1..=3 {
+            client.publish_acked("t", "said", id).await;
+        }
+        clients.push((client, name));
+    }
+    for _ in 0..2 {
+        world = again(world, true).await;
+    }
+    for (client, name) in clients {
+        drop(client);
+        let end = world.recorder.expect("disconnected", &name).await;
+        assert_eq!(end.text("reason"), "gateway-lost");
+        let said = world.recorder.of("upstream", &name);
+        let numbers: Vec<_> = said.iter().map(|event| event.number("seq")).collect();
+        assert_eq!(numbers, [1, 2, 3, 4], "once, and without a gap");
+        assert_eq!((said[3].text("payload"), &said[3].json["will"]), ("gone", &true.into()));
+        assert_eq!(said[3].text("sessionId"), end.text("sessionId"));
+    }
+    landfall_testkit::verify::assert_verified(&world.nats.url(), &[]).await;
+    world.close().await;
+}
+
+fn delayed(seconds: u32, payload: &str) -> Connect {
+    let will = Will { properties: property::will_delay(seconds), ..will(payload) };
+    Connect::new(Version::V5, "d").will(will).persistent(3600)
+}
+
+/// A will that is owed when the gateway goes, with so much delay; kept over the restart.
+async fn owed(seconds: u32, kill: bool) -> World {
+    let world = World::start().await;
+    drop(RawClient::accepted(world.mqtt(), &delayed(seconds, "late")).await);
+    world.recorder.expect("disconnected", "d").await;
+    again(world, kill).await
+}
+
+#[tokio::test]
+async fn a_will_that_waits_outlives_the_gateway_until_it_is_due() {
+    for kill in [true, false] {
+        let world = owed(3, kill).await;
+        let event = world.recorder.expect("upstream", "d").await;
+        let end = world.recorder.expect("disconnected", "d").await;
+        assert_eq!((event.text("payload"), &event.json["will"]), ("late", &true.into()));
+        assert_eq!((event.number("seq"), event.text("sessionId")), (1, end.text("sessionId")));
+        let waited = event.number("timestamp") - end.number("timestamp");
+        assert!(waited >= 3_000, "counted from the disconnect: {waited} ms");
+        let world = again(world, kill).await;
+        assert_eq!(world.recorder.of("upstream", "d").len(), 1, "kill: {kill}");
+        landfall_testkit::verify::assert_verified(&world.nats.url(), &[]).await;
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_resumes_takes_its_will_back_also_over_a_restart() {
+    for kill in [true, false] {
+        let world = owed(1800, kill).await;
+        assert!((gauge(&world, "landfall_waiting_wills").await - 1.0).abs() < 0.5);
+        let mut back =
+            RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "d").persistent(60)).await;
+        back.ping().await;
+        assert!(gauge(&world, "landfall_waiting_wills").await < 0.5, "taken back");
+        let world = again(world, kill).await;
+        assert!(gauge(&world, "landfall_waiting_wills").await < 0.5, "for good");
+        assert!(world.recorder.of("upstream", "d").is_empty(), "{}", world.recorder.story());
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clean_start_after_the_restart_makes_the_will_due() {
+    for kill in [true, false] {
+        let world = owed(1800, kill).await;
+        let mut clean = RawClient::accepted(world.mqtt(), &Connect::new(Version::V5, "d")).await;
+        assert_eq!(world.recorder.expect("upstream", "d").await.text("payload"), "late");
+        clean.ping().await;
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_stop_does_not_cut_a_delay_short() {
+    let world = World::start().await;
+    let mut client = RawClient::accepted(world.mqtt(), &delayed(1800, "early")).await;
+    client.ping().await;
+    let world = again(world, false).await;
+    drop(client);
+    let end = world.recorder.expect("disconnected", "d").await;
+    assert_eq!(end.text("reason"), "gateway-draining");
+    assert!(world.recorder.of("upstream", "d").is_empty(), "{}", world.recorder.story());
+    let mut back = RawClient::accepted(world.mqtt(), &delayed(1800, "unsaid")).await;
+    back.ping().await;
+    assert!(world.recorder.of("upstream", "d").is_empty(), "{}", world.recorder.story());
+    world.close().await;
+}

@@ -48,6 +48,8 @@ pub enum EventId {
     Session(SessionId, Stream, u64),
     /// `{incarnation}.g.{n}`: an event of no single session, numbered by its gateway.
     Gateway(Incarnation, u64),
+    /// `{session}.w.{n}`: no event, but what the gateway keeps of a session's will; `n` tells what is kept at different times apart.
+    Will(SessionId, u64),
 }
 
 impl fmt::Display for EventId {
@@ -56,6 +58,7 @@ impl fmt::Display for EventId {
             Self::Session(session, Stream::Connectivity, seq) => write!(f, "{session}.c.{seq}"),
             Self::Session(session, Stream::Messages, seq) => write!(f, "{session}.m.{seq}"),
             Self::Gateway(incarnation, n) => write!(f, "{incarnation}.g.{n}"),
+            Self::Will(session, n) => write!(f, "{session}.w.{n}"),
         }
     }
 }
@@ -80,6 +83,7 @@ impl FromStr for EventId {
             "c" => Ok(Self::Session(owner, Stream::Connectivity, n)),
             "m" => Ok(Self::Session(owner, Stream::Messages, n)),
             "g" => Ok(Self::Gateway(owner, n)),
+            "w" => Ok(Self::Will(owner, n)),
             _ => Err(IdError::NotEventId),
         }
     }

@@ -74,6 +74,10 @@ pub fn reissue(
         },
         // Of several sessions, none of which goes on: they have ended.
         EventId::Gateway(..) => (None, old),
+        // It names nobody who publishes. That of a session which goes on as another one is kept anew.
+        EventId::Will(session, _) => {
+            return (fate(session) == Fate::Keep).then(|| (old, event.clone()));
+        }
     };
     let several = matches!(id, EventId::Gateway(..));
     let new = Anew { old, id, incarnation, renewal };

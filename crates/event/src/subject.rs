@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::{DeviceId, Event, Incarnation, InstanceName, ReplicaId, ServiceKind, Stream, TenantId};
+use crate::{
+    DeviceId, Event, Incarnation, InstanceName, ReplicaId, ServiceKind, SessionId, Stream, TenantId,
+};
 
 /// Every event of every instance.
 pub const WATCH_ALL: &str = "kaa.v1.events.>";
@@ -19,6 +21,7 @@ const CONNECTIVITY: &[&str] = &[
     "kaa.v1.events.*.endpoint.access.>",
     "kaa.v1.events.*.service.>",
     "landfall.fence.connectivity.>",
+    "landfall.will.>",
 ];
 
 /// Subject filters of [`Stream::Messages`], for all instances.
@@ -125,6 +128,31 @@ const fn fence_root(stream: Stream) -> &'static str {
         Stream::Connectivity => "landfall.fence.connectivity",
         Stream::Messages => "landfall.fence.messages",
     }
+}
+
+/// Where [`Stream::Connectivity`] stores the will of a session, which an incarnation of a gateway owes.
+pub fn will(instance: &InstanceName, incarnation: &Incarnation, session: &SessionId) -> String {
+    format!("landfall.will.{instance}.{incarnation}.{session}")
+}
+
+/// Every will that the incarnation owes, or may owe yet.
+pub fn will_wildcard(instance: &InstanceName, incarnation: &Incarnation) -> String {
+    format!("landfall.will.{instance}.{incarnation}.*")
+}
+
+/// Reads the session out of a will's subject; `None` unless [`will`] could have formed it.
+pub fn parse_will(subject: &str) -> Option<SessionId> {
+    let mut tokens = subject.strip_prefix("landfall.will.")?.split('.').skip(1);
+    let (incarnation, session) = (tokens.next()?, tokens.next()?);
+    incarnation.parse::<Incarnation>().ok()?;
+    if tokens.next().is_some() { None } else { session.parse().ok() }
+}
+
+/// The same will as another incarnation's; `None` unless [`will`] could have formed the subject.
+pub fn will_of(subject: &str, incarnation: &Incarnation) -> Option<String> {
+    let session = parse_will(subject)?;
+    let instance = subject.strip_prefix("landfall.will.")?.split('.').next()?;
+    Some(format!("landfall.will.{instance}.{incarnation}.{session}"))
 }
 
 /// The presence events of the instance: what its ledger is made of.
@@ -264,6 +292,11 @@ pub fn unescape_token(token: &str) -> Option<String> {
         }
     }
     String::from_utf8(text).ok()
+}
+
+/// The outcomes of commands to the instance's devices.
+pub fn downstream_subject(instance: &InstanceName) -> String {
+    format!("kaa.v1.events.{instance}.endpoint.message.downstream")
 }
 
 /// The messages of the instance's devices.
@@ -523,6 +556,27 @@ mod tests {
             "$KV.LANDFALL_LEASES.a.b.c",
         ] {
             assert_eq!(parse_lease_subject(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_will_stands_in_the_ledger_and_is_no_event() {
+        let (incarnation, session) = (Incarnation::new(7, [3; 10]), SessionId::new(9, [5; 10]));
+        let subject = will(&instance(), &incarnation, &session);
+        assert_eq!(parse_will(&subject), Some(session));
+        assert!(takes(&will_wildcard(&instance(), &incarnation), &subject));
+        assert!(!takes(&will_wildcard(&"other".parse().unwrap(), &incarnation), &subject));
+        assert!(!takes(WATCH_ALL, &subject) && !takes(&presence_wildcard(&instance()), &subject));
+        for stream in [Stream::Connectivity, Stream::Messages] {
+            let bound = stream_subjects(stream).iter().any(|filter| takes(filter, &subject));
+            assert_eq!(bound, stream == Stream::Connectivity);
+        }
+        let next = Incarnation::new(8, [4; 10]);
+        assert_eq!(will_of(&subject, &next), Some(will(&instance(), &next, &session)));
+        for other in
+            ["landfall.will.i.x.y", "landfall.will.i", &format!("{subject}.x"), "landfall.fence.a.b.c"]
+        {
+            assert_eq!((parse_will(other), will_of(other, &next)), (None, None), "{other}");
         }
     }
 

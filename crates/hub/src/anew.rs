@@ -18,6 +18,7 @@ use landfall_event::{
 use crate::ending::Untold;
 use crate::hub::{Hub, Shard};
 use crate::session::Session;
+use crate::wills::KeptWill;
 use crate::{Publication, Receipt, StoreError};
 
 /// Gaps in one event: less than 400 KB, where NATS takes 1 MiB.
@@ -39,8 +40,12 @@ pub struct OpenSession {
     pub info: SessionInfo,
     /// The number of its next connectivity event.
     pub next: u64,
+    /// The number of its next message.
+    pub next_message: u64,
     /// When its device was last heard.
     pub last_seen_at: UnixMs,
+    /// What is published if it ends without a goodbye.
+    pub will: Option<Box<KeptWill>>,
 }
 
 /// What is published when an incarnation takes over from one that was given up.
@@ -50,7 +55,7 @@ pub struct Anew {
     pub incarnation: Incarnation,
     /// Which session goes on as which.
     pub renewals: HashMap<SessionId, Renewal>,
-    /// A `connected` for each of them, to be stored before anything else.
+    /// A `connected` for each of them, and the wills that are kept, to be stored before anything else.
     pub announcements: Vec<Publication>,
 }
 
@@ -64,6 +69,7 @@ impl Hub {
         for shard in &self.shards {
             self.renew_shard(shard, &unstored, &mut anew);
         }
+        self.renew_wills(&mut anew.announcements);
         anew
     }
 
@@ -76,8 +82,14 @@ impl Hub {
             let (tick, now) = self.clock.together();
             for live in shard.iter().filter(|live| !live.tag.never_began()) {
                 let silent_ms = tick.saturating_sub(live.tag.vitals.last_seen());
-                let (info, next) = (live.tag.info.clone(), live.tag.lane.lock().presence() + 1);
-                open.push(OpenSession { info, next, last_seen_at: now.saturating_sub(silent_ms) });
+                let (session, lane) = (live.tag, live.tag.lane.lock());
+                open.push(OpenSession {
+                    info: session.info.clone(),
+                    next: lane.presence() + 1,
+                    next_message: lane.messages() + 1,
+                    last_seen_at: now.saturating_sub(silent_ms),
+                    will: KeptWill::of(session, &lane).map(Box::new),
+                });
             }
             open.extend(shard.untold.iter().map(Untold::as_open));
         }
@@ -95,7 +107,13 @@ impl Hub {
     fn renew_shard(&self, shard: &Shard, unstored: &impl Fn(SessionId) -> Unstored, anew: &mut Anew) {
         let mut shard = shard.lock();
         for live in shard.iter() {
+            let before = anew.announcements.len();
             self.renew(live.tag, live.terms.silence_ms, unstored, anew);
+            // Also of a session that keeps its name: what is kept, is kept by incarnation.
+            let kept = KeptWill::of(live.tag, &live.tag.lane.lock());
+            if let Some(kept) = kept.and_then(|will| self.will_publication(&will, Receipt::unheard(None))) {
+                anew.announcements.insert(before, kept);
+            }
         }
         // What ended and is not told yet was closed by somebody else, unless nobody else knows of it.
         let before = shard.untold.len();

@@ -76,7 +76,7 @@ impl HubConfig {
             max_command_ttl: Duration::from_secs(7 * 24 * 3600),
             refusal_interval: Duration::from_secs(10),
             max_refusal_sources: 128,
-            max_waiting_wills: 10_000,
+            max_waiting_wills: 100_000,
         }
     }
 

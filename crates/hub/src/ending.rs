@@ -1,4 +1,4 @@
-//! How sessions end, and everything that time brings: silence, expiries, wills, the tick.
+//! How sessions end, and everything that time brings: silence, expiries, the tick.
 //!
 //! Owns: what a session's end publishes and in which order; that many ends at once are few events. Does not own: which
 //! session ends when (`landfall-session`).
@@ -19,8 +19,8 @@ use crate::hub::{ENDS_SHARE, Ending, Hub, Roll, Shard};
 use crate::post::News;
 use crate::quiet::Waits;
 use crate::router::Verdict;
-use crate::session::{Flag, Lane, Session, Will};
-use crate::wills::Waiting;
+use crate::session::{Flag, Lane, Session};
+use crate::wills::{KeptWill, Owed};
 use crate::{Acl, OpenSession, PeerHandle, Receipt, StoreError};
 
 /// Between two ticks; longer, and the process stood still.
@@ -50,7 +50,14 @@ pub(crate) struct Untold {
 
 impl Untold {
     pub(crate) fn as_open(&self) -> OpenSession {
-        OpenSession { info: self.session.info.clone(), next: self.seq, last_seen_at: self.last_seen_at }
+        let next_message = self.session.lane.lock().messages() + 1;
+        OpenSession {
+            info: self.session.info.clone(),
+            next: self.seq,
+            next_message,
+            last_seen_at: self.last_seen_at,
+            will: None,
+        }
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -153,7 +160,7 @@ impl Hub {
             self.fell_silent(session, waiting);
         }
         if let Some(will) = later {
-            self.delay_will(Arc::clone(session), will);
+            self.delay_will(will);
         }
     }
 
@@ -191,16 +198,19 @@ impl Hub {
         lane: &mut Lane,
         reason: Reason,
         will_now: bool,
-    ) -> Option<Will> {
+    ) -> Option<KeptWill> {
         let will = lane.take_will()?;
         if reason == Reason::CredentialsRevoked || session.never_began() {
             return None;
         }
-        if will.delay_ms == 0 || will_now || self.is_draining() {
+        if will.delay_ms == 0 || will_now {
             self.submit_upstream(session, lane, will.uplink, true, Receipt::unheard(None));
             return None;
         }
-        Some(will)
+        // Nothing of the session is numbered behind it.
+        let due_at = self.clock.unix().saturating_add(will.delay_ms);
+        let owed = Some(Owed { seq: lane.messages() + 1, due_at });
+        Some(KeptWill { info: session.info.clone(), uplink: will.uplink, delay_ms: will.delay_ms, owed })
     }
 
     fn mark(&self, tenant: &TenantId, device: &DeviceId) -> u32 {
@@ -250,36 +260,6 @@ impl Hub {
     fn ends_in_one(&self) -> usize {
         // What is kept on a disk is kept one by one, so that a session can be dropped as a whole when the disk is full.
         if self.bus.is_keeping() { 1 } else { self.config.format.max_sessions().clamp(1, ENDS_IN_ONE) }
-    }
-
-    fn delay_will(&self, session: Arc<Session>, will: Will) {
-        let due = self.clock.tick().saturating_add(will.delay_ms);
-        let waiting = Waiting { session, uplink: will.uplink };
-        let now_due = {
-            let mut wills = self.wills.lock();
-            if wills.len() >= self.config.max_waiting_wills {
-                Some(waiting)
-            } else {
-                wills.wait(due, waiting)
-            }
-        };
-        now_due.into_iter().for_each(|waiting| self.publish_late_will(waiting));
-    }
-
-    /// A session begins while a will of the device waits: a resumed one takes it back [MQTT-3.1.3-9], a clean one has
-    /// ended the old session, so the will is due.
-    pub(crate) fn settle_waiting_will(&self, device: &(TenantId, DeviceId), resumes: bool) {
-        let waiting = self.wills.lock().take(device);
-        if let Some(waiting) = waiting
-            && !resumes
-        {
-            self.publish_late_will(waiting);
-        }
-    }
-
-    fn publish_late_will(&self, waiting: Waiting) {
-        let mut lane = waiting.session.lane.lock();
-        self.submit_upstream(&waiting.session, &mut lane, waiting.uplink, true, Receipt::unheard(None));
     }
 
     /// A process that stood still (SIGSTOP, a suspended machine) could hear nobody: the silence of that time is its own.
@@ -338,7 +318,7 @@ impl Hub {
         let now = self.clock.tick();
         self.expire_commands();
         let wills = self.wills.lock().due(now);
-        wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));
+        wills.into_iter().for_each(|will| self.publish_late_will(will));
         // While the bus is away they are counted on, so that what waits for it stays bounded.
         if self.bus.is_ready() {
             let mut refused = Vec::new();
@@ -397,8 +377,8 @@ impl Hub {
         self.end_where(Reason::CredentialsRevoked, |s| !holds(s.tenant(), s.device(), &s.acl))
     }
 
-    /// Opens no further session, ends all (`gateway-draining`), and publishes what was waiting. Returns when the last
-    /// event is stored; bound it with a deadline.
+    /// Opens no further session, ends all (`gateway-draining`), and publishes what was waiting, but for wills whose delay is not
+    /// over: they are kept for whoever comes next. Returns when the last event is stored; bound it with a deadline.
     ///
     /// # Errors
     /// When the bus will not store the last event.
@@ -407,8 +387,6 @@ impl Hub {
         self.end_where(Reason::GatewayDraining, |_| true);
         self.shards.iter().for_each(|shard| self.tell_all(&mut shard.lock().untold));
         self.end_quiet();
-        let wills = self.wills.lock().due(Tick::MAX - 1);
-        wills.into_iter().for_each(|waiting| self.publish_late_will(waiting));
         let mut refused = Vec::new();
         self.refusals.lock().flush(&mut refused);
         refused.into_iter().for_each(|event| self.submit_refused(event));

@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use landfall_event::{
     DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Origin, Reason, Refused,
-    RefusedCause, SessionId, SessionInfo, Stream, Subjects, TenantId, Transport, UnixMs, Upstream,
+    RefusedCause, SessionId, SessionInfo, SessionRef, Stream, Subjects, TenantId, Transport, UnixMs,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tick, Tracker};
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::refusals::Refusals;
 use crate::router::{Offline, Router};
-use crate::session::{Lane, Protocol, Session, Uplink, Will};
+use crate::session::{Flag, Lane, Protocol, Session, Uplink, Will};
 use crate::view::SessionView;
 use crate::wills::Wills;
 use crate::{Authenticator, Bus, HubConfig, Principal, Publication, Receipt, UpstreamBody};
@@ -126,6 +126,7 @@ pub struct Hub {
     pub(crate) shards: Box<[Shard]>,
     pub(crate) refusals: Mutex<Refusals>,
     pub(crate) wills: Mutex<Wills>,
+    pub(crate) keeps_wills: AtomicBool,
     pub(crate) quiet: Mutex<Quiet>,
     /// A quarter of the publish window, for ends alone: they wait for no message, and no message for them.
     pub(crate) ends_window: Arc<Semaphore>,
@@ -168,6 +169,7 @@ impl Hub {
             hasher: ahash::RandomState::new(),
             refusals: Mutex::new(Refusals::new(interval, config.max_refusal_sources)),
             wills: Mutex::new(Wills::default()),
+            keeps_wills: AtomicBool::new(false),
             quiet: Mutex::new(Quiet::new(config.max_quiet_devices, config.commands_per_session)),
             offline: OnceLock::new(),
             auth: OnceLock::new(),
@@ -277,7 +279,11 @@ impl Hub {
             return Err(OpenError::Withdrawn);
         }
         let session = Arc::new(self.make_session(hello, mailbox));
-        session.lane.lock().set_will(will);
+        {
+            let mut lane = session.lane.lock();
+            lane.set(Flag::Clean, clean_start == Some(true));
+            lane.set_will(will);
+        }
         let receipt = prepare(&session);
         let opened = shard.open(Arc::clone(&session), terms, self.clock.tick());
         if let Some(replaced) = opened.replaced {
@@ -286,6 +292,7 @@ impl Hub {
         self.tell_of(&mut shard.untold, &device);
         self.settle_waiting_will(&device, resumes);
         self.metrics.opened(session.info.transport);
+        self.keep_will(&session);
         self.submit_connected(&session, terms.silence_ms, inferred, clean_start, receipt);
         if session.is_inferred() {
             self.speaks_again(&session, &device);
@@ -366,19 +373,20 @@ impl Hub {
         receipt: Receipt,
     ) {
         let seq = lane.next_message();
-        let event = Event::Upstream(Upstream {
-            session: Arc::clone(session).into(),
-            seq,
-            topic: uplink.topic,
-            qos: uplink.qos,
-            retain: uplink.retain,
-            will,
-            content_type: uplink.content_type,
-            properties: uplink.properties,
-            publish: uplink.publish,
-            payload: uplink.payload,
-        });
-        let id = EventId::Session(session.info.session(), Stream::Messages, seq);
+        self.submit_message(Arc::clone(session).into(), seq, uplink, will, receipt);
+    }
+
+    /// Submits a message of a session, ended or not, under this number.
+    pub(crate) fn submit_message(
+        &self,
+        session: SessionRef,
+        seq: u64,
+        uplink: Uplink,
+        will: bool,
+        receipt: Receipt,
+    ) {
+        let id = EventId::Session(session.session(), Stream::Messages, seq);
+        let event = Event::Upstream(uplink.of(session, seq, will));
         self.submit(id, self.clock.unix(), &event, receipt);
     }
 
@@ -397,6 +405,11 @@ impl Hub {
             }
             event => landfall_event::encode(self.config.format, &occasion, event),
         }
+    }
+
+    /// How messages of devices are written.
+    pub fn upstream_body(&self) -> UpstreamBody {
+        self.config.upstream_body
     }
 
     /// Who publishes now.

@@ -46,6 +46,7 @@ pub use post::{News, Post};
 pub use router::{Adopted, NotKept, Offline};
 pub use session::{Protocol, Uplink, Will};
 pub use view::SessionView;
+pub use wills::{KeptWill, Owed};
 
 /// A boxed future, for the seams that are `dyn`.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use landfall_event::{
     CommandId, Connected, Describe, DeviceId, Event, IdentifiedBy, PublishProperties, Reason, SessionInfo,
-    TenantId, UnixMs,
+    SessionRef, TenantId, UnixMs, Upstream,
 };
 use landfall_session::{Cadence, KeyRef, Terms, Tick, Tracked, Vitals};
 use parking_lot::Mutex;
@@ -67,6 +67,24 @@ pub struct Uplink {
     pub publish: Option<Box<PublishProperties>>,
     /// The payload.
     pub payload: Bytes,
+}
+
+impl Uplink {
+    /// The event that it becomes.
+    pub fn of(self, session: SessionRef, seq: u64, will: bool) -> Upstream {
+        Upstream {
+            session,
+            seq,
+            topic: self.topic,
+            qos: self.qos,
+            retain: self.retain,
+            will,
+            content_type: self.content_type,
+            properties: self.properties,
+            publish: self.publish,
+            payload: self.payload,
+        }
+    }
 }
 
 /// What the gateway publishes in the device's name when the session ends without a goodbye.
@@ -190,6 +208,8 @@ pub(crate) enum Flag {
     Told = 2,
     /// What is under way outlives the session.
     Outlived = 4,
+    /// It began with a clean start: what the device left before has ended.
+    Clean = 8,
 }
 
 /// The order of one session's events: whoever holds its lock numbers and submits.
@@ -232,6 +252,11 @@ impl Lane {
 
     pub(crate) fn next_message(&mut self) -> u64 {
         self.messages += 1;
+        self.messages
+    }
+
+    /// Messages numbered so far.
+    pub(crate) fn messages(&self) -> u64 {
         self.messages
     }
 
@@ -295,6 +320,10 @@ impl Lane {
             self.extra().will = will.map(Box::new);
             self.tidy();
         }
+    }
+
+    pub(crate) fn will(&self) -> Option<&Will> {
+        self.extra.as_ref()?.will.as_deref()
     }
 
     pub(crate) fn will_mut(&mut self) -> Option<&mut Will> {

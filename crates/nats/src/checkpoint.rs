@@ -10,11 +10,12 @@
 //! checkpoint. A checkpoint without a mark says that nobody has closed a session of this incarnation, whatever has become of the
 //! streams of events meanwhile.
 
-use landfall_event::subject::{self, CHECKPOINTS_BUCKET};
+use landfall_event::subject::{self, CHECKPOINTS_BUCKET, stream_name};
 use landfall_event::{
-    DeviceId, Epoch, Incarnation, InstanceName, Origin, SessionId, TenantId, Transport, UnixMs,
+    DeviceId, Epoch, Incarnation, InstanceName, Origin, SessionId, Stream, TenantId, Transport, UnixMs,
 };
-use landfall_hub::OpenSession;
+use landfall_hub::{KeptWill, OpenSession};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::desk::{Desk, Expect, Failure};
@@ -42,8 +43,14 @@ struct Head {
     /// Tells the parts of one checkpoint from those of another.
     round: u64,
     parts: usize,
+    /// Parts with wills.
+    #[serde(default)]
+    wills: usize,
     /// The fold goes on behind this place.
     behind: u64,
+    /// The numbers of messages are known up to this place of theirs.
+    #[serde(default)]
+    messages_behind: u64,
 }
 
 /// One open session.
@@ -58,13 +65,16 @@ pub(crate) struct Entry {
     pub(crate) epoch: Epoch,
     /// The number of its next connectivity event.
     pub(crate) next: u64,
+    /// The number of its next message.
+    #[serde(default)]
+    pub(crate) next_message: u64,
     pub(crate) transport: Transport,
     pub(crate) last_seen_at: UnixMs,
 }
 
 impl From<OpenSession> for Entry {
     fn from(open: OpenSession) -> Self {
-        let OpenSession { info, next, last_seen_at } = open;
+        let OpenSession { info, next, next_message, last_seen_at, will: _ } = open;
         Self {
             app_version: info.app_version.to_string(),
             session: info.session(),
@@ -73,6 +83,7 @@ impl From<OpenSession> for Entry {
             tenant: info.tenant,
             device: info.device,
             next,
+            next_message,
             last_seen_at,
         }
     }
@@ -82,27 +93,41 @@ impl From<OpenSession> for Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoint {
     pub(crate) open: Vec<Entry>,
+    /// Of open sessions, and of those that have ended and owe one.
+    pub(crate) wills: Vec<KeptWill>,
     /// The fold goes on behind this place.
     pub(crate) behind: u64,
+    /// The numbers of messages are known up to this place of theirs.
+    pub(crate) messages_behind: u64,
 }
 
-/// Writes the parts of a checkpoint; nothing is in force yet. Returns how many there are.
+/// Writes the parts of a checkpoint; nothing is in force yet.
 pub(crate) async fn write(
     desk: &Desk,
     incarnation: &Incarnation,
     round: u64,
-    open: &[Entry],
-) -> Result<usize, Failure> {
-    let parts = parts(open, BYTES_OF_PART);
-    let count = parts.len();
-    for (number, body) in parts.into_iter().enumerate() {
+    (open, wills): (&[Entry], &[KeptWill]),
+) -> Result<Parts, Failure> {
+    let (open, wills) = (in_parts(open, BYTES_OF_PART), in_parts(wills, BYTES_OF_PART));
+    let written = Parts { sessions: open.len(), wills: wills.len() };
+    for (number, body) in open.into_iter().enumerate() {
         desk.put(&part_subject(incarnation, round, number), body.into(), Expect::Anything).await?;
     }
-    Ok(count)
+    for (number, body) in wills.into_iter().enumerate() {
+        desk.put(&wills_subject(incarnation, round, number), body.into(), Expect::Anything).await?;
+    }
+    Ok(written)
 }
 
-/// The entries as JSON arrays of so many bytes at most; one that is larger stands alone.
-fn parts(open: &[Entry], most: usize) -> Vec<Vec<u8>> {
+/// How many parts there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    sessions: usize,
+    wills: usize,
+}
+
+/// Entries as JSON arrays of so many bytes at most; one that is larger stands alone.
+fn in_parts<T: Serialize>(open: &[T], most: usize) -> Vec<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for entry in open {
         let entry = serde_json::to_vec(entry).unwrap_or_default();
@@ -120,9 +145,11 @@ fn parts(open: &[Entry], most: usize) -> Vec<Vec<u8>> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Commit {
     pub(crate) round: u64,
-    pub(crate) parts: usize,
+    pub(crate) parts: Parts,
     /// The fold goes on behind this place.
     pub(crate) behind: u64,
+    /// The numbers of messages are known up to this place of theirs.
+    pub(crate) messages_behind: u64,
     /// Where the one before it was put in force; 0: there is none.
     pub(crate) replaces: u64,
 }
@@ -133,8 +160,11 @@ pub(crate) struct Commit {
 /// [`Failure::Conflict`] when the one before it is not in force any more: somebody has forgotten the incarnation, or the bucket was
 /// purged.
 pub(crate) async fn commit(desk: &Desk, origin: &Origin, commit: Commit) -> Result<u64, Failure> {
-    let (Commit { round, parts, behind, replaces }, incarnation) = (commit, &origin.incarnation);
-    let head = Head { instance: Some(origin.instance.clone()), round, parts, behind };
+    let (Commit { round, parts, behind, messages_behind, replaces }, incarnation) =
+        (commit, &origin.incarnation);
+    let Parts { sessions: parts, wills } = parts;
+    let instance = Some(origin.instance.clone());
+    let head = Head { instance, round, parts, wills, behind, messages_behind };
     let head = serde_json::to_vec(&head).unwrap_or_default();
     let subject = subject::checkpoint_subject(incarnation, HEAD);
     let place = desk.put(&subject, head.into(), Expect::Last(replaces)).await?;
@@ -151,7 +181,9 @@ pub(crate) async fn begin(
     incarnation: &Incarnation,
     behind: u64,
 ) -> Result<u64, Failure> {
-    let head = Head { instance: Some(instance.clone()), round: 0, parts: 0, behind };
+    let messages_behind = desk.newest_place(stream_name(Stream::Messages)).await?;
+    let instance = Some(instance.clone());
+    let head = Head { instance, round: 0, parts: 0, wills: 0, behind, messages_behind };
     let head = serde_json::to_vec(&head).unwrap_or_default();
     let subject = subject::checkpoint_subject(incarnation, HEAD);
     match desk.put(&subject, head.into(), Expect::Last(0)).await {
@@ -231,17 +263,23 @@ pub(crate) async fn read(desk: &Desk, incarnation: &Incarnation) -> Result<Check
         return Ok(Checkpoint::default());
     };
     let Ok(head) = serde_json::from_slice::<Head>(&head.body) else { return Ok(Checkpoint::default()) };
-    let mut open = Vec::new();
-    for part in 0..head.parts {
-        let found = desk.last(&stream(), &part_subject(incarnation, head.round, part)).await?;
-        // A part that is missing: the next checkpoint was about to replace this one. The stream knows it all.
-        let Some(found) = found else { return Ok(Checkpoint::default()) };
-        let Ok(mut entries) = serde_json::from_slice::<Vec<Entry>>(&found.body) else {
-            return Ok(Checkpoint::default());
-        };
-        open.append(&mut entries);
+    let sessions = (0..head.parts).map(|part| part_subject(incarnation, head.round, part)).collect();
+    let wills = (0..head.wills).map(|part| wills_subject(incarnation, head.round, part)).collect();
+    // A part that is missing: the next checkpoint was about to replace this one. The stream knows it all.
+    let (Some(open), Some(wills)) = (parts(desk, sessions).await?, parts(desk, wills).await?) else {
+        return Ok(Checkpoint::default());
+    };
+    Ok(Checkpoint { open, wills, behind: head.behind, messages_behind: head.messages_behind })
+}
+
+async fn parts<T: DeserializeOwned>(desk: &Desk, subjects: Vec<String>) -> Result<Option<Vec<T>>, Failure> {
+    let mut all = Vec::new();
+    for subject in subjects {
+        let Some(found) = desk.last(&stream(), &subject).await? else { return Ok(None) };
+        let Ok(mut part) = serde_json::from_slice::<Vec<T>>(&found.body) else { return Ok(None) };
+        all.append(&mut part);
     }
-    Ok(Checkpoint { open, behind: head.behind })
+    Ok(Some(all))
 }
 
 /// Forgets whatever there is of the incarnation.
@@ -251,6 +289,10 @@ pub(crate) async fn forget(desk: &Desk, incarnation: &Incarnation) -> Result<(),
 
 fn part_subject(incarnation: &Incarnation, round: u64, part: usize) -> String {
     subject::checkpoint_subject(incarnation, &format!("{round}.{part}"))
+}
+
+fn wills_subject(incarnation: &Incarnation, round: u64, part: usize) -> String {
+    subject::checkpoint_subject(incarnation, &format!("{round}.w{part}"))
 }
 
 #[cfg(test)]
@@ -265,6 +307,7 @@ mod tests {
             session: SessionId::new(1, [1; 10]),
             epoch: Epoch(1),
             next: 2,
+            next_message: 1,
             transport: Transport::Mqtt,
             last_seen_at: 7,
         }
@@ -273,11 +316,11 @@ mod tests {
     #[test]
     fn a_part_has_a_size_in_bytes_whatever_its_devices_are_called() {
         let open: Vec<Entry> = (0..300).map(|n| entry(&format!("{n:03}-{}", "d".repeat(n % 60)))).collect();
-        let parts = parts(&open, 4_096);
+        let parts = in_parts(&open, 4_096);
         assert!(parts.len() > 10 && parts.iter().all(|part| part.len() <= 4_096), "{}", parts.len());
         let read = |part: &Vec<u8>| serde_json::from_slice::<Vec<Entry>>(part).unwrap();
         assert_eq!(parts.iter().flat_map(read).collect::<Vec<_>>(), open);
-        assert_eq!(super::parts(&open[..2], 1).len(), 2, "one that is larger stands alone");
-        assert!(super::parts(&[], 4_096).is_empty());
+        assert_eq!(in_parts(&open[..2], 1).len(), 2, "one that is larger stands alone");
+        assert!(in_parts::<Entry>(&[], 4_096).is_empty());
     }
 }

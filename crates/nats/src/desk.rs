@@ -10,7 +10,8 @@ use std::time::Duration;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
@@ -132,6 +133,19 @@ impl Desk {
         match self.stream(stream).await?.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(Last { sequence: message.sequence, body: message.payload })),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(Failure::away(error)),
+        }
+    }
+
+    /// The message at this place, if it is there still.
+    pub(crate) async fn at(&self, stream: &str, place: u64) -> Result<Option<StreamMessage>, Failure> {
+        self.persist(|| self.at_once(stream, place)).await
+    }
+
+    async fn at_once(&self, stream: &str, place: u64) -> Result<Option<StreamMessage>, Failure> {
+        match self.stream(stream).await?.get_raw_message(place).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(Failure::away(error)),
         }
     }

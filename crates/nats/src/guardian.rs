@@ -20,12 +20,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 
 use crate::adopt::{Adopter, SpoolPlace};
+use crate::checkpoint;
 use crate::desk::{Desk, Failure};
 use crate::fence::{Fences, STREAMS, Sign};
 use crate::lease::{self, Claim, Lease, Lookout, Renewal};
 use crate::publisher::Standing;
 use crate::repair::{Repaired, Repairer};
-use crate::{Publisher, Target, checkpoint};
+use crate::{Publisher, Target};
 
 /// How a [`Guardian`] works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub(crate) struct Held {
 struct Marks {
     round: u64,
     behind: u64,
+    /// The numbers of messages are known up to this place of theirs.
+    messages_behind: u64,
     /// Where it was put in force; 0: nowhere.
     place: u64,
     at: Instant,
@@ -105,7 +108,7 @@ impl Marks {
     /// Of an incarnation that begins.
     fn begin(place: u64, behind: u64) -> Self {
         let at = Instant::now();
-        Self { round: 0, behind, place, at, tried: at }
+        Self { round: 0, behind, messages_behind: 0, place, at, tried: at }
     }
 }
 
@@ -161,6 +164,7 @@ impl Guardian {
     fn repairer(&self) -> Repairer {
         Repairer {
             desk: self.desk.clone(),
+            hub: Arc::clone(&self.hub),
             origin: Origin::clone(&self.origin()),
             format: self.settings.format,
         }
@@ -298,13 +302,21 @@ impl Guardian {
         }
     }
 
-    /// Gives lease and fences back, once everything is closed and published.
+    /// Gives lease and fences back, once everything is closed and published. Where wills wait for their delay, fences and wills stay:
+    /// whoever starts next, or another replica, finds them by these.
     ///
     /// # Errors
     /// When JetStream does not answer: then whoever starts next finds that nothing is open.
     pub async fn leave(self) -> Result<(), Failure> {
         let _ = self.lease.end.send(true);
-        let (repairer, own) = (self.repairer(), self.origin().incarnation);
+        let (repairer, origin) = (self.repairer(), self.origin());
+        let own = origin.incarnation;
+        let (owed, _) = self.hub.wills_fill();
+        if owed > 0 {
+            tracing::info!(wills = owed, "wills wait for their delay; whoever comes next publishes them");
+            let subject = subject::lease_subject(&origin.instance, &origin.replica);
+            return lease::remove(&self.desk, &subject, &own).await;
+        }
         // Nothing is open, and nobody else may take them for an orphan's: they are written once more, to be the newest.
         let fences = repairer.fence(own).await?;
         // Removes the lease too.

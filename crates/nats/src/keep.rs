@@ -208,7 +208,11 @@ impl Keep {
             stream: if envelope.stream == "m" { Stream::Messages } else { Stream::Connectivity },
             headers: headers.collect::<Option<_>>()?,
             id: envelope.id,
-            subject: self.subject(envelope.subject),
+            subject: match envelope.id {
+                // Each has its own.
+                EventId::Will(..) => envelope.subject.into(),
+                _ => self.subject(envelope.subject),
+            },
             body: Bytes::copy_from_slice(&record.body),
             receipt: self.promise(record.number),
         })
@@ -377,8 +381,13 @@ fn translated(translations: &Translations, number: u64, id: EventId) -> Option<E
 
 /// What the spool has to know to drop the right things.
 fn class(publication: &Publication, sent: bool) -> Class {
-    let EventId::Session(session, stream, seq) = publication.id else {
-        return Class { owner: None, role: Role::Other, tag: 0, pinned: true };
+    let (session, stream, seq) = match publication.id {
+        EventId::Session(session, stream, seq) => (session, stream, seq),
+        EventId::Gateway(..) => return Class { owner: None, role: Role::Other, tag: 0, pinned: true },
+        // Goes with its session.
+        EventId::Will(session, _) => {
+            return Class { owner: Some(*session.as_bytes()), role: Role::Other, tag: 0, pinned: true };
+        }
     };
     let kind = subject::parse_event(&publication.subject).map_or("", |parsed| parsed.kind);
     let role = match (stream, kind) {

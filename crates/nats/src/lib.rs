@@ -33,6 +33,7 @@ mod translation;
 mod trim;
 mod trouble;
 mod turnover;
+mod wills;
 pub mod window;
 
 pub use adopt::SpoolPlace;

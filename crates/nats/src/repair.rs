@@ -7,11 +7,13 @@
 //! 1. Leave a mark beside the checkpoint, then write the newest fence in both streams. The dead incarnation's events are refused from then on, and so are those of
 //!    another process that was repairing it.
 //! 2. Fold what stands before that fence: which sessions are open is final.
-//! 3. Close them behind that fence. Who is fenced out on the way stops, and its successor finds closed what it closed.
-//! 4. Only when all are closed are fences, checkpoint and lease forgotten: until then somebody finds the incarnation again.
+//! 3. Publish the wills that are due and close the sessions, behind that fence. Who is fenced out on the way stops, and its successor finds closed what it closed.
+//! 4. Only when all are closed, and the wills that wait for their delay are kept as the repairer's, are fences, checkpoint, wills and lease
+//!    forgotten: until then somebody finds the incarnation again.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message};
@@ -20,7 +22,7 @@ use landfall_event::{
     Disconnected, Encoded, Ended, Event, EventId, Format, Identity, Incarnation, InstanceName, Occasion,
     Origin, Reason, SessionId, SessionInfo, Stream, Subjects, UnixMs, encode, subject,
 };
-use landfall_hub::unix_now;
+use landfall_hub::{Hub, KeptWill, unix_now};
 use tokio::time::sleep;
 
 use crate::checkpoint::{self, Checkpoint, Entry};
@@ -29,6 +31,9 @@ use crate::fence::{self, Fence, Fences, STREAMS, Sign};
 use crate::lease;
 use crate::message::{event_headers, event_id, header};
 use crate::reading::{self, At, Selection};
+use crate::wills::Wills;
+
+mod owed;
 
 /// Ends in one event at most.
 const ENDS_IN_ONE: usize = 128;
@@ -41,6 +46,8 @@ const MESSAGES_LOOKED_AT: u64 = 50_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Repairer {
     pub(crate) desk: Desk,
+    /// Waits for wills that are not due.
+    pub(crate) hub: Arc<Hub>,
     /// Who repairs.
     pub(crate) origin: Origin,
     pub(crate) format: Format,
@@ -55,13 +62,25 @@ pub(crate) enum Repaired {
     Overtaken,
 }
 
+/// What was closed.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// So many sessions.
+    pub(crate) count: usize,
+    /// Behind these fences.
+    pub(crate) fences: Fences,
+    /// What waits for its delay.
+    pub(crate) owed: Vec<KeptWill>,
+}
+
 impl Repairer {
     /// Closes what the incarnation left open and forgets it.
     pub(crate) async fn repair(&self, dead: Incarnation) -> Result<Repaired, Failure> {
-        match self.close_all(dead).await {
-            Ok((closed, fences)) => {
+        match self.close_all(dead, &HashSet::new()).await {
+            Ok(Closed { count, fences, owed }) => {
+                self.take_over(owed).await?;
                 self.forget(dead, &fences).await?;
-                Ok(Repaired::Closed(closed))
+                Ok(Repaired::Closed(count))
             }
             Err(Failure::Conflict) => Ok(Repaired::Overtaken),
             Err(error) => Err(error),
@@ -91,17 +110,28 @@ impl Repairer {
         Fences::seize(&self.desk, &self.sign(dead)).await
     }
 
-    /// Closes what the incarnation left open; returns how much that was, and behind which fences.
+    /// Publishes the wills that are due and closes what the incarnation left open. The wills of the sessions `here` are nobody's
+    /// affair: their connections stand.
     ///
     /// # Errors
     /// [`Failure::Conflict`] when another process has written a newer fence.
-    pub(crate) async fn close_all(&self, dead: Incarnation) -> Result<(usize, Fences), Failure> {
+    pub(crate) async fn close_all(
+        &self,
+        dead: Incarnation,
+        here: &HashSet<SessionId>,
+    ) -> Result<Closed, Failure> {
         let fences = self.fence(dead).await?;
         let checkpoint = checkpoint::read(&self.desk, &dead).await?;
-        let mut open = self.fold(dead, checkpoint, fences.connectivity.sequence()).await?;
+        let messages_behind = checkpoint.messages_behind;
+        let Fold { mut open, mut wills, .. } =
+            self.fold(dead, checkpoint, fences.connectivity.sequence()).await?;
         if !open.is_empty() {
             self.hear_last_words(&mut open, fences.messages.sequence()).await?;
         }
+        self.see_later_sessions(&mut wills, fences.connectivity.sequence()).await?;
+        let owed = wills.owed(|session| open.contains_key(session) && !here.contains(session));
+        let owed = self.number_wills(owed, &open, messages_behind).await?;
+        let owed = self.publish_due(owed, &fences.messages).await?;
         let mut open: Vec<Open> = open.into_values().collect();
         open.sort_by_key(|open| open.session);
         let (count, repair) = (open.len(), Incarnation::new(unix_now(), rand::random()));
@@ -112,32 +142,29 @@ impl Repairer {
             self.close(some, EventId::Gateway(repair, number), &fences.connectivity).await?;
             sleep(PAUSE).await;
         }
-        tracing::info!(incarnation = %dead, sessions = count, "closed the sessions of a gateway that is gone");
-        Ok((count, fences))
+        tracing::info!(incarnation = %dead, sessions = count, waiting_wills = owed.len(), "closed the sessions of a gateway that is gone");
+        Ok(Closed { count, fences, owed })
     }
 
     /// Which of its sessions are open before the fence.
     pub(crate) async fn open(&self, dead: Incarnation, fence: u64) -> Result<HashSet<SessionId>, Failure> {
         let checkpoint = checkpoint::read(&self.desk, &dead).await?;
-        Ok(self.fold(dead, checkpoint, fence).await?.into_keys().collect())
+        Ok(self.fold(dead, checkpoint, fence).await?.open.into_keys().collect())
     }
 
     fn ends_in_one(&self) -> usize {
         self.format.max_sessions().clamp(1, ENDS_IN_ONE)
     }
 
-    /// The sessions of the incarnation that are open before the fence.
-    async fn fold(
-        &self,
-        dead: Incarnation,
-        checkpoint: Checkpoint,
-        fence: u64,
-    ) -> Result<HashMap<SessionId, Open>, Failure> {
-        let mut fold = Fold::new(dead, checkpoint.open);
-        let presence = vec![subject::presence_wildcard(self.instance())];
-        let selection = Selection::behind(checkpoint.behind).of(presence).before(fence);
+    /// The sessions of the incarnation that are open before the fence, and its wills.
+    async fn fold(&self, dead: Incarnation, checkpoint: Checkpoint, fence: u64) -> Result<Fold, Failure> {
+        let behind = checkpoint.behind;
+        let mut fold = Fold::new(dead, checkpoint);
+        let presence = subject::presence_wildcard(self.instance());
+        let wills = subject::will_wildcard(self.instance(), &dead);
+        let selection = Selection::behind(behind).of(vec![presence, wills]).before(fence);
         self.read(Stream::Connectivity, selection, |_, message| fold.apply(&message)).await?;
-        Ok(fold.open)
+        Ok(fold)
     }
 
     /// When the devices were last heard, as far as the newest messages tell.
@@ -153,7 +180,7 @@ impl Repairer {
         self.read(Stream::Messages, selection.before(fence).headers_only(), take).await
     }
 
-    async fn read(
+    pub(crate) async fn read(
         &self,
         stream: Stream,
         selection: Selection,
@@ -188,6 +215,8 @@ impl Repairer {
         if newest.is_some_and(|(place, _)| place > fences.connectivity.sequence()) {
             return Ok(());
         }
+        let wills = subject::will_wildcard(self.instance(), &dead);
+        self.desk.purge(subject::stream_name(Stream::Connectivity), &wills).await?;
         // The lease first: while it is there, who lost fences and checkpoint with their streams knows that nobody has forgotten it.
         for lease in lease::all(&self.desk, self.instance()).await? {
             if lease.claim.incarnation == dead {
@@ -207,10 +236,12 @@ impl Repairer {
 
 /// A session of the dead incarnation that is open.
 #[derive(Clone, Debug, PartialEq)]
-struct Open {
+pub(crate) struct Open {
     info: SessionInfo,
     session: SessionId,
     next: u64,
+    /// The number of its next message, as a checkpoint knew it; 0 or 1 when none did.
+    next_message: u64,
     last_seen_at: UnixMs,
 }
 
@@ -236,10 +267,20 @@ impl Open {
 
 impl From<Entry> for Open {
     fn from(entry: Entry) -> Self {
-        let Entry { tenant, device, app_version, session, epoch, next, transport, last_seen_at } = entry;
+        let Entry {
+            tenant,
+            device,
+            app_version,
+            session,
+            epoch,
+            next,
+            next_message,
+            transport,
+            last_seen_at,
+        } = entry;
         let identity = Identity::new(session, epoch);
         let info = SessionInfo { tenant, device, app_version: app_version.into(), identity, transport };
-        Self { info, session, next, last_seen_at }
+        Self { info, session, next, next_message, last_seen_at }
     }
 }
 
@@ -248,15 +289,19 @@ impl From<Entry> for Open {
 struct Fold {
     incarnation: Incarnation,
     open: HashMap<SessionId, Open>,
+    wills: Wills,
 }
 
 impl Fold {
-    fn new(incarnation: Incarnation, open: Vec<Entry>) -> Self {
-        let open = open.into_iter().map(|entry| (entry.session, Open::from(entry))).collect();
-        Self { incarnation, open }
+    fn new(incarnation: Incarnation, checkpoint: Checkpoint) -> Self {
+        let open = checkpoint.open.into_iter().map(|entry| (entry.session, Open::from(entry))).collect();
+        Self { incarnation, open, wills: Wills::new(incarnation, checkpoint.wills) }
     }
 
     fn apply(&mut self, message: &Message) {
+        if subject::parse_will(&message.subject).is_some() {
+            return self.wills.read(message);
+        }
         match wire::read(|name| header(message, name), &message.payload) {
             Ok(event) => self.take(event),
             // Another program's, or a newer gateway's.
@@ -265,6 +310,7 @@ impl Fold {
     }
 
     fn take(&mut self, event: wire::Event) {
+        self.wills.see(&event);
         let at = event.head.timestamp;
         let mut went_on = |session: SessionId, seq: u64| {
             if let Some(open) = self.open.get_mut(&session) {
@@ -286,6 +332,7 @@ impl Fold {
                         session: session_id,
                         epoch,
                         next: 2,
+                        next_message: 1,
                         transport,
                         last_seen_at: at,
                     })

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use landfall_event::{
-    Dropped, Encoded, EventId, Fate, Gap, Incarnation, Renewal, SessionId, Stream, reissue,
+    Dropped, Encoded, EventId, Fate, Gap, Incarnation, Renewal, SessionId, Stream, reissue, subject,
 };
 use landfall_hub::{Publication, StoreError};
 
@@ -55,6 +55,7 @@ impl Translation {
                 Fate::Drop => None,
             },
             EventId::Gateway(..) => Some(id),
+            EventId::Will(session, _) => (self.fate(session) == Fate::Keep).then_some(id),
         }
     }
 
@@ -74,6 +75,10 @@ impl Translation {
             shared.refuse(publication, StoreError::Refused(why));
             return None;
         };
+        if let EventId::Will(..) = id {
+            let subject = subject::will_of(&publication.subject, &self.incarnation);
+            publication.subject = subject.map_or(publication.subject, Into::into);
+        }
         Some(Publication { id, body, headers, ..publication })
     }
 }

@@ -13,8 +13,12 @@ use crate::{NatsServer, PATIENCE};
 pub const CONNECTIVITY: &str = "LANDFALL_CONNECTIVITY";
 /// Upstream and downstream messages.
 pub const MESSAGES: &str = "LANDFALL_MESSAGES";
-/// What gateways keep one another out with: no events.
-const FENCES: &str = "landfall.fence.";
+/// What gateways keep one another out with, and the wills that they owe: no events.
+const NO_EVENTS: [&str; 2] = ["landfall.fence.", "landfall.will."];
+
+fn is_event(seen: &Seen) -> bool {
+    !NO_EVENTS.iter().any(|prefix| seen.subject.starts_with(prefix))
+}
 
 /// Every event that a stream holds, in the stream's order. Empty when there is no such stream.
 ///
@@ -30,7 +34,7 @@ pub async fn stored(server: &NatsServer, stream: &str) -> Vec<Seen> {
 /// When the server does not answer.
 pub async fn stored_at(url: &str, stream: &str) -> Vec<Seen> {
     let all = everything(url, stream).await;
-    all.into_iter().filter(|message| !message.subject.starts_with(FENCES)).collect()
+    all.into_iter().filter(is_event).collect()
 }
 
 /// An event and when the server stored it.
@@ -48,7 +52,7 @@ pub struct Timed {
 /// When the server does not answer.
 pub async fn timed(server: &NatsServer, stream: &str) -> Vec<Timed> {
     let all = read(&server.url(), stream).await;
-    all.into_iter().filter(|timed| !timed.event.subject.starts_with(FENCES)).collect()
+    all.into_iter().filter(|timed| is_event(&timed.event)).collect()
 }
 
 /// The same with what the gateways keep there beside events.

@@ -56,11 +56,14 @@ impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.standing.bus().stats();
         let window = self.standing.hub().window_fill();
+        let wills = self.standing.hub().wills_fill();
         let kept = self.standing.sessions().map_or((0, 0), |sessions| sessions.fill());
         let gauges = [
             ("landfall_connections", "Connections open now, handshakes included", level(self.gate.open())),
             ("landfall_connections_limit", "The most of them", level(self.most_connections)),
             ("landfall_sessions_limit", "The most sessions", level(self.most_sessions)),
+            ("landfall_waiting_wills", "Wills that wait for their delay", level(wills.0)),
+            ("landfall_waiting_wills_limit", "The most of them", level(wills.1)),
             ("landfall_dtls_sessions_limit", "The most secure channels", level(self.most_channels)),
             ("landfall_dtls_handshakes_limit", "The most handshakes of DTLS", level(self.most_handshakes)),
             ("landfall_persistent_sessions", "MQTT sessions that outlive their connection", level(kept.0)),

@@ -238,6 +238,8 @@ fn hub_config(settings: &Settings, origin: Origin) -> HubConfig {
         max_commands: settings.commands.max_under_way,
         max_command_ttl: settings.commands.max_ttl,
         max_quiet_devices: settings.commands.max_quiet_devices,
+        // Only a session that outlives its connection has a will that waits.
+        max_waiting_wills: settings.mqtt.max_sessions,
         idle_timeout: settings.presence.idle_timeout,
         adaptive: settings.presence.learning(),
         ..HubConfig::new(origin)

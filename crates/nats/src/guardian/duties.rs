@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::Info;
 use futures_util::FutureExt as _;
-use landfall_event::subject::stream_name;
+use landfall_event::subject::{self, stream_name};
 use landfall_event::{Incarnation, Stream};
+use landfall_hub::KeptWill;
 use tokio::time::{Instant, timeout};
 
 use super::{Guardian, Marks};
@@ -23,6 +24,10 @@ use crate::turnover::Written;
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// Between two that are written because the ledger turns over: a stream that is made so small that it turns over faster is warned of.
 const AT_LEAST: Duration = Duration::from_millis(50);
+
+/// Messages behind a checkpoint that make another one worth its while where there are wills: a repair looks through them for
+/// the number of each.
+const MESSAGES_AFTER: u64 = 1_000_000;
 
 impl Guardian {
     pub(super) async fn look(&mut self) -> Result<(), Failure> {
@@ -137,13 +142,19 @@ impl Guardian {
             return Ok(());
         }
         let hub = Arc::clone(&self.hub);
-        let open: Vec<Entry> = hub.open_sessions().into_iter().map(Entry::from).collect();
+        let messages_behind = self.desk.newest_place(stream_name(Stream::Messages)).await?;
+        let mut open = hub.open_sessions();
+        let mut wills: Vec<KeptWill> =
+            open.iter_mut().filter_map(|open| open.will.take()).map(|will| *will).collect();
+        // Behind the sessions: one that ends meanwhile is in one of the two.
+        wills.extend(hub.waiting_wills());
+        let open: Vec<Entry> = open.into_iter().map(Entry::from).collect();
         // Ends that were submitted before the list was made are not in it, so they must be stored before it counts.
         let mut caught_up = Box::pin(hub.caught_up());
         let at_once = caught_up.as_mut().now_or_never();
         self.bus.let_through();
         let round = self.checkpoint.round + 1;
-        let parts = checkpoint::write(&self.desk, &origin.incarnation, round, &open).await?;
+        let parts = checkpoint::write(&self.desk, &origin.incarnation, round, (&open, &wills)).await?;
         let caught_up = match at_once {
             Some(at_once) => at_once.is_ok(),
             None => matches!(timeout(CATCH_UP, caught_up).await, Ok(Ok(()))),
@@ -153,15 +164,26 @@ impl Guardian {
             return Ok(());
         }
         let (behind, replaces) = (mark.place, self.checkpoint.place);
-        let commit = Commit { round, parts, behind, replaces };
+        let commit = Commit { round, parts, behind, messages_behind, replaces };
         let place = match checkpoint::commit(&self.desk, &origin, commit).await {
             Err(Failure::Conflict) => return self.find_checkpoint().await,
             place => place?,
         };
-        tracing::debug!(sessions = open.len(), behind, "checkpoint");
-        self.checkpoint = Marks { round, behind, place, at: Instant::now(), ..self.checkpoint };
+        tracing::debug!(sessions = open.len(), wills = wills.len(), behind, "checkpoint");
+        self.checkpoint =
+            Marks { round, behind, messages_behind, place, at: Instant::now(), ..self.checkpoint };
         self.bus.is_checkpointed(mark);
-        Ok(())
+        self.let_go_of_wills(behind).await
+    }
+
+    /// A checkpoint has them all, so the ledger need not keep them any more.
+    async fn let_go_of_wills(&self, behind: u64) -> Result<(), Failure> {
+        if !self.hub.keeps_wills() {
+            return Ok(());
+        }
+        let origin = self.origin();
+        let all = subject::will_wildcard(&origin.instance, &origin.incarnation);
+        self.desk.purge_up_to(stream_name(Stream::Connectivity), &all, behind).await
     }
 
     async fn is_checkpoint_due(&self, info: &Info) -> Result<bool, Failure> {
@@ -174,7 +196,17 @@ impl Guardian {
         // It was purged, cut, made again or restored: who is present stands in the checkpoint alone.
         let was_cut = self.bus.ledger().take_cut() || last < known.behind || first > known.behind + 1;
         let is_lost = checkpoint::place(&self.desk, &self.origin().incarnation).await? != Some(known.place);
-        Ok(is_far || turned_over || was_cut || is_lost)
+        Ok(is_far || turned_over || was_cut || is_lost || self.is_far_in_messages(open).await?)
+    }
+
+    /// With wills, a repair looks through the messages too.
+    async fn is_far_in_messages(&self, open: u64) -> Result<bool, Failure> {
+        if !self.hub.keeps_wills() {
+            return Ok(false);
+        }
+        let last = self.desk.newest_place(stream_name(Stream::Messages)).await?;
+        let behind = last.saturating_sub(self.checkpoint.messages_behind);
+        Ok(behind >= MESSAGES_AFTER.max(open.saturating_mul(16)))
     }
 
     /// The one before the checkpoint that was to be put in force is not where it was. Either that was never heard of, or the bucket was

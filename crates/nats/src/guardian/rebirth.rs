@@ -3,10 +3,11 @@
 //! Owns: the order of it. Each step may be cut off by the end of the process, and whoever comes next finds a state that it can
 //! repair.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use landfall_event::{Incarnation, Origin};
+use landfall_event::{Incarnation, Origin, SessionId};
 use landfall_hub::unix_now;
 use tokio::time::sleep;
 
@@ -14,7 +15,7 @@ use super::{Dismissed, Guardian, Held, begin};
 use crate::desk::Failure;
 use crate::lease::{self, Claim, Found, Lease};
 use crate::publisher::{Resumption, Standing};
-use crate::repair::Repairer;
+use crate::repair::{Closed, Repairer};
 
 /// Between two tries while NATS does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -60,8 +61,11 @@ impl Guardian {
         self.surrender().await;
         // Whoever gave it up may have gone half-way. What it left is closed before anything of it begins again; a rival who is at it
         // is let be, and it is tried again.
-        let (sessions, closed) = repairer.close_all(old.incarnation).await?;
-        self.count_closed(sessions);
+        // Its own devices are there: what their connections leave goes on with them.
+        let here: HashSet<SessionId> =
+            self.hub.open_sessions().into_iter().map(|open| open.info.session()).collect();
+        let Closed { count, fences: closed, owed } = repairer.close_all(old.incarnation, &here).await?;
+        self.count_closed(count);
         let claim = Claim::new(new.incarnation, self.settings.lease_ttl);
         // All of that may have taken its time, and another process its place.
         let is_left = |found: &Found| self.is_replaced(found, ours);
@@ -72,6 +76,9 @@ impl Guardian {
         let (fences, checkpoint) = begin(&self.desk, new).await?;
         self.checkpoint = checkpoint;
         self.bus.is_checkpointed(self.bus.ledger().now(checkpoint.behind));
+        // What the ledger knew of the old one is in `owed`, or somebody else's.
+        let is_ours = |session| here.contains(&session) || self.bus.unstored(session).presence == Some(1);
+        self.hub.forget_wills(is_ours);
         let anew = self.hub.begin_anew(new.incarnation, |session| self.bus.unstored(session));
         tracing::warn!(
             sessions = anew.renewals.len(), incarnation = %new.incarnation,
@@ -81,6 +88,7 @@ impl Guardian {
         let mut standing = self.bus.standing();
         // It may be fenced out again before this is looked at.
         let _ = standing.wait_for(|standing| *standing != Standing::Surrendered).await;
+        repairer.take_over(owed).await?;
         if let Err(error) = repairer.forget(old.incarnation, &closed).await {
             tracing::debug!(%error, "somebody else will forget the old incarnation");
         }

@@ -22,3 +22,4 @@ mod store;
 mod streams;
 mod support;
 mod trouble;
+mod wills;
