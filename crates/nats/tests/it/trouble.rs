@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
 use landfall_event::Stream;
-use landfall_event::subject::stream_name;
+use landfall_event::subject::{stream_name, stream_subjects};
 use landfall_nats::{Cause, Trouble};
 use landfall_testkit::NatsServer;
 use landfall_testkit::nats;
@@ -84,7 +84,12 @@ async fn an_account_without_jetstream() {
 #[tokio::test]
 async fn a_store_that_is_full() {
     let (server, _folder) = configured("jetstream { max_file_store: 100KB }\n").await;
-    make_streams(&server.url()).await;
+    // One that has no bound reserves nothing of the store.
+    let subjects = stream_subjects(Stream::Messages).iter().map(|subject| (*subject).to_owned()).collect();
+    let name = stream_name(Stream::Messages).to_owned();
+    let context = jetstream::new(nats::client(&server.url()).await);
+    let config = stream::Config { name, subjects, ..stream::Config::default() };
+    context.create_stream(config).await.expect("a stream");
     let fleet = Fleet::start(&server.url()).await;
     for seq in 1..=20 {
         drop(fleet.submit(1, seq, Bytes::from(vec![b'x'; 10_000])));
