@@ -179,7 +179,7 @@ async fn leave_nobodys(server: &NatsServer) {
 
 async fn joins(server: &NatsServer, instance: &str) {
     let context = jetstream::new(server.client().await);
-    let subject = format!("kaa.v1.events.{instance}.service.lifecycle.join");
+    let subject = landfall_event::subject::JOIN_ALL.replace('*', instance);
     context.publish(subject, "{}".into()).await.expect("sent").await.expect("stored");
 }
 
