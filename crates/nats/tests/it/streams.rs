@@ -28,17 +28,19 @@ async fn missing_streams_are_made_as_set() {
     let server = NatsServer::start().await;
     let context = context(&server).await;
     let settings = StreamSettings {
-        connectivity: Keep { max_age: Duration::from_hours(48), max_bytes: 1 << 30 },
+        connectivity: Keep { max_age: Duration::from_hours(48), max_bytes: 128 << 20 },
+        // As by default, but for what a disk may have no room for.
+        messages: Keep { max_bytes: 256 << 20, ..StreamSettings::default().messages },
         ..StreamSettings::default()
     };
     ensure(&context, &settings).await.expect("streams");
     let connectivity = config(&context, stream_name(Stream::Connectivity)).await;
     assert_eq!(connectivity.subjects, stream_subjects(Stream::Connectivity));
-    assert_eq!((connectivity.max_age, connectivity.max_bytes), (Duration::from_hours(48), 1 << 30));
+    assert_eq!((connectivity.max_age, connectivity.max_bytes), (Duration::from_hours(48), 128 << 20));
     assert_eq!(connectivity.duplicate_window, Duration::from_secs(30));
     assert!(connectivity.allow_direct);
     let messages = config(&context, stream_name(Stream::Messages)).await;
-    assert_eq!((messages.max_age, messages.max_bytes), (Duration::from_hours(7 * 24), 8 << 30));
+    assert_eq!((messages.max_age, messages.max_bytes), (Duration::from_hours(7 * 24), 256 << 20));
     config(&context, QUEUE_STREAM).await;
     context.get_key_value("LANDFALL_SESSIONS").await.expect("a bucket for key-value tools");
 }
