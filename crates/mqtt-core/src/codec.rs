@@ -23,10 +23,12 @@ pub(crate) fn decode_connect(
     version: Version,
     notes: Notes,
 ) -> Result<Connect, Broken> {
-    let flags = input.get_mut(header.length + guard::connect_flags_at(version));
+    let flags = header.length + guard::connect_flags_at(version);
     let mut connect = match version {
         Version::V31 | Version::V311 => {
-            if let Some(flags) = flags {
+            // The codec knows no bridges.
+            if let Some([level, flags]) = input.get_mut(flags - 1..=flags) {
+                *level &= !guard::BRIDGE;
                 *flags &= !notes.missing;
             }
             match decode_v3(input)? {
@@ -36,7 +38,7 @@ pub(crate) fn decode_connect(
         }
         Version::V5 => {
             // The codec refuses an empty client id without Clean Start, which section 3.1.3.1 allows.
-            if let Some(flags) = flags {
+            if let Some(flags) = input.get_mut(flags) {
                 *flags |= 0b10;
             }
             feign_expiry(input, notes.zero_will_expiry);

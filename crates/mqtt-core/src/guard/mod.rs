@@ -314,20 +314,23 @@ pub(crate) enum Protocol {
 /// The bytes of a CONNECT's body that [`protocol`] looks at: "MQIsdp" and a level.
 pub(crate) const PROTOCOL_BYTES: usize = 9;
 
-/// The highest bit of a level: a bridge's way of saying that it is one.
-const BRIDGE: u8 = 0x80;
+/// The highest bit of a level below 5: a bridge's way of saying that it is one. It asks that no message of its own comes back and
+/// that RETAIN is passed on, which is so for everybody here.
+pub(crate) const BRIDGE: u8 = 0x80;
+const BRIDGE_V31: u8 = BRIDGE | 3;
+const BRIDGE_V311: u8 = BRIDGE | 4;
 
 /// Reads protocol name and level (MQTT 5.0 section 3.1.2.1). A level that is not served is refused in the form of the version
 /// that is nearest to it: below 5 nobody reads a reason code.
 pub(crate) fn protocol(body: &[u8]) -> Protocol {
     match body {
-        [0, 4, b'M', b'Q', b'T', b'T', level, ..] => match level {
-            4 => Protocol::Served(Version::V311),
+        [0, 4, b'M', b'Q', b'T', b'T', level, ..] => match *level {
+            4 | BRIDGE_V311 => Protocol::Served(Version::V311),
             5 => Protocol::Served(Version::V5),
             other if other & !BRIDGE < 5 => Protocol::Unsupported(Version::V311),
             _ => Protocol::Unsupported(Version::V5),
         },
-        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, ..] => Protocol::Served(Version::V31),
+        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3 | BRIDGE_V31, ..] => Protocol::Served(Version::V31),
         [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', _, ..] => Protocol::Unsupported(Version::V31),
         _ => Protocol::Unknown,
     }

@@ -111,6 +111,17 @@ fn the_first_packet_is_a_connect_or_the_end() {
     }
 }
 
+/// What mosquitto's bridge says first, and falls back from only after a refusal.
+#[test]
+fn the_highest_bit_of_a_level_says_that_a_bridge_speaks_and_changes_nothing() {
+    for (name, level, version) in [("MQTT", 0x84, Version::V311), ("MQIsdp", 0x83, Version::V31)] {
+        let bytes = packet(0x10, &[text(name), vec![level, 2, 0, 0], text("x")].concat());
+        let (peer, request) = request(&bytes);
+        assert_eq!(peer.conn.version(), Some(version));
+        assert_eq!((request.version, &*request.client_id), (version, "x"));
+    }
+}
+
 #[test]
 fn versions_that_are_not_served_are_told_so_in_their_own_form() {
     let connect =
@@ -121,9 +132,8 @@ fn versions_that_are_not_served_are_told_so_in_their_own_form() {
         (connect("MQTT", 1), &[0x20, 2, 0, 1]),
         (connect("MQTT", 3), &[0x20, 2, 0, 1]),
         (connect("MQIsdp", 4), &[0x20, 2, 0, 1]),
-        (connect("MQIsdp", 0x83), &[0x20, 2, 0, 1]), // a bridge of 3.1
+        (connect("MQIsdp", 0x84), &[0x20, 2, 0, 1]),
         (connect("MQTT", 0x83), &[0x20, 2, 0, 1]),
-        (connect("MQTT", 0x84), &[0x20, 2, 0, 1]), // a bridge of 3.1.1
         (connect("MQTT", 6), &[0x20, 3, 0, 0x84, 0]),
         (connect("MQTT", 0x85), &[0x20, 3, 0, 0x84, 0]),
         (connect("MQTT", 255), &[0x20, 3, 0, 0x84, 0]),
