@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use landfall_event::{PublishProperties, Reason, RefusedCause, Transport};
+use landfall_event::{DeviceId, PublishProperties, Reason, RefusedCause, TenantId, Transport};
 use landfall_hub::{
     AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Protocol, Secret, SessionHandle,
     Uplink, Will,
@@ -65,6 +65,8 @@ struct Admitted {
 struct Turned {
     refusal: Refusal,
     cause: Option<RefusedCause>,
+    /// Who it is, where that is told.
+    device: Option<(TenantId, DeviceId)>,
 }
 
 /// A client that sent no CONNECT.
@@ -77,12 +79,18 @@ enum Gone {
 
 impl Turned {
     fn because(cause: RefusedCause) -> Self {
-        Self { refusal: cause.into(), cause: Some(cause) }
+        Self { refusal: cause.into(), cause: Some(cause), device: None }
     }
 
     /// Nothing is wrong with the client; it may come back.
     fn for_now(refusal: Refusal) -> Self {
-        Self { refusal, cause: None }
+        Self { refusal, cause: None, device: None }
+    }
+
+    /// A device that is known wants what it may not.
+    fn not_authorized(principal: &Principal) -> Self {
+        let device = (principal.tenant.clone(), principal.device.clone());
+        Self { device: Some(device), ..Self::because(RefusedCause::NotAuthorized) }
     }
 }
 
@@ -119,7 +127,7 @@ impl<S: Stream> Newcomer<S> {
             Ok(admitted) => Some(self.accept(&request, admitted)),
             Err(turned) => {
                 if let Some(cause) = turned.cause {
-                    self.caller.refuse(cause);
+                    self.caller.refuse(cause, turned.device);
                 }
                 self.core.refuse(turned.refusal, &mut self.out);
                 self.say_and_close().await;
@@ -143,7 +151,7 @@ impl<S: Stream> Newcomer<S> {
                 Some(Action::Connect(request)) => return Ok(request),
                 Some(Action::Fault(fault)) => {
                     self.caller.server.faults().tell_stranger(self.caller.remote, &fault);
-                    self.caller.refuse(fault.cause);
+                    self.caller.refuse(fault.cause, None);
                     return Err(Gone::Told);
                 }
                 Some(_) => return Err(Gone::Silently),
@@ -234,7 +242,7 @@ impl Caller {
             Err(AuthError::Unavailable) => return Err(Turned::for_now(Refusal::ServerUnavailable)),
         };
         if request.will.as_ref().is_some_and(|will| !principal.acl.may_publish(&will.topic)) {
-            return Err(Turned::because(RefusedCause::NotAuthorized));
+            return Err(Turned::not_authorized(&principal));
         }
         let key = (principal.tenant.clone(), principal.device.clone());
         let keep_alive = self.server.keep_alive(request.keep_alive, principal.keep_alive);
@@ -293,7 +301,7 @@ impl Caller {
         }
     }
 
-    fn refuse(&self, cause: RefusedCause) {
-        self.server.hub().refused(cause, self.transport, self.remote, None);
+    fn refuse(&self, cause: RefusedCause, device: Option<(TenantId, DeviceId)>) {
+        self.server.hub().refused(cause, self.transport, self.remote, device);
     }
 }
