@@ -41,6 +41,7 @@ mod slow;
 mod supply;
 mod takeover;
 mod timing;
+mod topics;
 mod udp;
 mod under_way;
 mod upstream;

@@ -89,6 +89,34 @@ pub fn mosquitto(program: &str, route: Route<'_>, version: Version, more: &[&str
     Some(Process::spawn(program, command))
 }
 
+/// A mosquitto as a bridge to `gateway`: `more` are the further lines of its configuration's `connection`. Its files and its local
+/// socket are in `folder`; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When the configuration cannot be written.
+pub fn mosquitto_bridge(folder: &Path, gateway: SocketAddr, more: &str) -> Option<Process> {
+    let path = paths::interop("mosquitto", paths::program("mosquitto"))?;
+    let (file, socket) = (folder.join("mosquitto.conf"), folder.join("socket"));
+    // As root it would become a user that may not write here; `user` says nothing to anybody else.
+    let settings = format!(
+        "user root\nlistener 0 {}\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type all\n\
+         connection up\naddress {gateway}\nrestart_timeout 1\n{more}",
+        socket.display()
+    );
+    std::fs::write(&file, settings).expect("the configuration of a bridge");
+    let mut command = Command::new(path);
+    command.arg("-c").arg(file);
+    Some(Process::spawn("mosquitto", command))
+}
+
+/// `mosquitto_pub` to the local socket of a [`mosquitto_bridge`] in `folder`.
+pub fn mosquitto_pub_local(folder: &Path, more: &[&str]) -> Option<Process> {
+    let path = paths::interop("mosquitto_pub", paths::program("mosquitto_pub"))?;
+    let mut command = Command::new(path);
+    command.arg("--unix").arg(folder.join("socket")).args(more).env("HOME", folder);
+    Some(Process::spawn("mosquitto_pub", command))
+}
+
 /// The paho script `tests/data/paho_device.py` as device `device`; `None` when paho is not installed and need not be.
 pub fn paho(route: Route<'_>, version: Version, device: &str, more: &[&str]) -> Option<Process> {
     let python = paths::interop("paho-mqtt", paths::python("paho"))?;

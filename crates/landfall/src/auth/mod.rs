@@ -42,7 +42,7 @@ impl Auth {
     /// What is wrong with the file of devices, with the lines.
     pub fn from_settings(settings: &settings::Auth) -> Result<Self, Problems> {
         match settings.mode {
-            AuthMode::Open => Ok(Self::Open(OpenAuth::new())),
+            AuthMode::Open => Ok(Self::Open(OpenAuth::new(&settings.open_topics))),
             AuthMode::Devices => {
                 let bounds = (settings.max_verifications, settings.max_waiting);
                 DevicesAuth::open(&settings.devices, bounds).map(Self::Devices)

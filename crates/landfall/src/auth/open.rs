@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use landfall_event::{DeviceId, Family, IdentifiedBy, RefusedCause, TenantId};
+use landfall_event::{DeviceId, Family, IdentifiedBy, RefusedCause, TenantId, TopicFilter};
 use landfall_hub::{Acl, AuthError, Authenticator, BoxFuture, Credentials, Principal, Secret};
 use tokio::sync::watch;
 
-/// Believes what a device calls itself and allows everything. Passwords, keys and signatures are not looked at.
+/// Believes what a device calls itself, and allows all the same. Passwords, keys and signatures are not looked at.
 #[derive(Debug)]
 pub struct OpenAuth {
     tenant: TenantId,
@@ -14,11 +14,16 @@ pub struct OpenAuth {
     changes: watch::Sender<u64>,
 }
 
+/// `#`: everything but what begins with `$`.
+fn every_topic() -> impl Iterator<Item = TopicFilter> {
+    "#".parse().into_iter()
+}
+
 impl OpenAuth {
-    /// Everybody who names no tenant is of the tenant `default`.
-    pub fn new() -> Self {
-        let all: Vec<_> = "#".parse().into_iter().collect();
-        let acl = Arc::new(Acl { publish: all.clone(), subscribe: all });
+    /// Everybody who names no tenant is of the tenant `default`. Everybody may send to `topics`, and subscribe to them and to `#`.
+    pub fn new(topics: &[TopicFilter]) -> Self {
+        let subscribe = every_topic().chain(topics.iter().cloned()).collect();
+        let acl = Arc::new(Acl { publish: topics.to_vec(), subscribe });
         Self { tenant: TenantId::default(), acl, changes: watch::Sender::new(0) }
     }
 
@@ -60,7 +65,7 @@ impl OpenAuth {
 
 impl Default for OpenAuth {
     fn default() -> Self {
-        Self::new()
+        Self::new(&every_topic().collect::<Vec<_>>())
     }
 }
 

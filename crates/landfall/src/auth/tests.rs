@@ -91,7 +91,7 @@ fn problem(text: &str) -> String {
 
 #[tokio::test]
 async fn open_believes_a_valid_client_id_and_allows_everything() {
-    let auth = OpenAuth::new();
+    let auth = OpenAuth::default();
     let principal = auth.authenticate(&nobody()).await.unwrap();
     assert_eq!((principal.tenant.as_str(), principal.device.as_str()), ("default", "client-1"));
     assert_eq!(principal.identified_by, IdentifiedBy::Anonymous);
@@ -105,8 +105,36 @@ async fn open_believes_a_valid_client_id_and_allows_everything() {
 }
 
 #[tokio::test]
+async fn open_leaves_topics_with_a_dollar_to_the_setting() {
+    let filter = |text: &str| text.parse::<TopicFilter>().unwrap();
+    let acl = OpenAuth::default().authenticate(&nobody()).await.unwrap().acl;
+    assert!(!acl.may_publish("$aws/things/a/shadow/update") && !acl.may_publish("$SYS/broker/uptime"));
+    let acl = OpenAuth::new(&[filter("#"), filter("$aws/#")]).authenticate(&nobody()).await.unwrap().acl;
+    assert!(acl.may_publish("a") && acl.may_publish("$aws/things/a/shadow/update"));
+    assert!(acl.may_subscribe(&filter("$aws/things/a/#")) && acl.may_receive("$aws/things/a/b"));
+    assert!(!acl.may_publish("$SYS/broker/uptime") && !acl.may_subscribe(&filter("$SYS/#")));
+    let acl = OpenAuth::new(&[filter("up/+")]).authenticate(&nobody()).await.unwrap().acl;
+    assert!(acl.may_publish("up/a") && !acl.may_publish("a"));
+    assert!(acl.may_subscribe(&filter("command///req/#")), "commands reach it all the same");
+    assert!(!OpenAuth::new(&[]).authenticate(&nobody()).await.unwrap().acl.may_publish("a"));
+}
+
+#[tokio::test]
+async fn an_entry_may_name_topics_with_a_dollar() {
+    let text =
+        |topics: &str| format!("[[device]]\nid = \"a\"\npassword = \"plain:x\"\npublish = [{topics}]\n");
+    let acl = acl_of(&text("\"#\"")).await;
+    assert!(acl.may_publish("a") && !acl.may_publish("$aws/things/a/shadow/update"));
+    let acl = acl_of(&text("\"#\", \"$aws/things/%d/#\"")).await;
+    assert!(acl.may_publish("a") && acl.may_publish("$aws/things/a/shadow/update"));
+    assert!(!acl.may_publish("$aws/things/b/shadow/update") && !acl.may_publish("$aws"));
+    let acl = acl_of(&text("\"$SYS/#\"")).await;
+    assert!(acl.may_publish("$SYS/broker/connection/a/state") && !acl.may_publish("a"));
+}
+
+#[tokio::test]
 async fn open_says_certificate_where_the_name_is_that_of_one() {
-    let auth = OpenAuth::new();
+    let auth = OpenAuth::default();
     for (transport, expected) in [
         (Transport::Coaps, IdentifiedBy::Certificate),
         (Transport::Dtls, IdentifiedBy::Certificate),
@@ -254,7 +282,7 @@ async fn a_psk_identity_is_a_user_name_and_gets_the_key_that_the_device_must_hav
     for shown in ["pump-18", "pump-17@", "@acme", "", "by-password"] {
         let refused = auth.psk(&identity(shown)).await.unwrap_err();
         assert_eq!(refused, AuthError::Refused(RefusedCause::UnknownDevice), "{shown:?}");
-        assert!(OpenAuth::new().psk(&identity(shown)).await.is_err(), "{shown:?}");
+        assert!(OpenAuth::default().psk(&identity(shown)).await.is_err(), "{shown:?}");
     }
     let printed = format!("{:?}", file::read(&world.path).unwrap());
     assert!(printed.contains("psk: Some(Secret(..))"), "{printed}");

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use landfall_event::{Format, InstanceName, ReplicaId};
+use landfall_event::{Format, InstanceName, ReplicaId, TopicFilter};
 use landfall_hub::UpstreamBody;
 use landfall_net::ws::Origin;
 use landfall_net::{
@@ -402,6 +402,9 @@ sections! {
         /// The file of devices. It is read again when it changes; sessions of devices that are gone from it or changed in
         /// it end within a second.
         devices: PathBuf = "\"devices.toml\"", Path("a TOML file");
+        /// Topics (CoAP: paths) that devices may send to in `open`; MQTT devices may subscribe to them too, and to whatever `#`
+        /// matches. `#` leaves out topics that begin with `$`: such branches are named, as `$aws/#` or `$SYS/broker/connection/#`.
+        open_topics: Vec<TopicFilter> = "[\"#\"]", each(parsed("MQTT topic filters"), 64).or_none("no topic");
         /// Passwords that are verified at once; each may take a processor for a moment, and keeps
         /// the memory that its hash needs, some 20 MiB, for the next one.
         max_verifications: usize = "2", count(1, 256, "passwords");

@@ -32,6 +32,7 @@ fn without_a_file_and_a_variable_the_defaults_hold() {
     assert_eq!(settings.presence.idle_timeout, Duration::from_secs(300));
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));
     assert_eq!(settings.auth.mode, AuthMode::Open);
+    assert_eq!(settings.auth.open_topics, ["#".parse().unwrap()]);
     assert_eq!(settings.admin.listen.as_ref().unwrap().to_string(), "tcp://127.0.0.1:8080");
 }
 

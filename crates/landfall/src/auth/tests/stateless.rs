@@ -37,7 +37,7 @@ fn at_once(auth: &DevicesAuth, credentials: &Credentials) -> Option<Result<Princ
 
 #[tokio::test]
 async fn open_believes_the_name_and_the_tenant() {
-    let auth = OpenAuth::new();
+    let auth = OpenAuth::default();
     for transport in [Transport::Coap, Transport::Udp, Transport::Coaps, Transport::Dtls] {
         for (shown, expected) in [
             ("pump-17", Ok("pump-17@default")),
