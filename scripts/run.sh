@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts Landfall with its embedded nats-server, lets a demonstration device connect, speak, take a command and leave, and
-# shows the events that this makes. Then the gateway keeps running until Ctrl-C.
+# shows the events that this makes. Then the gateway keeps running until Ctrl-C. Where the settings name the devices that may come in
+# (auth.mode = "devices") there is no demonstration: its device is not one of them.
 #
 # Settings come from the environment as usual (LANDFALL_MQTT__LISTEN and so on), and from landfall.toml if there is one.
 # LANDFALL_BIN names a folder of programs that are built already; then nothing is built here.
@@ -30,6 +31,15 @@ landfall=$bin/landfall
 config=()
 [ -f landfall.toml ] && config=(--config landfall.toml)
 
+# The run file names everything that the gateway has bound; it is written when all of it is.
+run_file=${LANDFALL_NATS__STORE_DIR:-data/nats}/landfall.run.json
+running=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$run_file" 2>/dev/null || true)
+if [ -n "$running" ] && [ "$(cat "/proc/$running/comm" 2>/dev/null)" = landfall ]; then
+  say "a gateway runs here already, process $running; its log: data/landfall.log"
+  exit 1
+fi
+devices=$("$landfall" config print "${config[@]}" | sed -n '/^\[auth\]/,/^\[/s/^mode = "\(.*\)"/\1/p')
+
 mkdir -p data
 log=data/landfall.log
 "$landfall" run "${config[@]}" 2>"$log" &
@@ -44,8 +54,6 @@ leave() {
 trap leave EXIT
 trap 'leave; exit 0' INT TERM
 
-# The run file names everything that the gateway has bound; it is written when all of it is.
-run_file=${LANDFALL_NATS__STORE_DIR:-data/nats}/landfall.run.json
 for _ in $(seq 300); do
   kill -0 "$gateway" 2>/dev/null || { tail -n 5 "$log" >&2; exit 1; }
   grep -q "\"pid\": *$gateway[,}]" "$run_file" 2>/dev/null && break
@@ -70,7 +78,9 @@ say ""
 started=("$!" "$gateway")
 await "$!" data/watch.log watching
 
-if [ -n "$mqtt" ]; then
+if [ "$devices" = devices ]; then
+  say "no demonstration: with auth.mode = \"devices\" only devices of the file come in; try one of yours"
+elif [ -n "$mqtt" ]; then
   "$bin/mqtt_sensor" "${mqtt#tcp://}" demo-sensor >data/sensor.log &
   sensor=$!
   # It subscribes before it sends anything, so it takes commands from now on.
@@ -85,6 +95,8 @@ fi
 sleep 0.5
 say ""
 say "the gateway keeps running, and so does this list of its events; Ctrl-C ends both. Try:"
+# Anonymous devices come in only where everybody does.
+[ "$devices" = devices ] && mqtt="" coap="" udp=""
 [ -z "$mqtt" ] || say "  mosquitto_pub -h 127.0.0.1 -p ${mqtt##*:} -i pump-17 -q 1 -t site/7/flow -m '{\"l\":4.5}'"
 # The program, not bash's own printf, which would make a datagram of each line.
 [ -z "$udp" ] || say "  env printf 'LF1 beacon-1 hb=2\\n{\"volts\":3.1}' > /dev/udp/127.0.0.1/${udp##*:}"

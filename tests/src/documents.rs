@@ -90,8 +90,9 @@ fn decisions_are_numbered_without_gaps() {
 #[test]
 fn examples_are_short() {
     let folder = repository().join("examples/src/bin");
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let others = ["examples/python", "examples/c"].map(|folder| repository().join(folder));
+    let folders = std::iter::once(folder).chain(others);
+    for path in folders.flat_map(|folder| fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path()) {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines <= EXAMPLE_LINES, "{}: {lines} lines", relative(&path));
     }

@@ -92,3 +92,40 @@ async fn a_sensor_of_a_gateway_that_knows_its_devices_needs_its_password() {
     assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_sensor_in_python_and_a_beacon_in_c_are_heard() {
+    let world = World::start().await;
+    let reader = example("watch_events", &[&world.nats.url()]);
+    reader.logged("watching kaa.v1.events.>", PATIENCE).await;
+    if let Some(python) = paths::interop("paho-mqtt", paths::python("paho")) {
+        let mut command = Command::new(python);
+        command.arg(paths::repository().join("examples/python/mqtt_sensor.py"));
+        command.args([&world.mqtt().to_string(), "thermo-py"]);
+        let sensor = Process::spawn("mqtt_sensor.py", command);
+        sensor.logged("stored: Success", PATIENCE).await;
+        reader.logged(r#"upstream thermo-py mqtt 1 telemetry/climate {"celsius":20.1}"#, PATIENCE).await;
+        let command = example("send_command", &["thermo-py", "blink", "twice", &world.nats.url()]);
+        assert!(command.exited(Duration::from_secs(20)).await.success(), "{}", command.log());
+        sensor.logged("command blink: twice", PATIENCE).await;
+        sensor.signal(Signal::INT);
+        assert!(sensor.exited(PATIENCE).await.success(), "{}", sensor.log());
+        reader.logged("disconnected thermo-py mqtt 2 client-closed", PATIENCE).await;
+    }
+    if let Some(compiler) = paths::interop("cc", paths::program("cc")) {
+        let folder = tempfile::tempdir().unwrap();
+        let beacon = folder.path().join("udp_beacon");
+        let mut command = Command::new(compiler);
+        command.args(["-Wall", "-Wextra", "-Werror", "-o"]).arg(&beacon);
+        command.arg(paths::repository().join("examples/c/udp_beacon.c"));
+        let built = Process::spawn("cc", command);
+        assert!(built.exited(PATIENCE).await.success(), "{}", built.log());
+        let mut command = Command::new(&beacon);
+        command.args(["127.0.0.1", &world.gateway.udp().port().to_string(), "beacon-c"]);
+        let beacon = Process::spawn("udp_beacon", command);
+        assert!(beacon.exited(PATIENCE).await.success(), "{}", beacon.log());
+        assert_eq!(beacon.output().trim(), "stored");
+        reader.logged(r#"upstream beacon-c udp 1 {"volts":3.1}"#, PATIENCE).await;
+    }
+    world.close().await;
+}

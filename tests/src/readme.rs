@@ -27,22 +27,8 @@ async fn the_first_screen_is_true() {
     assert_eq!(run.command.as_deref(), Some("make run"));
 
     let store = tempfile::tempdir().unwrap();
-    let bin = paths::binary("landfall").parent().unwrap().to_owned();
-    let mut make = Command::new("sh");
-    // One pipe for both outputs keeps the order of the lines.
-    make.args(["-c", "exec make --no-print-directory run 2>&1"]).current_dir(repository());
-    for (variable, value) in [
-        ("LANDFALL_BIN", bin.to_str().unwrap()),
-        ("LANDFALL_MQTT__LISTEN", "tcp://127.0.0.1:0"),
-        ("LANDFALL_COAP__LISTEN", "udp://127.0.0.1:0"),
-        ("LANDFALL_UDP__LISTEN", "udp://127.0.0.1:0"),
-        ("LANDFALL_ADMIN__LISTEN", "127.0.0.1:0"),
-        ("LANDFALL_NATS__STORE_DIR", store.path().to_str().unwrap()),
-    ] {
-        make.env(variable, value);
-    }
-    let make = Demonstration(Process::spawn("make run", make));
-    let make = &make.0;
+    let demonstration = Demonstration::start(store.path(), &[]);
+    let make = &demonstration.0;
     make.logged("landfall sessions", PATIENCE).await;
     let listeners = listeners(store.path());
     // The programs are built already, so nothing is.
@@ -74,6 +60,39 @@ async fn the_first_screen_is_true() {
     make.logged("disconnected  beacon-1", PATIENCE).await;
     assert_shown(later(&make.log()), &silence.lines);
 
+    // A second one leaves the first one's log alone.
+    let again = Demonstration::start(store.path(), &[]);
+    assert!(!again.0.exited(PATIENCE).await.success());
+    again.0.logged("a gateway runs here already", PATIENCE).await;
+
+    make.signal(Signal::TERM);
+    make.exited(PATIENCE).await;
+    assert!(fs::read_to_string(repository().join("data/landfall.log")).unwrap().contains("serving"));
+
+    // In one test: both write into the same folder.
+    goes_on_without_a_demonstration().await;
+}
+
+/// Where only devices of the file come in, the gateway runs all the same.
+async fn goes_on_without_a_demonstration() {
+    let store = tempfile::tempdir().unwrap();
+    let devices = store.path().join("devices.toml");
+    fs::write(&devices, "[[device]]\nid = \"pump-17\"\npassword = \"plain:wet\"\n").unwrap();
+    let settings =
+        [("LANDFALL_AUTH__MODE", "devices"), ("LANDFALL_AUTH__DEVICES", devices.to_str().unwrap())];
+    let demonstration = Demonstration::start(store.path(), &settings);
+    let make = &demonstration.0;
+    make.logged("landfall sessions", PATIENCE).await;
+    assert!(make.log().contains("no demonstration: with auth.mode = \"devices\""), "{}", make.log());
+    let listeners = listeners(store.path());
+    if let Some(path) = paths::interop("mosquitto_pub", paths::program("mosquitto_pub")) {
+        let mut client = Command::new(path);
+        client.args(["-h", "127.0.0.1", "-p", port(&listeners, "mqtt"), "-u", "pump-17", "-P", "wet"]);
+        client.args(["-i", "pump-17", "-q", "1", "-t", "site/7/flow", "-m", "1"]);
+        let client = Process::spawn("mosquitto_pub", client);
+        assert!(client.exited(PATIENCE).await.success(), "{}", client.log());
+        make.logged("disconnected  pump-17", PATIENCE).await;
+    }
     make.signal(Signal::TERM);
     make.exited(PATIENCE).await;
 }
@@ -95,6 +114,30 @@ fn later(log: &str) -> &str {
 
 /// It has children, which only an orderly end takes along: also when the test fails.
 struct Demonstration(Process);
+
+impl Demonstration {
+    /// `make run` with every port free and its store there; more settings as variables.
+    fn start(store: &Path, more: &[(&str, &str)]) -> Self {
+        let bin = paths::binary("landfall").parent().unwrap().to_owned();
+        let mut make = Command::new("sh");
+        // One pipe for both outputs keeps the order of the lines.
+        make.args(["-c", "exec make --no-print-directory run 2>&1"]).current_dir(repository());
+        for (variable, value) in [
+            ("LANDFALL_BIN", bin.to_str().unwrap()),
+            ("LANDFALL_MQTT__LISTEN", "tcp://127.0.0.1:0"),
+            ("LANDFALL_COAP__LISTEN", "udp://127.0.0.1:0"),
+            ("LANDFALL_UDP__LISTEN", "udp://127.0.0.1:0"),
+            ("LANDFALL_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("LANDFALL_NATS__STORE_DIR", store.to_str().unwrap()),
+        ]
+        .iter()
+        .chain(more)
+        {
+            make.env(variable, value);
+        }
+        Self(Process::spawn("make run", make))
+    }
+}
 
 impl Drop for Demonstration {
     fn drop(&mut self) {
