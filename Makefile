@@ -1,7 +1,7 @@
 # Landfall's commands. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build run check test figures bench compare
+.PHONY: help tools build run check test figures fuzz-smoke bench compare
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: tools ## everything: the checks, then every test against a real nats-serve
 
 figures: tools ## crowds that end at once, a killed gateway, an outage: how late it is told (about three minutes)
 	@scripts/figures.sh
+
+fuzz-smoke: tools ## mutated packets and datagrams of every protocol at the real gateway, a canary beside them (about a minute)
+	@scripts/fuzz-smoke.sh
 
 bench: ## what a session, a timer, a packet, an event costs on this machine (about four minutes)
 	@scripts/bench.sh

@@ -10,6 +10,7 @@ mod dtls;
 mod dtls_bytes;
 mod dtls_inside;
 mod floods;
+mod mutation;
 mod names;
 mod websockets;
 
