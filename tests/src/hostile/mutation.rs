@@ -52,7 +52,7 @@ async fn world(pki: &Pki) -> World {
         settings
             .tls(pki)
             .dtls(pki)
-            .devices(DEVICES)
+            .devices(&devices())
             .udp_dtls()
             .set("mqtt.connect_timeout", "2s")
             .set("events.refusal_interval", "1s")
@@ -60,11 +60,21 @@ async fn world(pki: &Pki) -> World {
     .await
 }
 
-const DEVICES: &str = "[[device]]\nid = \"canary\"\npassword = \"plain:yellow\"\npsk = \"79656c6c6f77\"\n\n\
-                       [[device]]\nid = \"mutant\"\npassword = \"plain:green\"\npublish = [\"#\"]\n\n\
-                       [[device]]\nid = \"narrow\"\npassword = \"plain:green\"\npublish = [\"only/here\"]\n";
+/// The canary, a device for datagrams, and for each attacker over MQTT one that may send anywhere and one that may not.
+fn devices() -> String {
+    let entry = |id: &str, password: &str, publish: &str| {
+        format!("[[device]]\nid = \"{id}\"\npassword = \"plain:{password}\"\npublish = [\"{publish}\"]\n")
+    };
+    let mut devices =
+        entry("canary", "yellow", "#") + "psk = \"79656c6c6f77\"\n" + &entry("mutant", "green", "#");
+    for n in 0..streams::AT_ONCE {
+        devices += &entry(&format!("mutant-{n}"), "green", "#");
+        devices += &entry(&format!("narrow-{n}"), "green", "only/here");
+    }
+    devices
+}
 
-/// Sends `send(from, to)` in alternating phases with quiet, and holds what must hold.
+/// Sends `send(inputs)` in alternating phases with quiet, and holds what must hold.
 async fn run<F, Fut>(world: World, campaign: Campaign, mut canary: Timed, mut send: F)
 where
     F: FnMut(u64) -> Fut,

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::changes::{mutated, pick};
 
 /// Connections at once.
-const AT_ONCE: u64 = 4;
+pub(super) const AT_ONCE: u64 = 4;
 /// Mutated packets for one connection.
 const EACH: u64 = 4;
 /// How long a connection whose client has finished may stay open. A client that has said everything is waited for by nobody.
@@ -53,8 +53,8 @@ async fn attack(at: SocketAddr, mut seed: Seed, n: u64, wave: u64, inputs: u64) 
     let mut sent = 0;
     while sent < inputs {
         let version = *pick(&mut seed, &[Version::V4, Version::V5]);
-        // A few sessions, which come again: none of them may be locked out by what it did before.
-        let client = format!("mutant-{n}-{}", seed.below(3));
+        // The same few come again: none of them may be locked out by what it did before.
+        let client = format!("{}-{n}", pick(&mut seed, &["mutant", "narrow"]));
         let connect = connect(&mut seed, version, &client);
         let mut packets = Vec::new();
         let mut stream = open(at, n, wave).await;
@@ -104,10 +104,11 @@ async fn open(at: SocketAddr, n: u64, wave: u64) -> TcpStream {
 
 /// A CONNECT that is accepted.
 fn connect(seed: &mut Seed, version: Version, client: &str) -> Vec<u8> {
-    let device = *pick(seed, &["mutant", "narrow"]);
-    let mut connect = Connect::new(version, format!("{client}-{device}")).login(device, "green");
-    connect.clean = seed.below(2) == 0;
-    if seed.below(3) == 0 && device == "mutant" {
+    let mut connect = Connect::new(version, client).login(client, "green");
+    if seed.below(2) == 0 {
+        connect = connect.persistent(60);
+    }
+    if seed.below(3) == 0 && client.starts_with("mutant") {
         let will = Will {
             topic: "gone".into(),
             payload: b"x".to_vec(),
