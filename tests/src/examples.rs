@@ -124,7 +124,7 @@ async fn a_sensor_in_python_and_a_beacon_in_c_are_heard() {
         command.args(["127.0.0.1", &world.gateway.udp().port().to_string(), "beacon-c"]);
         let beacon = Process::spawn("udp_beacon", command);
         assert!(beacon.exited(PATIENCE).await.success(), "{}", beacon.log());
-        assert_eq!(beacon.output().trim(), "stored");
+        beacon.logged("stored", PATIENCE).await;
         reader.logged(r#"upstream beacon-c udp 1 {"volts":3.1}"#, PATIENCE).await;
     }
     world.close().await;

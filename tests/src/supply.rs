@@ -9,6 +9,7 @@ use crate::metadata::Metadata;
 /// Crates that the gateway contains in two versions, each because two dependencies have not yet met. A pair that is gone
 /// is taken out here, a new one is looked at before it is let in.
 const TWICE: &[&str] = &[
+    "base64",
     "block-buffer",
     "coap-message",
     "const-oid",

@@ -88,7 +88,9 @@ fn request(device: &str) -> CommandRequest {
 
 impl World {
     fn events(&self) -> Vec<Value> {
-        self.bus.stored().iter().map(|stored| serde_json::from_slice(&stored.body).unwrap()).collect()
+        // What the gateway keeps of a will is no event.
+        let events = self.bus.stored().into_iter().filter(|stored| stored.subject.starts_with("kaa."));
+        events.map(|stored| serde_json::from_slice(&stored.body).unwrap()).collect()
     }
 
     /// Types, and the reasons and outcomes where there are any.

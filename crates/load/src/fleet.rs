@@ -32,10 +32,10 @@ pub(crate) struct Crowd {
     /// The version of MQTT.
     #[arg(long, value_enum, default_value = "3.1.1")]
     mqtt: Version,
-    /// A device's name: client id, `ep`, name in the line or PSK identity; `{n}` is its number, from 0.
+    /// A device's name: client id, `ep`, name in the line or PSK identity; an `n` in braces is its number, from 0.
     #[arg(long, default_value = "load-{n}")]
     client_id: String,
-    /// MQTT user name; `{n}` and `{id}` as in other texts.
+    /// MQTT user name; an `n` and `id` in braces as in other texts.
     #[arg(long)]
     username: Option<String>,
     /// MQTT password.

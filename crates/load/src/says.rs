@@ -12,7 +12,7 @@ use crate::target::Carrier;
 /// Settings of the messages.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Says {
-    /// MQTT topic; `{n}` is the device's number, `{id}` its name. Without either, the number is added as a level.
+    /// MQTT topic; an `n` in braces is the device's number, `{id}` its name. Without either, the number is added as a level.
     #[arg(long, default_value = "load")]
     topic: String,
     /// MQTT quality of service. For UDP 0 means that no ack is asked for.

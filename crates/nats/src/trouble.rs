@@ -209,7 +209,7 @@ mod tests {
             ("cannot connect to nats://n: it closed the connection", Cause::ServerNotReached),
             ("cannot connect to nats://n: it says 'Authorization Violation'", Cause::LoginRefused),
             ("cannot connect to nats://n: it says 'User Authentication Expired'", Cause::LoginRefused),
-            ("'Permissions Violation for Publish to \"kaa.v1.events.x\"'", Cause::PermissionMissing),
+            ("'Permissions Violation for Publish to \"a.b.c\"'", Cause::PermissionMissing),
             ("JetStream not enabled for account (10039)", Cause::NoJetStream),
             ("JetStream does not answer: no responders", Cause::NoJetStream),
             (

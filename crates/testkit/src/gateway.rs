@@ -4,7 +4,10 @@
 //! Owns: its settings file, its start, its end, and the check that no thread of it ever panicked. Does not own: what it
 //! publishes ([`crate::recorder`]).
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
@@ -167,7 +170,7 @@ impl GatewayBuilder {
     #[must_use]
     pub fn devices(self, text: &str) -> Self {
         let path = self.folder.path().join("devices.toml");
-        std::fs::write(&path, text).expect("the temporary folder can be written");
+        write_secret(&path, text);
         self.set("auth.mode", "devices").set("auth.devices", path_text(&path))
     }
 
@@ -476,7 +479,7 @@ impl Gateway {
     /// When the file cannot be written.
     pub fn edit_devices(&self, text: &str) {
         let folder = self.settings.folder();
-        std::fs::write(folder.join("devices.new"), text).expect("the temporary folder can be written");
+        write_secret(&folder.join("devices.new"), text);
         std::fs::rename(folder.join("devices.new"), folder.join("devices.toml")).expect("the same folder");
     }
 
@@ -555,4 +558,17 @@ fn texts(items: &[&str]) -> Vec<Value> {
 
 fn path_text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
+}
+
+/// Writes a file that its own user alone can read, as a file of devices should be.
+fn write_secret(path: &Path, text: &str) {
+    let mut file = OpenOptions::new();
+    let mut file = file
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .expect("the temporary folder can be written");
+    file.write_all(text.as_bytes()).expect("the temporary folder can be written");
 }

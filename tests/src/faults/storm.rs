@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use landfall_testkit::fleet::seed_or;
-use landfall_testkit::packet::{Connect, Publish};
+use landfall_testkit::packet::{self, Connect, Publish, kind};
 use landfall_testkit::proxy::Seed;
 use landfall_testkit::streams::{CONNECTIVITY, MESSAGES};
 use landfall_testkit::verify::assert_verified;
@@ -102,7 +102,9 @@ async fn stray(address: SocketAddr, forbidden: bool) -> bool {
         if forbidden {
             client.until_closed().await;
         } else {
-            client.ping().await;
+            // The answer to the message may come before, or after NATS is back.
+            client.send(&packet::ping()).await;
+            while client.next().await.is_some_and(|packet| packet.kind() != kind::PINGRESP) {}
         }
     }
     true

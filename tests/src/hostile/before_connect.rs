@@ -92,7 +92,7 @@ fn connect_fields() -> Vec<Attack> {
             frame(0x10, b"\0\x04mqtt\x04\x02\0\x3c\0\x02id"),
             Ends,
         ),
-        Attack::new("protocol name MQIsdp", v4, frame(0x10, b"\0\x06MQIsdp\x03\x02\0\x3c\0\x02id"), Ends),
+        Attack::new("MQIsdp of level 4", v4, frame(0x10, b"\0\x06MQIsdp\x04\x02\0\x3c\0\x02id"), Ends),
         Attack::new(
             "protocol name longer than all",
             v4,

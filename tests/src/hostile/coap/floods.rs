@@ -150,22 +150,47 @@ async fn observers_beyond_the_bound_are_told_what_is_and_no_more() {
     world.close().await;
 }
 
+/// Room for few bodies.
+fn small(settings: landfall_testkit::GatewayBuilder) -> landfall_testkit::GatewayBuilder {
+    settings
+        .set("coap.max_uploads", 64)
+        .set("coap.upload_memory", "1MiB")
+        .set("events.refusal_interval", "200ms")
+}
+
+/// The first block of a body of which nothing more comes.
+fn first_block() -> Message {
+    let block = Block { number: 0, more: true, exponent: 6 }.value();
+    request(method::PUT).number(option::BLOCK1, block).payload([7; 1024])
+}
+
 #[tokio::test]
-async fn bodies_that_never_end_leave_room_for_those_that_do() {
-    let small = |settings: landfall_testkit::GatewayBuilder| {
-        settings.set("coap.max_uploads", 64).set("coap.upload_memory", "1MiB")
-    };
+async fn a_body_of_a_stranger_takes_no_room() {
     let world = world(small).await;
     let mut witness = Witness::meet(&world).await;
     let before = world.gateway.resident_bytes();
-    let first = || {
-        let block = Block { number: 0, more: true, exponent: 6 }.value();
-        request(method::PUT).number(option::BLOCK1, block).payload([7; 1024])
-    };
+    for n in 0..300 {
+        let mut client = CoapClient::new(world.gateway.coap(), n).await;
+        assert_eq!(client.request(first_block()).await.code, code(4, 1), "its key is asked for at once");
+    }
+    assert_eq!(metric(&world, "landfall_coap_uploads").await, 0);
+    let body = vec![9; 60_000];
+    let put = Message::request(method::PUT).path("calm").queries(&["ep=witness", "key=of-witness"]);
+    let answer = witness.client.upload(&put, &body, 6).await;
+    assert_eq!(answer.code, code(2, 4), "{answer:?}");
+    witness.spoken += 1;
+    super::assert_harmless(world, witness, before).await;
+}
+
+#[tokio::test]
+async fn where_nobody_has_a_key_bodies_that_never_end_leave_room_for_those_that_do() {
+    let world = World::with(small).await;
+    let mut witness = Witness::meet(&world).await;
+    let before = world.gateway.resident_bytes();
     let (mut begun, mut challenged) = (0, Vec::new());
     for n in 0..300 {
         let mut client = CoapClient::new(world.gateway.coap(), n).await;
-        let answer = client.request(first()).await;
+        let answer = client.request(first_block()).await;
         match answer.value(option::ECHO) {
             Some(echo) => {
                 assert_eq!(answer.code, code(4, 1), "{answer:?}");
@@ -179,15 +204,11 @@ async fn bodies_that_never_end_leave_room_for_those_that_do() {
     }
     assert!((16..=64).contains(&begun) && challenged.len() > 200, "{begun} begun");
     assert!(metric(&world, "landfall_coap_uploads").await <= 64);
-    // Who has shown a key is not asked for a proof, and who has proven its address is let in.
-    let body = vec![9; 60_000];
-    let put = Message::request(method::PUT).path("calm").queries(&["ep=witness", "key=of-witness"]);
-    let answer = witness.client.upload(&put, &body, 6).await;
-    assert_eq!(answer.code, code(2, 4), "{answer:?}");
-    witness.spoken += 1;
+    // Who has proven its address is let in.
+    witness.speak().await;
     let [(other, _), .., (client, echo)] = challenged.as_mut_slice() else { panic!("many") };
-    assert_eq!(client.request(first().option(option::ECHO, &*echo)).await.code, code(2, 31));
-    let another = other.request(first().option(option::ECHO, &*echo)).await;
+    assert_eq!(client.request(first_block().option(option::ECHO, &*echo)).await.code, code(2, 31));
+    let another = other.request(first_block().option(option::ECHO, &*echo)).await;
     assert_eq!(another.code, code(4, 1), "a proof of somebody else's address is none");
     super::assert_harmless(world, witness, before).await;
 }
