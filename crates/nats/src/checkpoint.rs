@@ -6,15 +6,16 @@
 //! A checkpoint lists the sessions that were open and names a place in the connectivity stream. What happened behind that place
 //! is read again, and reading an event twice changes nothing; so the place only has to lie before whatever the list may lack.
 //!
-//! Beside it stands the *mark* of whoever repairs the incarnation, written before anything else of the repair and forgotten with the
-//! checkpoint. A checkpoint without a mark says that nobody has closed a session of this incarnation, whatever has become of the
-//! streams of events meanwhile.
+//! Beside it stands the *mark* of whoever repairs the incarnation, written before anything else of the repair. Where there is none,
+//! nobody has closed a session of this incarnation, whatever has become of the streams of events meanwhile. It outlives the rest for
+//! longer than anybody is frozen: a server that is killed shows again what was purged, this or that, but never loses what it has
+//! acknowledged. So what is gone says nothing, and what is there says nothing either, but the mark.
 
 use landfall_event::subject::{self, CHECKPOINTS_BUCKET, stream_name};
 use landfall_event::{
     DeviceId, Epoch, Incarnation, InstanceName, Origin, SessionId, Stream, TenantId, Transport, UnixMs,
 };
-use landfall_hub::{KeptWill, OpenSession};
+use landfall_hub::{KeptWill, OpenSession, unix_now};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,11 @@ const BYTES_OF_PART: usize = 256 << 10;
 const HEAD: &str = "head";
 /// What a repairer writes first.
 const MARK: &str = "repair";
+/// For how long a mark outlives what it stands beside: who is frozen for longer and comes back to a server that was killed meanwhile
+/// may find no sign of what was done.
+const MARK_LASTS_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Marks that are forgotten at one start, at most.
+const MARKS_AT_ONCE: usize = 1_000;
 
 /// The stream behind the bucket of the checkpoints.
 pub(crate) fn stream() -> String {
@@ -51,6 +57,14 @@ struct Head {
     /// The numbers of messages are known up to this place of theirs.
     #[serde(default)]
     messages_behind: u64,
+}
+
+/// Who closes the sessions of an incarnation.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Mark {
+    writer: Incarnation,
+    /// By the writer's clock.
+    at: UnixMs,
 }
 
 /// One open session.
@@ -229,25 +243,46 @@ pub(crate) async fn mark(
     incarnation: &Incarnation,
     writer: &Incarnation,
 ) -> Result<(), Failure> {
-    let body = serde_json::to_vec(writer).unwrap_or_default();
+    let body = serde_json::to_vec(&Mark { writer: *writer, at: unix_now() }).unwrap_or_default();
     let subject = subject::checkpoint_subject(incarnation, MARK);
     desk.put(&subject, body.into(), Expect::Anything).await.map(drop)
 }
 
+/// True when somebody else than `writer` has begun to close sessions of the incarnation.
+pub(crate) async fn is_marked(
+    desk: &Desk,
+    incarnation: &Incarnation,
+    writer: &Incarnation,
+) -> Result<bool, Failure> {
+    let mark = desk.last(&stream(), &subject::checkpoint_subject(incarnation, MARK)).await?;
+    // One that cannot be read is somebody else's.
+    Ok(mark.is_some_and(|mark| {
+        serde_json::from_slice::<Mark>(&mark.body).map_or(true, |mark| mark.writer != *writer)
+    }))
+}
+
+/// Forgets the marks that nobody looks for any more.
+pub(crate) async fn forget_marks(desk: &Desk) -> Result<(), Failure> {
+    let oldest = unix_now().saturating_sub(MARK_LASTS_MS);
+    let marks = desk.newest_of_each(&stream(), &subject::checkpoint_wildcard(MARK)).await?;
+    let is_old = |body: &[u8]| serde_json::from_slice::<Mark>(body).is_ok_and(|mark| mark.at < oldest);
+    for (subject, place, _) in marks.iter().filter(|(.., body)| is_old(body)).take(MARKS_AT_ONCE) {
+        desk.purge_up_to(&stream(), subject, *place).await?;
+    }
+    Ok(())
+}
+
 /// True when nobody but `writer` has begun to close sessions of the incarnation.
 ///
-/// The mark is looked at before the rest. Whoever closes the sessions leaves it first, and when they are closed takes away the lease,
-/// then mark and checkpoint in one step: so as long as one of these is there without a mark, nobody had begun when this looked, and
-/// whoever begins later finds what was written before.
+/// Whoever closes the sessions leaves a mark first, and that stays: so where there is none nobody had begun when this looked, and
+/// whoever begins later finds what was written before. With the whole bucket purged, only a lease tells that nobody had.
 pub(crate) async fn is_untouched(
     desk: &Desk,
     instance: &InstanceName,
     incarnation: &Incarnation,
     writer: &Incarnation,
 ) -> Result<bool, Failure> {
-    let mark = desk.last(&stream(), &subject::checkpoint_subject(incarnation, MARK)).await?;
-    let marked_by = mark.map(|mark| serde_json::from_slice::<Incarnation>(&mark.body).ok());
-    if marked_by.is_some_and(|by| by != Some(*writer)) {
+    if is_marked(desk, incarnation, writer).await? {
         return Ok(false);
     }
     if place(desk, incarnation).await?.is_some() {
@@ -282,8 +317,17 @@ async fn parts<T: DeserializeOwned>(desk: &Desk, subjects: Vec<String>) -> Resul
     Ok(Some(all))
 }
 
-/// Forgets whatever there is of the incarnation.
+/// Forgets the incarnation's checkpoint; the mark stays.
 pub(crate) async fn forget(desk: &Desk, incarnation: &Incarnation) -> Result<(), Failure> {
+    // The head last: by it the incarnation is found again.
+    for parts in ["*.*", HEAD] {
+        desk.purge(&stream(), &subject::checkpoint_subject(incarnation, parts)).await?;
+    }
+    Ok(())
+}
+
+/// Forgets whatever there is of an incarnation that nobody is any more.
+pub(crate) async fn forget_all(desk: &Desk, incarnation: &Incarnation) -> Result<(), Failure> {
     desk.purge(&stream(), &subject::checkpoint_subject(incarnation, ">")).await
 }
 

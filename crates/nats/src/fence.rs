@@ -98,6 +98,9 @@ impl Fences {
     /// One that is missing, or that stands elsewhere than it was written, is not one that somebody else has written: the stream was
     /// purged, cut by its limits, made again or restored. It is put up again, if nobody has begun to close the incarnation's sessions.
     ///
+    /// One that is where it was says nothing by itself: a server that was killed may show it again after whoever closed the sessions
+    /// has purged it together with his own. So it counts only if there is no mark.
+    ///
     /// # Errors
     /// [`Failure::Conflict`] when somebody else has the right now.
     pub(crate) async fn renew(&mut self, desk: &Desk, stream: Stream) -> Result<Renewed, Failure> {
@@ -121,7 +124,12 @@ impl Fences {
                 written => {
                     let fence = written?;
                     // Who began after this was written finds it there, and writes the next one.
-                    if is_elsewhere && !is_ours(desk, &sign).await? {
+                    let is_lost = if is_elsewhere {
+                        !is_ours(desk, &sign).await?
+                    } else {
+                        checkpoint::is_marked(desk, &sign.incarnation, &sign.writer).await?
+                    };
+                    if is_lost {
                         return Err(Failure::Conflict);
                     }
                     let renewed = if place < known { Renewed::WasGone } else { Renewed::Held };

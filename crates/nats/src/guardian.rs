@@ -190,6 +190,9 @@ impl Guardian {
                 orphans => orphans?,
             };
             if orphans.is_empty() {
+                if let Err(error) = checkpoint::forget_marks(&self.desk).await {
+                    tracing::debug!(%error, "the next start forgets the old marks");
+                }
                 return Ok(());
             }
             for orphan in orphans {
@@ -320,7 +323,9 @@ impl Guardian {
         // Nothing is open, and nobody else may take them for an orphan's: they are written once more, to be the newest.
         let fences = repairer.fence(own).await?;
         // Removes the lease too.
-        repairer.forget(own, &fences).await
+        repairer.forget(own, &fences).await?;
+        // Nothing of it is left that would look for the mark.
+        checkpoint::forget_all(&self.desk, &own).await
     }
 }
 

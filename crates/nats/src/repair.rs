@@ -9,7 +9,7 @@
 //! 2. Fold what stands before that fence: which sessions are open is final.
 //! 3. Publish the wills that are due and close the sessions, behind that fence. Who is fenced out on the way stops, and its successor finds closed what it closed.
 //! 4. Only when all are closed, and the wills that wait for their delay are kept as the repairer's, are fences, checkpoint, wills and lease
-//!    forgotten: until then somebody finds the incarnation again.
+//!    forgotten: until then somebody finds the incarnation again. The mark stays: a server that is killed may show the rest again.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -217,7 +217,7 @@ impl Repairer {
         }
         let wills = subject::will_wildcard(self.instance(), &dead);
         self.desk.purge(subject::stream_name(Stream::Connectivity), &wills).await?;
-        // The lease first: while it is there, who lost fences and checkpoint with their streams knows that nobody has forgotten it.
+        // The lease first: without it and a mark, who lost fences and checkpoint with their streams takes itself for forgotten.
         for lease in lease::all(&self.desk, self.instance()).await? {
             if lease.claim.incarnation == dead {
                 let subject = subject::lease_subject(self.instance(), &lease.replica);

@@ -51,9 +51,7 @@ impl Driver {
         }
         let since = self.window.doubtful_since();
         let must_ask = self.unsure || !self.is_keep_empty();
-        if since.is_none() && !must_ask {
-            return Ok(());
-        }
+        // Also with nothing in doubt: a server that was killed may show fences again that were purged with this one's end.
         self.renew_fences(link).await?;
         let forgotten = since.is_some_and(|since| self.now().saturating_sub(since) >= remembered);
         if self.standing() == Standing::Fenced || !(must_ask || forgotten) {

@@ -18,6 +18,7 @@ mod node;
 mod publisher;
 mod reading;
 mod requests;
+mod revived;
 mod store;
 mod streams;
 mod support;
