@@ -2,6 +2,7 @@
 
 use landfall_testkit::ledger::Open;
 use landfall_testkit::packet::{Connect, Publish, Will, kind, subscribe};
+use landfall_testkit::streams::{ACCESS, CONNECTIVITY, stored, stored_when};
 use landfall_testkit::{Gateway, NatsServer, PATIENCE, Pki, RawClient, Version, World};
 
 const BOTH: [Version; 2] = [Version::V4, Version::V5];
@@ -345,6 +346,29 @@ async fn a_subscription_that_is_no_longer_allowed_delivers_nothing() {
     let reply = world.command("d", "secret", &[("Topic", "plans/secret")]).await;
     assert_ne!(reply["outcome"], "delivered", "{reply}");
     client.ping().await;
+    drop(client);
+    world.close().await;
+}
+
+/// Nobody's presence rests on a refusal: those have a stream of their own, and what becomes of it is no device's trouble.
+#[tokio::test]
+async fn refusals_stand_in_a_stream_of_their_own_and_hold_up_no_device() {
+    let world = world().await;
+    let stranger = Connect::new(Version::V5, "c").login("nobody", "secret");
+    drop(RawClient::connect(world.mqtt(), &stranger).await);
+    stored_when(&world.nats, ACCESS, "a refusal", |events| events.iter().any(|one| one.kind() == "refused"))
+        .await;
+    let ledger = stored(&world.nats, CONNECTIVITY).await;
+    assert!(ledger.iter().all(|event| event.kind() != "refused"), "{ledger:?}");
+    let context = async_nats::jetstream::new(world.nats.client().await);
+    context.delete_stream(ACCESS).await.expect("it was there");
+    for _ in 0..3 {
+        drop(RawClient::connect(world.mqtt(), &stranger).await);
+    }
+    let connect = Connect::new(Version::V5, "c").login("pump-17", "secret");
+    let mut client = RawClient::accepted(world.mqtt(), &connect).await;
+    assert_eq!(client.publish_acked("up/pump-17/x", b"stored", 1).await, 0);
+    world.recorder.expect("upstream", "pump-17").await;
     drop(client);
     world.close().await;
 }

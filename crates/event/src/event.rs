@@ -34,17 +34,19 @@ pub struct Origin {
 /// The stream that stores an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// `LANDFALL_CONNECTIVITY`: presence, refusals and the gateway's own life.
+    /// `LANDFALL_CONNECTIVITY`: presence and the gateway's own life.
     Connectivity,
     /// `LANDFALL_MESSAGES`: `message.*`.
     Messages,
+    /// `LANDFALL_ACCESS`: who was turned away. Nobody's presence follows from it, so it has no fences.
+    Access,
 }
 
 /// An event's unique id, which is also its `Nats-Msg-Id`. Never made of a protocol's packet id: those come again inside
 /// the duplicate window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventId {
-    /// `{session}.c.{seq}` or `{session}.m.{seq}`.
+    /// `{session}.c.{seq}` or `{session}.m.{seq}`; `{session}.a.{seq}` is kept for events of access that are of one session.
     Session(SessionId, Stream, u64),
     /// `{incarnation}.g.{n}`: an event of no single session, numbered by its gateway.
     Gateway(Incarnation, u64),
@@ -57,6 +59,7 @@ impl fmt::Display for EventId {
         match self {
             Self::Session(session, Stream::Connectivity, seq) => write!(f, "{session}.c.{seq}"),
             Self::Session(session, Stream::Messages, seq) => write!(f, "{session}.m.{seq}"),
+            Self::Session(session, Stream::Access, seq) => write!(f, "{session}.a.{seq}"),
             Self::Gateway(incarnation, n) => write!(f, "{incarnation}.g.{n}"),
             Self::Will(session, n) => write!(f, "{session}.w.{n}"),
         }
@@ -82,6 +85,7 @@ impl FromStr for EventId {
         match stream {
             "c" => Ok(Self::Session(owner, Stream::Connectivity, n)),
             "m" => Ok(Self::Session(owner, Stream::Messages, n)),
+            "a" => Ok(Self::Session(owner, Stream::Access, n)),
             "g" => Ok(Self::Gateway(owner, n)),
             "w" => Ok(Self::Will(owner, n)),
             _ => Err(IdError::NotEventId),
@@ -515,9 +519,9 @@ impl Event {
             | Self::Moved(_)
             | Self::Dormant(_)
             | Self::Awake(_)
-            | Self::Refused(_)
             | Self::Dropped(_)
             | Self::Service(_) => Stream::Connectivity,
+            Self::Refused(_) => Stream::Access,
         }
     }
 }

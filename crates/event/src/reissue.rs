@@ -49,6 +49,7 @@ impl Renewal {
         seq.saturating_sub(match stream {
             Stream::Connectivity => self.presence_less,
             Stream::Messages => self.messages_less,
+            Stream::Access => 0,
         })
     }
 

@@ -18,7 +18,6 @@ const CONNECTIVITY: &[&str] = &[
     "kaa.v1.events.*.endpoint.lifecycle.>",
     "kaa.v1.events.*.endpoint.metadata.>",
     "kaa.v1.events.*.endpoint.config.>",
-    "kaa.v1.events.*.endpoint.access.>",
     "kaa.v1.events.*.service.>",
     "landfall.fence.connectivity.>",
     "landfall.will.>",
@@ -27,11 +26,15 @@ const CONNECTIVITY: &[&str] = &[
 /// Subject filters of [`Stream::Messages`], for all instances.
 const MESSAGES: &[&str] = &["kaa.v1.events.*.endpoint.message.>", "landfall.fence.messages.>"];
 
-/// The stream's name in JetStream. All instances share the two streams.
+/// Subject filters of [`Stream::Access`], for all instances.
+const ACCESS: &[&str] = &["kaa.v1.events.*.endpoint.access.>"];
+
+/// The stream's name in JetStream. All instances share the streams.
 pub const fn stream_name(stream: Stream) -> &'static str {
     match stream {
         Stream::Connectivity => "LANDFALL_CONNECTIVITY",
         Stream::Messages => "LANDFALL_MESSAGES",
+        Stream::Access => "LANDFALL_ACCESS",
     }
 }
 
@@ -40,6 +43,7 @@ pub const fn stream_subjects(stream: Stream) -> &'static [&'static str] {
     match stream {
         Stream::Connectivity => CONNECTIVITY,
         Stream::Messages => MESSAGES,
+        Stream::Access => ACCESS,
     }
 }
 
@@ -127,6 +131,8 @@ const fn fence_root(stream: Stream) -> &'static str {
     match stream {
         Stream::Connectivity => "landfall.fence.connectivity",
         Stream::Messages => "landfall.fence.messages",
+        // No stream binds it.
+        Stream::Access => "landfall.fence.access",
     }
 }
 

@@ -4,6 +4,7 @@
 //! reach across, asking the stream what it holds before anything is sent a second time. Does not own: the order of sending
 //! ([`crate::window`]).
 
+mod aside;
 mod fencing;
 mod keeping;
 mod office;
@@ -20,7 +21,6 @@ use landfall_hub::{Publication, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::ack;
 use crate::connect::{Target, reconnect_delay};
 use crate::fence::Fences;
 use crate::keep::Keep;
@@ -30,6 +30,7 @@ use crate::publisher::{Order, Shared, Standing};
 use crate::trouble::Cause;
 use crate::turnover::OfEach;
 use crate::window::{Bounds, Settled, Tick, Verdict, Window};
+use crate::{ack, beside};
 
 /// Messages that are sent before acknowledgements are looked at again, and the other way round.
 const BATCH: usize = 256;
@@ -61,7 +62,7 @@ struct Item {
     sent: bool,
 }
 
-/// The newest place that is known of each stream.
+/// The newest place that is known of each stream that has fences; nothing of another is in the window.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
     connectivity: u64,
@@ -71,7 +72,7 @@ struct Newest {
 impl Newest {
     fn of(&mut self, stream: Stream) -> &mut u64 {
         match stream {
-            Stream::Connectivity => &mut self.connectivity,
+            Stream::Connectivity | Stream::Access => &mut self.connectivity,
             Stream::Messages => &mut self.messages,
         }
     }
@@ -168,6 +169,7 @@ impl Driver {
             self.shared.ready.store(false, Ordering::Relaxed);
             self.goes_away();
             self.window.reset(self.now());
+            self.shared.beside.lock().reset();
             self.keep_again();
             self.count_in_flight();
             match end {
@@ -239,6 +241,7 @@ impl Driver {
             }
             self.take_acknowledgements(link)?;
             let patience = Duration::from_millis(self.bounds.ack_timeout_ms);
+            self.send_beside(link);
             let more = timeout(patience, self.send_batch(link))
                 .await
                 .map_err(|_| End::Lost("it takes nothing"))??;
@@ -278,6 +281,7 @@ impl Driver {
     /// Sends what the window lets through, at most a batch; true when there may be more.
     async fn send_batch(&mut self, link: &mut Link) -> Result<bool, End> {
         if self.standing() != Standing::Publishing || matches!(self.order, Some(Order::Renew)) {
+            link.flush().await.map_err(|Lost| End::Lost("it broke"))?;
             return Ok(false);
         }
         self.admit();
@@ -339,6 +343,9 @@ impl Driver {
     }
 
     fn settle(&mut self, number: u64, answer: &ack::Answer) {
+        if beside::is_beside(number) {
+            return self.settle_beside(number, answer);
+        }
         match self.window.settle(number, answer.verdict, self.now()) {
             Settled::Done(item) if answer.verdict == Verdict::Stored => {
                 self.failures = 0;
@@ -381,6 +388,7 @@ impl Driver {
                         && self.ahead.is_empty()
                         && self.later.is_empty()
                         && self.is_keep_empty()
+                        && self.shared.beside.lock().is_done()
                         && self.shared.is_queue_empty())
             }
             None => false,
@@ -436,6 +444,8 @@ impl Drop for Driver {
             .chain(self.later.drain(..))
             .map(|item| item.publication)
             .collect();
+        let left = self.shared.beside.lock().drain();
+        left.into_iter().for_each(|one| self.shared.refuse_beside(one, StoreError::Closed));
         self.count_in_flight();
         let taken = std::mem::take(&mut self.taken);
         let rest = rest.into_iter().chain(taken);

@@ -23,7 +23,7 @@ const EXPECTED_PLACE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The header by which the place is that of another subject than the message's own (nats-server 2.11).
 const OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
-/// The streams in the order in which they are fenced: who holds the first one goes on to the second.
+/// The streams that have fences, in the order in which they are fenced: who holds the first one goes on to the second.
 pub(crate) const STREAMS: [Stream; 2] = [Stream::Connectivity, Stream::Messages];
 
 /// What a fence says, for people and for whoever finds it.
@@ -134,7 +134,7 @@ impl Fences {
                     }
                     let renewed = if place < known { Renewed::WasGone } else { Renewed::Held };
                     match stream {
-                        Stream::Connectivity => self.connectivity = fence,
+                        Stream::Connectivity | Stream::Access => self.connectivity = fence,
                         Stream::Messages => self.messages = fence,
                     }
                     return Ok(renewed);
@@ -143,10 +143,10 @@ impl Fences {
         }
     }
 
-    /// The one of a stream.
+    /// The one of a stream; of one that has none, the ledger's.
     pub(crate) fn of(&self, stream: Stream) -> &Fence {
         match stream {
-            Stream::Connectivity => &self.connectivity,
+            Stream::Connectivity | Stream::Access => &self.connectivity,
             Stream::Messages => &self.messages,
         }
     }

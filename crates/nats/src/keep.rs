@@ -34,7 +34,7 @@ pub(crate) struct Owner {
 impl Owner {
     pub(crate) fn behind(&self, stream: Stream) -> u64 {
         match stream {
-            Stream::Connectivity => self.connectivity_behind,
+            Stream::Connectivity | Stream::Access => self.connectivity_behind,
             Stream::Messages => self.messages_behind,
         }
     }
@@ -49,6 +49,16 @@ struct Envelope<'a> {
     id: EventId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     headers: Vec<(String, String)>,
+}
+
+/// Refusals are not kept on disk now; an earlier build put them there beside the ledger's events.
+fn stream_of(envelope: &Envelope<'_>) -> Stream {
+    let is_access = || subject::parse_event(envelope.subject).is_some_and(|parsed| parsed.group == "access");
+    match envelope.stream {
+        "m" => Stream::Messages,
+        _ if is_access() => Stream::Access,
+        _ => Stream::Connectivity,
+    }
 }
 
 /// See the module's description.
@@ -203,9 +213,10 @@ impl Keep {
 
     fn read(&mut self, record: &Record) -> Option<Publication> {
         let envelope: Envelope<'_> = serde_json::from_slice(&record.header).ok()?;
+        let stream = stream_of(&envelope);
         let headers = envelope.headers.into_iter().map(|(name, value)| Some((header_name(&name)?, value)));
         Some(Publication {
-            stream: if envelope.stream == "m" { Stream::Messages } else { Stream::Connectivity },
+            stream,
             headers: headers.collect::<Option<_>>()?,
             id: envelope.id,
             subject: match envelope.id {
@@ -411,4 +422,22 @@ fn refuse_large(publication: Publication, (bytes, most): (u64, u64), shared: &Sh
     shared.note_dropped(Dropped { sessions: 0, messages: 1, gaps });
     let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
     shared.refuse(publication, StoreError::TooLarge { size: size(bytes), limit: size(most) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_that_an_earlier_build_kept_beside_the_ledger_go_to_their_own_stream() {
+        let id = EventId::Gateway(Incarnation::new(1, [0; 10]), 1);
+        let of = |stream, kind: &str| {
+            let subject = subject::WATCH_ALL.replace('>', &format!("landfall.{kind}"));
+            stream_of(&Envelope { stream, subject: &subject, id, headers: Vec::new() })
+        };
+        assert_eq!(of("c", "endpoint.access.refused"), Stream::Access);
+        assert_eq!(of("c", "endpoint.connectivity.connected"), Stream::Connectivity);
+        assert_eq!(of("c", "service.lifecycle.join"), Stream::Connectivity);
+        assert_eq!(of("m", "endpoint.message.upstream"), Stream::Messages);
+    }
 }

@@ -5,6 +5,7 @@
 
 mod ack;
 mod adopt;
+mod beside;
 mod checkpoint;
 mod commands;
 mod connect;

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::beside::Beside;
 use crate::connect::Target;
 use crate::driver::Driver;
 use crate::fence::Fences;
@@ -111,6 +112,10 @@ pub struct PublisherStats {
     pub replies_dropped: u64,
     /// Dropped from the disk for want of room.
     pub dropped: u64,
+    /// Refusals that wait for their stream, beside the queue.
+    pub beside: u64,
+    /// The most of them; further ones cost the oldest.
+    pub beside_limit: u64,
     /// On disk, because they cannot be stored.
     pub kept: u64,
     /// The bytes that they take there.
@@ -143,6 +148,8 @@ pub(crate) struct Counters {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
+    /// What has no fence, beside the queue and the window.
+    pub(crate) beside: Mutex<Beside>,
     /// The queue is no longer empty, or the end is asked for.
     pub(crate) wake: Notify,
     /// The end is asked for.
@@ -198,6 +205,7 @@ pub(crate) fn note(index: &mut Index, id: EventId) {
         let first = match stream {
             Stream::Connectivity => &mut unstored.presence,
             Stream::Messages => &mut unstored.messages,
+            Stream::Access => return,
         };
         first.get_or_insert(seq);
     }
@@ -279,6 +287,24 @@ impl Shared {
         }
     }
 
+    /// Takes what has no fence. It counts as submitted when it is settled: nobody waits for it.
+    pub(crate) fn put_beside(&self, publication: Publication) {
+        let crowded_out = match self.deadline() {
+            Some(_) => Some(publication),
+            None => self.beside.lock().put(publication),
+        };
+        match crowded_out {
+            Some(publication) => self.refuse_beside(publication, StoreError::Closed),
+            None => self.wake.notify_one(),
+        }
+    }
+
+    /// What has no fence is not stored.
+    pub(crate) fn refuse_beside(&self, publication: Publication, error: StoreError) {
+        self.counters.submitted.fetch_add(1, Ordering::Relaxed);
+        self.refuse(publication, error);
+    }
+
     pub(crate) fn refuse(&self, publication: Publication, error: StoreError) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         publication.receipt.refused(error);
@@ -317,7 +343,7 @@ impl Publisher {
     }
 
     /// Takes nothing more, publishes what has been submitted, waits for its acknowledgements. What is left after `within`
-    /// is refused as `Closed`; it may be stored all the same. True when nothing was left. Replies are sent until then, and for a second longer if the
+    /// is refused as `Closed`; it may be stored all the same. True when nothing was left but refusals. Replies are sent until then, and for a second longer if the
     /// connection is away.
     pub async fn close(&self, within: Duration) -> bool {
         {
@@ -432,6 +458,8 @@ impl Publisher {
             reconnects: read(&counters.reconnects),
             replies_dropped: read(&counters.replies_dropped),
             dropped,
+            beside: self.shared.beside.lock().len(),
+            beside_limit: Beside::limit(),
             kept: read(&counters.kept),
             kept_bytes: read(&counters.kept_bytes),
             kept_limit: read(&counters.kept_limit),
@@ -442,6 +470,10 @@ impl Publisher {
 
 impl Bus for Publisher {
     fn submit(&self, publication: Publication) {
+        if publication.stream == Stream::Access {
+            self.shared.put_beside(publication);
+            return;
+        }
         self.shared.counters.submitted.fetch_add(1, Ordering::Relaxed);
         let mut queue = self.shared.queue.lock();
         if queue.deadline.is_some() {

@@ -1,8 +1,10 @@
 //! The streams that Landfall needs: made when missing; of those that are present only the limits follow the settings, and only where
-//! nothing that is stored goes by it.
+//! nothing that is stored goes by it; and the ledger gives away what has a stream of its own by now ([`handover`]).
 //!
 //! Owns: how they are made, their limits, and the check that those which are there can hold what is published. Does not own: their
 //! names and subjects (`landfall_event::subject`).
+
+mod handover;
 
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ pub struct StreamSettings {
     pub connectivity: Keep,
     /// `LANDFALL_MESSAGES`: seven days and 8 GiB by default.
     pub messages: Keep,
+    /// `LANDFALL_ACCESS`, the refusals: 30 days and 256 MiB by default.
+    pub access: Keep,
     /// `LANDFALL_QUEUE`, the offline queues: without bounds by default, as each queue has its own.
     pub queue: Keep,
     /// Copies of each stream in a cluster, 1..=5.
@@ -47,6 +51,7 @@ impl Default for StreamSettings {
         Self {
             connectivity: Keep { max_age: Duration::ZERO, max_bytes: 4 << 30 },
             messages: Keep { max_age: Duration::from_hours(7 * 24), max_bytes: 8 << 30 },
+            access: Keep { max_age: Duration::from_hours(30 * 24), max_bytes: 256 << 20 },
             queue: Keep::default(),
             replicas: 1,
             duplicate_window: Duration::from_secs(30),
@@ -100,13 +105,22 @@ impl StreamError {
     }
 }
 
-/// Makes the streams that are missing and checks those that are there, once.
+/// Makes the streams that are missing and checks those that are there, once. That of the refusals is done without where it cannot be
+/// made or used.
 ///
 /// # Errors
 /// When JetStream does not answer, when a stream that is there cannot serve, when one cannot be made.
 pub async fn ensure(context: &Context, settings: &StreamSettings) -> Result<(), StreamError> {
+    let access = subject::stream_name(Stream::Access);
     for config in configs(settings) {
-        ensure_one(context, config).await?;
+        let is_access = config.name == access;
+        match ensure_one(context, config).await {
+            // Nothing else goes by it.
+            Err(error) if is_access => {
+                tracing::warn!(%error, "refusals are stored where another stream takes their subject, else they are lost");
+            }
+            ensured => ensured?,
+        }
     }
     Ok(())
 }
@@ -144,7 +158,7 @@ fn window(wanted: Duration, keep: Keep) -> Duration {
     if keep.max_age.is_zero() { wanted } else { wanted.min(keep.max_age) }
 }
 
-fn configs(settings: &StreamSettings) -> [Config; 6] {
+fn configs(settings: &StreamSettings) -> [Config; 7] {
     let make = |name: &str, subjects: Vec<String>, keep: Keep| Config {
         name: name.to_owned(),
         subjects,
@@ -184,12 +198,14 @@ fn configs(settings: &StreamSettings) -> [Config; 6] {
         bucket(&sessions_stream(), subject::session_subject(">")),
         bucket(&lease::stream(), subject::all_leases()),
         bucket(&checkpoint::stream(), subject::all_checkpoints()),
+        events(Stream::Access, settings.access),
     ]
 }
 
 async fn ensure_one(context: &Context, config: Config) -> Result<(), StreamError> {
     if let Some(present) = find(context, &config.name).await? {
         check(&present.config, &config)?;
+        let present = handover::narrow(context, present, &config.name).await;
         follow_settings(context, &present, &config).await;
         return Ok(());
     }
@@ -238,8 +254,8 @@ const SMALLEST: i64 = 64 << 20;
 /// Gives a stream that is there the limits of the settings, if nothing that it holds goes by it; else says how to do it.
 async fn follow_settings(context: &Context, present: &Info, wanted: &Config) {
     let (has, state) = (&present.config, &present.state);
-    let is_events = wanted.name == subject::stream_name(Stream::Connectivity)
-        || wanted.name == subject::stream_name(Stream::Messages);
+    let events = [Stream::Connectivity, Stream::Messages, Stream::Access].map(subject::stream_name);
+    let is_events = events.contains(&wanted.name.as_str());
     let unlimited = |bytes: i64| if bytes > 0 { bytes } else { -1 };
     if !is_events
         || (has.max_age == wanted.max_age && unlimited(has.max_bytes) == unlimited(wanted.max_bytes))

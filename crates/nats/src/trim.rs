@@ -40,7 +40,7 @@ pub async fn trim(client: Client, stream: Stream, before: UnixMs) -> Result<Trim
     let wanted = first_since(&desk, stream, before, &state).await?;
     let held = match stream {
         Stream::Connectivity => checkpoint::lowest(&desk).await?,
-        Stream::Messages => None,
+        Stream::Messages | Stream::Access => None,
     };
     // A repair reads behind that place.
     let most = held.map_or(u64::MAX, |behind| behind.saturating_add(1));

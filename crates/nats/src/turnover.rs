@@ -1,6 +1,6 @@
 //! How far a stream has turned over: when a fence, or what a checkpoint reads behind, would soon be among what its limits discard.
 //!
-//! Owns: the limits of the two streams as the server last told them, and the count of what was written. Does not own: who writes a
+//! Owns: the limits of the streams as the server last told them, and the count of what was written. Does not own: who writes a
 //! fence again ([`crate::driver`]), who writes a checkpoint ([`crate::guardian`]).
 //!
 //! A stream discards its oldest message first. What was written after a message is what can push it out, so it is safe as long as
@@ -81,7 +81,7 @@ pub(crate) struct Written {
     pub(crate) age: Duration,
 }
 
-/// One of each for the two streams.
+/// One of each for the two streams that have fences; what is asked of another is the ledger's.
 #[derive(Debug, Default)]
 pub(crate) struct OfEach<T> {
     connectivity: T,
@@ -91,14 +91,14 @@ pub(crate) struct OfEach<T> {
 impl<T> OfEach<T> {
     pub(crate) fn of(&self, stream: Stream) -> &T {
         match stream {
-            Stream::Connectivity => &self.connectivity,
+            Stream::Connectivity | Stream::Access => &self.connectivity,
             Stream::Messages => &self.messages,
         }
     }
 
     pub(crate) fn of_mut(&mut self, stream: Stream) -> &mut T {
         match stream {
-            Stream::Connectivity => &mut self.connectivity,
+            Stream::Connectivity | Stream::Access => &mut self.connectivity,
             Stream::Messages => &mut self.messages,
         }
     }

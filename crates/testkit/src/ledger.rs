@@ -1,6 +1,6 @@
 //! The promises that hold between events: who was connected ends exactly once, and every numbering is without gaps.
 //!
-//! Owns: folding the two streams as stored. Does not own: one event's own form ([`crate::contract`]).
+//! Owns: folding the two streams of sessions as stored. Does not own: one event's own form ([`crate::contract`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,10 +9,12 @@ use crate::recorder::Seen;
 use crate::wait::eventually;
 use crate::{NatsServer, PATIENCE};
 
-/// Presence, refusals and the gateways' own life.
+/// Presence and the gateways' own life.
 pub const CONNECTIVITY: &str = "LANDFALL_CONNECTIVITY";
 /// Upstream and downstream messages.
 pub const MESSAGES: &str = "LANDFALL_MESSAGES";
+/// Who was turned away.
+pub const ACCESS: &str = "LANDFALL_ACCESS";
 /// What gateways keep one another out with, and the wills that they owe: no events.
 const NO_EVENTS: [&str; 2] = ["landfall.fence.", "landfall.will."];
 

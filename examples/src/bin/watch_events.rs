@@ -23,8 +23,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         _ => async_nats::ConnectOptions::new(),
     };
     let client = options.connect(address).await?;
-    // Whoever must not miss an event reads the streams LANDFALL_CONNECTIVITY and LANDFALL_MESSAGES with a consumer; whoever
-    // wants to see what happens now subscribes.
+    // Whoever must not miss an event reads the streams LANDFALL_CONNECTIVITY and LANDFALL_MESSAGES (refusals: LANDFALL_ACCESS)
+    // with a consumer; whoever wants to see what happens now subscribes.
     let mut events = client.subscribe("kaa.v1.events.>").await?;
     client.flush().await?;
     println!("watching kaa.v1.events.>");

@@ -43,7 +43,7 @@ fn each_event_has_its_subject_in_exactly_one_stream() {
         (&subjects.disconnected, "endpoint.connectivity.disconnected", Stream::Connectivity),
         (&subjects.upstream, "endpoint.message.upstream", Stream::Messages),
         (&subjects.downstream, "endpoint.message.downstream", Stream::Messages),
-        (&subjects.refused, "endpoint.access.refused", Stream::Connectivity),
+        (&subjects.refused, "endpoint.access.refused", Stream::Access),
         (&subjects.of(&join), "service.lifecycle.join", Stream::Connectivity),
         (
             &subjects.of(&service(ServiceKind::KeepAlive)),
@@ -55,7 +55,7 @@ fn each_event_has_its_subject_in_exactly_one_stream() {
     for (subject, rest, stream) in all {
         assert_eq!(**subject, *format!("kaa.v1.events.landfall.{rest}"));
         assert!(takes(WATCH_ALL, subject));
-        for other in [Stream::Connectivity, Stream::Messages] {
+        for other in [Stream::Connectivity, Stream::Messages, Stream::Access] {
             let bound = stream_subjects(other).iter().filter(|filter| takes(filter, subject)).count();
             assert_eq!(bound, usize::from(other == stream), "{subject} in {}", stream_name(other));
         }
@@ -72,7 +72,7 @@ fn fences_and_leases_read_back_and_nothing_else_does() {
         let subject = fence(stream, &instance(), &incarnation);
         assert_eq!(parse_fence(stream, &instance(), &subject), Some(incarnation));
         assert!(takes(&fence_wildcard(stream, &instance()), &subject));
-        for other in [Stream::Connectivity, Stream::Messages] {
+        for other in [Stream::Connectivity, Stream::Messages, Stream::Access] {
             let bound = stream_subjects(other).iter().any(|filter| takes(filter, &subject));
             assert_eq!(bound, other == stream);
         }

@@ -223,7 +223,7 @@ fn every_word_and_stream_is_named() {
         }
     }
     let streams = section(&page, "## Streams");
-    for stream in [Stream::Connectivity, Stream::Messages] {
+    for stream in [Stream::Connectivity, Stream::Messages, Stream::Access] {
         let row = streams.lines().find(|line| line.contains(subject::stream_name(stream))).unwrap();
         let listed: Vec<&str> = row.split('`').skip(3).step_by(2).collect();
         assert_eq!(listed, subject::stream_subjects(stream));

@@ -77,6 +77,8 @@ impl Collector for Figures {
             ("landfall_publish_in_flight", "Events sent and not acknowledged", level_of(stats.in_flight)),
             ("landfall_publish_in_flight_limit", "The most of them", level(self.window)),
             ("landfall_publish_queued", "Events taken and not sent", level_of(stats.queued)),
+            ("landfall_refusals_waiting", "Refusals that wait for their stream", level_of(stats.beside)),
+            ("landfall_refusals_waiting_limit", "The most of them", level_of(stats.beside_limit)),
             ("landfall_spool_events", "Events kept on disk while NATS is away", level_of(stats.kept)),
             ("landfall_spool_bytes", "Bytes of them", level_of(stats.kept_bytes)),
             ("landfall_spool_limit_bytes", "The most of them", level_of(stats.kept_limit)),

@@ -128,6 +128,7 @@ pub(super) fn stream_settings(settings: &Settings) -> StreamSettings {
     StreamSettings {
         connectivity: Keep { max_age: nats.connectivity_max_age, max_bytes: nats.connectivity_max_bytes },
         messages: Keep { max_age: nats.messages_max_age, max_bytes: nats.messages_max_bytes },
+        access: Keep { max_age: nats.access_max_age, max_bytes: nats.access_max_bytes },
         replicas: nats.replicas,
         duplicate_window: nats.duplicate_window,
         ..StreamSettings::default()

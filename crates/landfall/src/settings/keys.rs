@@ -206,6 +206,10 @@ sections! {
         /// The most that the message stream may hold; no less than 16 of the largest messages that a device may send. A stream that
         /// is there is given this limit if nothing that it holds goes by it.
         messages_max_bytes: u64 = "\"8GiB\"", size(64 << 20, 1 << 50).or_zero("no bound");
+        /// How long refusals are kept. A stream that is there is given this limit if nothing that it holds goes by it.
+        access_max_age: Duration = "\"30d\"", span(M, 3_650 * D).or_zero("ever");
+        /// The most that the stream of refusals may hold. A stream that is there is given this limit if nothing that it holds goes by it.
+        access_max_bytes: u64 = "\"256MiB\"", size(1 << 20, 1 << 50).or_zero("no bound");
     }
 
     /// The form of the events that are published.

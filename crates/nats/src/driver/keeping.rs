@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use landfall_event::Stream;
 use landfall_hub::Publication;
 use tokio::time::Instant;
 
@@ -160,9 +161,16 @@ impl Driver {
     /// The next publication from the disk.
     pub(super) fn next_kept(&mut self) -> Option<Item> {
         let keep = self.keep.as_mut()?;
-        let (number, publication) = keep.next(&self.shared)?;
-        let behind = keep.behind(publication.stream);
-        Some(Item { publication, behind, record: Some(number), sent: false })
+        loop {
+            let (number, publication) = keep.next(&self.shared)?;
+            if publication.stream == Stream::Access {
+                keep.settle(number);
+                self.shared.put_beside(publication);
+                continue;
+            }
+            let behind = keep.behind(publication.stream);
+            return Some(Item { publication, behind, record: Some(number), sent: false });
+        }
     }
 
     pub(super) fn is_keep_empty(&self) -> bool {
