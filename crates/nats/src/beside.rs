@@ -146,7 +146,7 @@ mod tests {
     fn number(publication: &Publication) -> u64 {
         match publication.id {
             EventId::Gateway(_, number) => number,
-            EventId::Session(..) => unreachable!("of a gateway"),
+            EventId::Session(..) | EventId::Will(..) => unreachable!("of a gateway"),
         }
     }
 

@@ -133,7 +133,7 @@ async fn refusals_outlive_a_server_that_restarts_once_each_and_in_order() {
     let events = everything(&server.url(), ACCESS).await;
     let number = |event: &Seen| match event.headers.get("Nats-Msg-Id")?.as_str().parse().ok()? {
         EventId::Gateway(_, number) => Some(number),
-        EventId::Session(..) => None,
+        EventId::Session(..) | EventId::Will(..) => None,
     };
     let numbers: Vec<u64> = events.iter().filter_map(number).collect();
     assert_eq!(numbers, (1..=20).collect::<Vec<u64>>());
