@@ -8,7 +8,7 @@ use bytes::Bytes;
 use landfall_event::subject::{self, stream_name, stream_subjects};
 use landfall_event::{EventId, Stream};
 use landfall_hub::{Bus, Publication, Receipt, unix_now};
-use landfall_nats::streams::{StreamSettings, ensure};
+use landfall_nats::streams::{Keep, StreamSettings, ensure};
 use landfall_testkit::NatsServer;
 use landfall_testkit::recorder::Seen;
 use landfall_testkit::streams::everything;
@@ -59,10 +59,11 @@ async fn subjects(context: &Context, name: &str) -> Option<Vec<String>> {
 #[tokio::test]
 async fn a_stream_of_refusals_that_is_missing_full_or_silent_holds_up_no_other() {
     let server = NatsServer::start().await;
-    make_streams(&server.url()).await;
     let context = context(&server).await;
+    let access = Keep { max_age: Duration::from_hours(24), max_bytes: 64 << 20 };
+    ensure(&context, &StreamSettings { access, ..StreamSettings::default() }).await.expect("streams");
     let whole = context.get_stream(ACCESS).await.expect("made").cached_info().config.clone();
-    assert_eq!((whole.max_age, whole.max_bytes), (Duration::from_hours(30 * 24), 256 << 20));
+    assert_eq!((whole.max_age, whole.max_bytes), (Duration::from_hours(24), 64 << 20));
     let full = stream::Config { max_messages: 1, discard: stream::DiscardPolicy::New, ..whole.clone() };
     let silent = stream::Config { no_ack: true, ..whole.clone() };
     for broken in [None, Some(full), Some(silent)] {
