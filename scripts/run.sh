@@ -54,9 +54,10 @@ leave() {
 trap leave EXIT
 trap 'leave; exit 0' INT TERM
 
+# The run file names everything that the gateway has bound, and says when devices are let in.
 for _ in $(seq 300); do
   kill -0 "$gateway" 2>/dev/null || { tail -n 5 "$log" >&2; exit 1; }
-  grep -q "\"pid\": *$gateway[,}]" "$run_file" 2>/dev/null && break
+  grep -q "\"pid\": *$gateway[,}]" "$run_file" 2>/dev/null && grep -q '"serving": *true' "$run_file" && break
   sleep 0.1
 done
 # The first address of the protocol $1 with the scheme $2, if there is one.

@@ -32,7 +32,7 @@ start_gateway() {
     gateway=$!
     pids+=("$gateway")
     for _ in $(seq 300); do
-        [ -s "$scratch/$1/landfall.run.json" ] && return
+        grep -q '"serving": *true' "$scratch/$1/landfall.run.json" 2>/dev/null && return
         sleep 0.1
     done
     echo "the gateway did not start: $(tail -n 3 "$scratch/$1.log")" >&2

@@ -14,6 +14,7 @@
 mod admin;
 mod architecture;
 mod auth;
+mod beginning;
 mod bench_kit;
 mod benches;
 mod clients;

@@ -320,7 +320,7 @@ impl Hub {
         let wills = self.wills.lock().due(now);
         wills.into_iter().for_each(|will| self.publish_late_will(will));
         // While the bus is away they are counted on, so that what waits for it stays bounded.
-        if self.bus.is_ready() {
+        if self.tells_refusals() {
             let mut refused = Vec::new();
             self.refusals.lock().due(now, &mut refused);
             refused.into_iter().for_each(|event| self.submit_refused(event));
@@ -388,7 +388,10 @@ impl Hub {
         self.shards.iter().for_each(|shard| self.tell_all(&mut shard.lock().untold));
         self.end_quiet();
         let mut refused = Vec::new();
-        self.refusals.lock().flush(&mut refused);
+        // Who never let anybody in has no place to tell it at.
+        if !self.is_shut() {
+            self.refusals.lock().flush(&mut refused);
+        }
         refused.into_iter().for_each(|event| self.submit_refused(event));
         if !self.announced.load(Ordering::Acquire) {
             return Ok(());

@@ -109,7 +109,7 @@ pub enum OpenError {
     /// What the device has proven counts no longer.
     #[error("what the device has proven counts no longer")]
     Withdrawn,
-    /// The bus is away, and the caller does not wait for it, or is not to.
+    /// The bus is away, and the caller does not wait for it, or is not to; or nobody is let in yet.
     #[error("NATS is away")]
     Away,
 }
@@ -141,6 +141,8 @@ pub struct Hub {
     epoch: AtomicU64,
     gateway_events: AtomicU64,
     pub(crate) draining: AtomicBool,
+    /// Listeners are there before anybody may come in.
+    pub(crate) is_shut: AtomicBool,
     /// `join` has been said, so `leave` is due.
     pub(crate) announced: AtomicBool,
 }
@@ -176,6 +178,7 @@ impl Hub {
             epoch: AtomicU64::new(0),
             gateway_events: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            is_shut: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             config,
             clock,
@@ -198,13 +201,33 @@ impl Hub {
         let _ = self.auth.set(auth);
     }
 
+    /// Until [`Hub::let_in`] no session begins, and no event is made of who is turned away. Say it before there are listeners.
+    pub fn keep_out(&self) {
+        self.is_shut.store(true, Ordering::Release);
+    }
+
+    /// From now on sessions begin.
+    pub fn let_in(&self) {
+        self.is_shut.store(false, Ordering::Release);
+    }
+
+    /// Is nobody let in yet, whatever the bus does ([`Hub::keep_out`])?
+    pub fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Acquire)
+    }
+
+    /// May the gateway tell what it has refused?
+    pub(crate) fn tells_refusals(&self) -> bool {
+        self.bus.is_ready() && !self.is_shut()
+    }
+
     /// Waits until a session may begin, for as long as that takes: bound it with a deadline.
     ///
     /// # Errors
     /// When it may not, and will not for now.
     pub async fn until_sessions_begin(&self) -> Result<(), OpenError> {
         while !self.takes_sessions() {
-            if !self.config.admit_while_away {
+            if self.is_shut() || !self.config.admit_while_away {
                 return Err(OpenError::Away);
             }
             if self.draining.load(Ordering::Acquire) {
@@ -421,9 +444,10 @@ impl Hub {
         self.origin.store(Arc::new(origin));
     }
 
-    /// May a session begin now? While the bus is away, only if what it publishes is kept meanwhile.
+    /// May a session begin now? While the bus is away, only if what it publishes is kept meanwhile; and never before
+    /// [`Hub::let_in`], where [`Hub::keep_out`] was said.
     pub fn takes_sessions(&self) -> bool {
-        self.bus.is_ready() || (self.config.admit_while_away && self.bus.can_keep())
+        !self.is_shut() && (self.bus.is_ready() || (self.config.admit_while_away && self.bus.can_keep()))
     }
 
     pub(crate) fn gateway_event_id(&self) -> EventId {
@@ -462,7 +486,7 @@ impl Hub {
         let times = self.clock.together();
         let told = {
             let mut refusals = self.refusals.lock();
-            let told = refusals.note(cause, transport, remote, device, times, self.bus.is_ready());
+            let told = refusals.note(cause, transport, remote, device, times, self.tells_refusals());
             self.metrics.refusal_sources.set(i64::try_from(refusals.sources()).unwrap_or(i64::MAX));
             told
         };

@@ -520,3 +520,37 @@ async fn many_gaps_are_told_in_as_many_events_as_fit_into_nats() {
     hub.tell_dropped(Dropped { sessions: 1, messages: 0, gaps: Vec::new() });
     assert_eq!(bus.stored().len(), told.len() + 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn before_anybody_is_let_in_no_session_begins_and_nothing_is_told() {
+    let w = world(|_| {});
+    let scope = Scope::new();
+    w.hub.keep_out();
+    w.hub.start(&scope);
+    let began = tokio::time::Instant::now();
+    assert_eq!(w.hub.open(hello("d")).await.unwrap_err(), OpenError::Away);
+    assert!(!w.hub.takes_sessions());
+    assert_eq!(began.elapsed(), Duration::ZERO, "told at once");
+    for port in 1..=100 {
+        w.hub.refused(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], port).into(), None);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(w.events().is_empty(), "{:?}", w.story());
+    w.hub.let_in();
+    let handle = w.hub.open(hello("d")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let counts: Vec<_> = w.events().iter().filter_map(|e| e["count"].as_u64()).collect();
+    assert_eq!(counts, [100], "what was refused meanwhile is told with its number");
+    assert_eq!(w.story().first().unwrap(), "connected");
+    drop(handle);
+    scope.drain(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_let_anybody_in_has_nothing_to_tell_at_its_end() {
+    let w = world(|_| {});
+    w.hub.keep_out();
+    w.hub.refused(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], 1).into(), None);
+    w.hub.drain().await.unwrap();
+    assert!(w.events().is_empty(), "{:?}", w.story());
+}

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,9 @@ pub struct RunFile {
     pub admin: Option<String>,
     /// Where it listens for devices, per protocol, with the ports that were taken.
     pub listeners: BTreeMap<String, Vec<String>>,
+    /// Devices are let in. Until then they are told to come back.
+    #[serde(default)]
+    pub serving: bool,
 }
 
 impl fmt::Debug for RunFile {
@@ -49,7 +52,7 @@ impl fmt::Debug for RunFile {
 #[derive(Debug)]
 pub struct Announced {
     path: PathBuf,
-    incarnation: String,
+    run: RunFile,
 }
 
 impl RunFile {
@@ -58,14 +61,20 @@ impl RunFile {
         store_dir.join(NAME)
     }
 
-    /// Writes the file in one step, and makes the directory when it is missing.
+    /// Writes the file, and makes the directory when it is missing.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn announce(&self, store_dir: &Path) -> io::Result<Announced> {
+    pub fn announce(self, store_dir: &Path) -> io::Result<Announced> {
         std::fs::create_dir_all(store_dir)?;
         let path = Self::path(store_dir);
-        let unfinished = store_dir.join(format!("{NAME}.{}", self.pid));
+        self.write(&path)?;
+        Ok(Announced { path, run: self })
+    }
+
+    /// Writes the file in one step. A disk without room keeps no gateway from its work: the commands have to be told where it is.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_file_name(format!("{NAME}.{}", self.pid));
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         let write = || {
@@ -73,14 +82,20 @@ impl RunFile {
             let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
             file.set_permissions(Permissions::from_mode(0o600))?;
             file.write_all(&text)?;
-            fs::rename(&unfinished, &path)
+            fs::rename(&unfinished, path)
         };
         let written = write();
         if written.is_err() {
             // What is in the way is told by the error itself.
             let _ = std::fs::remove_file(&unfinished);
         }
-        written.map(|()| Announced { path, incarnation: self.incarnation.clone() })
+        match written {
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(?path, %error, "the run file cannot be written");
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// Reads the file below `store_dir`.
@@ -93,12 +108,28 @@ impl RunFile {
     }
 }
 
+impl Announced {
+    /// Says that devices are let in.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn serves(&mut self) -> io::Result<()> {
+        self.run.serving = true;
+        // Another gateway may have put its own in its place by now.
+        if self.read().is_none_or(|run| run.incarnation == self.run.incarnation) {
+            return self.run.write(&self.path);
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Option<RunFile> {
+        serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()
+    }
+}
+
 impl Drop for Announced {
     fn drop(&mut self) {
-        let ours = |run: RunFile| run.incarnation == self.incarnation;
-        let mine =
-            std::fs::read(&self.path).is_ok_and(|bytes| serde_json::from_slice(&bytes).is_ok_and(ours));
-        if mine {
+        if self.read().is_some_and(|run| run.incarnation == self.run.incarnation) {
             // At the end of the process there is nobody left to be told.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -118,6 +149,7 @@ mod tests {
             nats: "nats://127.0.0.1:4222".into(),
             admin: Some("127.0.0.1:8080".into()),
             listeners: BTreeMap::from([("mqtt".to_owned(), vec!["tcp://127.0.0.1:1883".to_owned()])]),
+            serving: false,
         }
     }
 
@@ -125,8 +157,10 @@ mod tests {
     fn it_is_there_while_the_gateway_runs_and_reads_back() {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("data/nats");
-        let announced = run("i1").announce(&store).unwrap();
+        let mut announced = run("i1").announce(&store).unwrap();
         assert_eq!(RunFile::read(&store).unwrap(), run("i1"));
+        announced.serves().unwrap();
+        assert_eq!(RunFile::read(&store).unwrap(), RunFile { serving: true, ..run("i1") });
         assert_eq!(std::fs::read_dir(&store).unwrap().count(), 1, "nothing else is left behind");
         let mode = fs::metadata(RunFile::path(&store)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "it may hold a password");
@@ -137,8 +171,9 @@ mod tests {
     #[test]
     fn a_gateway_does_not_remove_the_file_of_its_successor() {
         let directory = tempfile::tempdir().unwrap();
-        let first = run("i1").announce(directory.path()).unwrap();
+        let mut first = run("i1").announce(directory.path()).unwrap();
         let second = run("i2").announce(directory.path()).unwrap();
+        first.serves().unwrap();
         drop(first);
         assert_eq!(RunFile::read(directory.path()).unwrap().incarnation, "i2");
         drop(second);

@@ -224,6 +224,10 @@ impl Caller {
 
     /// All that may turn the client away before anything has happened.
     async fn judge(&self, request: &ConnectRequest) -> Result<Admissible, Turned> {
+        // Before anything is asked of the store, or much of the processor.
+        if self.server.hub().is_shut() {
+            return Err(Turned::for_now(Refusal::ServerUnavailable));
+        }
         if request.client_id.len() > MAX_CLIENT_ID || request.client_id.chars().any(char::is_control) {
             return Err(Turned::because(RefusedCause::Malformed));
         }

@@ -105,6 +105,11 @@ impl Shelf {
         Self { store, work: Mutex::default(), to_save, to_queue, idle }
     }
 
+    /// What is behind it, to be read from.
+    pub(crate) fn store(&self) -> &dyn SessionStore {
+        &*self.store
+    }
+
     /// Writes the state of a session, or forgets it; the receiver is told when that is done, or never will be.
     pub(crate) fn write(&self, key: &DeviceKey, state: Option<Bytes>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();

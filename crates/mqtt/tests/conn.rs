@@ -35,8 +35,9 @@ async fn world_with(store: Arc<MemoryStore>, change: impl FnOnce(&mut HubConfig)
     let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
     let scope = Scope::new();
     hub.start(&scope);
-    let sessions = Sessions::load(Arc::clone(&hub), Arc::clone(&store) as _, OfflineLimits::default());
-    let sessions = Arc::new(sessions.await.unwrap());
+    let limits = OfflineLimits::default();
+    let sessions = Arc::new(Sessions::new(Arc::clone(&hub), Arc::clone(&store) as _, limits));
+    sessions.restore().await.unwrap();
     sessions.start(&scope);
     hub.set_offline(Arc::clone(&sessions) as _);
     let config = MqttConfig {
@@ -469,6 +470,24 @@ async fn a_store_that_does_not_answer_is_told_to_the_client_and_not_blamed_on_th
     assert_eq!(w.story(), ["connected null", "disconnected not-admitted"]);
     let (_, present) = w.connect("pump", false).await;
     assert!(!present, "nothing of the refused one stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_gateway_serves_a_client_is_told_at_once_to_come_back() {
+    let w = world().await;
+    w.hub.keep_out();
+    for clean in [true, false] {
+        let began = tokio::time::Instant::now();
+        let mut client = w.dial().await;
+        client.send(&connect("pump", clean, 0)).await;
+        assert_eq!(client.receive().await, [0x20, 2, 0, 3]);
+        client.closed().await;
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    }
+    assert_eq!(w.story(), [] as [&str; 0]);
+    w.hub.let_in();
+    w.connect("pump", false).await;
+    assert_eq!(w.story(), ["connected null"]);
 }
 
 #[tokio::test(start_paused = true)]

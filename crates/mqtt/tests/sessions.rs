@@ -122,8 +122,8 @@ async fn world(store: Arc<Moody>, limits: OfflineLimits) -> World {
     let hub = Hub::new(HubConfig::new(origin()), Arc::clone(&bus) as _, &mut Registry::default());
     let (doors, inside) = (Scope::new(), Scope::new());
     hub.start(&inside);
-    let sessions = Sessions::load(Arc::clone(&hub), Arc::clone(&store) as _, limits).await.unwrap();
-    let sessions = Arc::new(sessions);
+    let sessions = Arc::new(Sessions::new(Arc::clone(&hub), Arc::clone(&store) as _, limits));
+    sessions.restore().await.unwrap();
     sessions.start(&inside);
     hub.set_offline(Arc::clone(&sessions) as _);
     let config = MqttConfig::default();

@@ -19,6 +19,7 @@ use futures_util::TryStreamExt as _;
 
 use crate::ack;
 use crate::persist::{Passing, Patience, persist};
+use crate::publisher::Publisher;
 use crate::reading::{self, At, Selection};
 use crate::window::Verdict;
 
@@ -84,12 +85,19 @@ pub(crate) struct Desk {
     context: Context,
     /// Tries that came to nothing, of all clones.
     failed: Arc<AtomicU64>,
+    /// Hears of each of them at once.
+    hears: Option<Arc<Publisher>>,
 }
 
 impl Desk {
     /// Asks over `client`, which connects again by itself.
     pub(crate) fn new(client: Client) -> Self {
-        Self { context: jetstream::new(client.clone()), client, failed: Arc::default() }
+        Self { context: jetstream::new(client.clone()), client, failed: Arc::default(), hears: None }
+    }
+
+    /// The same desk; the publisher hears of every try that comes to nothing.
+    pub(crate) fn heard_by(&self, publisher: &Arc<Publisher>) -> Self {
+        Self { hears: Some(Arc::clone(publisher)), ..self.clone() }
     }
 
     /// Tries that came to nothing so far: did NATS answer all the while?
@@ -240,8 +248,11 @@ impl Desk {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let count = |_: &str| {
+        let count = |why: &str| {
             self.failed.fetch_add(1, Ordering::Relaxed);
+            if let Some(publisher) = &self.hears {
+                publisher.meets(why);
+            }
         };
         persist(PATIENCE, count, attempt).await.unwrap_or_else(|why| {
             count(&why);

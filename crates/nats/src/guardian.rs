@@ -125,14 +125,17 @@ impl Guardian {
         settings: GuardianSettings,
     ) -> Result<Self, Failure> {
         let (desk, origin) = (Desk::new(client.clone()), hub.origin());
+        // Nothing else is written before that, so nothing else meets what stands in its way.
+        let told = desk.heard_by(bus);
         let (lease, (fences, checkpoint)) = loop {
             let began = async {
                 let claim = Claim::new(origin.incarnation, settings.lease_ttl);
-                let lease = Lease::take(&desk, &origin.instance, &origin.replica, claim).await?;
-                Ok((lease, begin(&desk, &origin).await?))
+                let lease = Lease::take(&told, &origin.instance, &origin.replica, claim).await?;
+                Ok((lease.at(&desk), begin(&told, &origin).await?))
             };
             match began.await {
-                Err(Failure::Away(why)) => tracing::warn!(why, "waiting for JetStream"),
+                // The publisher has said so.
+                Err(Failure::Away(_)) => {}
                 other => break other?,
             }
         };

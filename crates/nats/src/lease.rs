@@ -84,6 +84,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// The same lease, written at another desk from now on.
+    pub(crate) fn at(self, desk: &Desk) -> Self {
+        Self { desk: desk.clone(), ..self }
+    }
+
     /// Takes the replica's lease, whoever held it: a replica has one process, and it is the newest.
     pub(crate) async fn take(
         desk: &Desk,

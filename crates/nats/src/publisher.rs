@@ -26,7 +26,7 @@ use crate::driver::Driver;
 use crate::fence::Fences;
 use crate::keep::Keep;
 use crate::pace::{Mark, Pace};
-use crate::trouble::{Trouble, Troubles};
+use crate::trouble::{Cause, Trouble, Troubles};
 use crate::turnover::{Limits, OfEach};
 use crate::window::Bounds;
 
@@ -428,6 +428,15 @@ impl Publisher {
     /// What keeps events from being stored; the last one that did, while nothing has been stored since.
     pub fn trouble(&self) -> Option<Trouble> {
         self.shared.troubles.now(Instant::now())
+    }
+
+    /// Whoever writes before there is anything to publish has met this; the next event that is stored ends it.
+    pub(crate) fn meets(&self, why: &str) {
+        let cause = Cause::of(why);
+        // Who publishes knows better than anybody why nobody answers.
+        if cause != Cause::NotStored || self.trouble().is_none() {
+            self.shared.troubles.note(cause, why, Instant::now());
+        }
     }
 
     /// What was dropped since the last call, if anything was.

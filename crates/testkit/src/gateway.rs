@@ -25,7 +25,7 @@ use crate::{NatsServer, Pki, paths};
 /// What a panic of any thread leaves in the log.
 const PANICKED: &str = "panicked at";
 
-/// What the gateway says of itself once everything is bound (`landfall.run.json`).
+/// What the gateway says of itself once its devices are answered (`landfall.run.json`).
 #[derive(Clone, Debug, Deserialize)]
 pub struct RunFile {
     /// Its process id.
@@ -259,7 +259,7 @@ impl GatewayBuilder {
         self.start_where(|answer| answer.status == 200).await
     }
 
-    /// Starts it and waits until its listeners are bound, ready or not.
+    /// Starts it and waits until its devices are answered, whether they are let in or not.
     ///
     /// # Panics
     /// When it ends or does not bind; shows its log.

@@ -1,7 +1,7 @@
 //! The sockets that devices come to.
 //!
 //! Owns: binding all of them before anything else starts, so that a port that is taken is found out at once; setting them
-//! going last. Does not own: what is spoken there.
+//! going before anything asks NATS, so that every device is answered at once. Does not own: what is spoken there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Doors {
         Ok(Self { mqtt, coap, udp })
     }
 
-    /// Lets devices in; returns the addresses by protocol.
+    /// Answers devices from now on, who are let in when the hub lets them; returns the addresses by protocol.
     pub(super) fn open(
         self,
         servers: &Servers,

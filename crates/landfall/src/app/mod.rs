@@ -214,8 +214,16 @@ impl Gateway {
         })
     }
 
-    /// Starts serving; returns when everything is in place and told.
+    /// Answers devices at once, and lets them in when everything is in place and told; returns then.
     async fn start(&mut self, doors: Doors, embedded: Option<&Embedded>) -> Result<Announced, Failure> {
+        let sessions = Arc::new(self.sessions());
+        let servers = Servers {
+            mqtt: self.mqtt_server(&sessions),
+            coap: Arc::clone(&self.coap),
+            udp: Arc::clone(&self.udp),
+        };
+        let listeners = doors.open(&servers, &self.scopes.doors, &self.gate, &self.settings);
+        let mut announced = self.announce(listeners, embedded)?;
         let context = async_nats::jetstream::new(self.client.clone());
         let kept = parts::stream_settings(&self.settings);
         streams::establish(&context, &kept).await.map_err(Failure::runtime)?;
@@ -228,14 +236,14 @@ impl Gateway {
         guardian.adopt(&parts::spool_place(&self.settings), &self.target).await;
         guardian.settle_the_past().await.map_err(Failure::runtime)?;
         self.watch_over(guardian);
-        let mqtt = self.mqtt_server().await?;
+        self.restore(sessions).await?;
         self.follow_auth();
         self.serve_requests().await?;
         hub.announce(&self.scopes.inside).await.map_err(Failure::runtime)?;
-        let servers = Servers { mqtt, coap: Arc::clone(&self.coap), udp: Arc::clone(&self.udp) };
-        let told = doors.open(&servers, &self.scopes.doors, &self.gate, &self.settings);
         self.standing.set_serving();
-        self.announce(told, embedded)
+        announced.serves().map_err(|error| self.not_written(&error))?;
+        tracing::info!("serving");
+        Ok(announced)
     }
 
     async fn take_office(&self) -> Result<Guardian, Failure> {
@@ -275,18 +283,25 @@ impl Gateway {
         }
     }
 
-    async fn mqtt_server(&mut self) -> Result<Arc<MqttServer>, Failure> {
-        let hub = Arc::clone(self.standing.hub());
+    /// None yet: they are read when the office is taken.
+    fn sessions(&self) -> Sessions {
         let store = Arc::new(JetStreamStore::new(self.client.clone(), self.settings.instance.name.clone()));
-        let limits = parts::offline_limits(&self.settings);
-        let sessions = Sessions::load(Arc::clone(&hub), store, limits).await.map_err(Failure::runtime)?;
-        let sessions = Arc::new(sessions);
+        Sessions::new(Arc::clone(self.standing.hub()), store, parts::offline_limits(&self.settings))
+    }
+
+    fn mqtt_server(&self, sessions: &Arc<Sessions>) -> Arc<MqttServer> {
+        let (hub, auth) = (Arc::clone(self.standing.hub()), Arc::clone(&self.auth) as _);
+        MqttServer::new(parts::mqtt_config(&self.settings), hub, auth, Arc::clone(sessions))
+    }
+
+    /// Reads the MQTT sessions of earlier starts, and keeps them from then on.
+    async fn restore(&mut self, sessions: Arc<Sessions>) -> Result<(), Failure> {
+        sessions.restore().await.map_err(Failure::runtime)?;
         sessions.start(&self.scopes.inside);
-        hub.set_offline(Arc::clone(&sessions) as _);
+        self.standing.hub().set_offline(Arc::clone(&sessions) as _);
         self.standing.set_sessions(Arc::clone(&sessions));
-        self.sessions = Some(Arc::clone(&sessions));
-        let config = parts::mqtt_config(&self.settings);
-        Ok(MqttServer::new(config, hub, Arc::clone(&self.auth) as _, sessions))
+        self.sessions = Some(sessions);
+        Ok(())
     }
 
     /// Ends the sessions of devices whose entry is gone or has changed.
@@ -326,6 +341,7 @@ impl Gateway {
         Ok(())
     }
 
+    /// Tells the commands on this machine where the gateway is.
     fn announce(
         &self,
         listeners: BTreeMap<String, Vec<String>>,
@@ -336,7 +352,10 @@ impl Gateway {
         let nats = embedded.map_or_else(|| self.target.to_string(), Embedded::url);
         let place = self.target.to_string();
         let admin = self.standing.admin();
-        tracing::info!(instance = %origin.instance, replica = %origin.replica, nats = place, ?listeners, admin, "serving");
+        tracing::info!(
+            instance = %origin.instance, replica = %origin.replica, nats = place, ?listeners, admin,
+            "devices are answered, and let in when JetStream is ready"
+        );
         let run = RunFile {
             pid: std::process::id(),
             instance: origin.instance.to_string(),
@@ -345,11 +364,14 @@ impl Gateway {
             nats,
             admin,
             listeners,
+            serving: false,
         };
+        run.announce(&self.settings.nats.store_dir).map_err(|error| self.not_written(&error))
+    }
+
+    fn not_written(&self, error: &std::io::Error) -> Failure {
         let store_dir = &self.settings.nats.store_dir;
-        run.announce(store_dir).map_err(|error| {
-            Failure::Usage(format!("nats.store_dir = {store_dir:?}: the run file cannot be written: {error}"))
-        })
+        Failure::Usage(format!("nats.store_dir = {store_dir:?}: the run file cannot be written: {error}"))
     }
 
     /// Lets nobody in any more, tells those who are inside, publishes how it all ended. Each step has what is left until

@@ -269,9 +269,12 @@ impl Standing {
         registry: &mut Registry,
     ) -> Self {
         let config = hub_config(settings, origin);
+        let replica = config.origin.replica.clone();
+        let hub = Hub::new(config, Arc::clone(&bus) as _, registry);
+        hub.keep_out();
         Self {
-            replica: config.origin.replica.clone(),
-            hub: Hub::new(config, Arc::clone(&bus) as _, registry),
+            replica,
+            hub,
             bus,
             health: Health::new(client),
             reloads,
@@ -314,8 +317,9 @@ impl Standing {
         self.admin.get().map(ToString::to_string)
     }
 
-    /// Every listener is bound and accepts.
+    /// Devices are let in.
     pub(super) fn set_serving(&self) {
+        self.hub.let_in();
         self.serving.store(true, Ordering::Release);
     }
 

@@ -245,6 +245,7 @@ mod tests {
             nats: "nats://127.0.0.1:7000".into(),
             admin: None,
             listeners: BTreeMap::new(),
+            serving: false,
         };
         let _announced = run.announce(directory.path()).unwrap();
         let found = place(&args(None, None), &settings).unwrap();

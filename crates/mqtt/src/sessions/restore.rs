@@ -25,17 +25,9 @@ fn command_key(command: &Command) -> CommandKey {
 }
 
 impl Sessions {
-    /// Reads the sessions and queues that an earlier start left in the store.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn load(
-        hub: Arc<Hub>,
-        store: Arc<dyn SessionStore>,
-        limits: OfflineLimits,
-    ) -> Result<Self, StoreError> {
-        let (stored, queued) = (store.sessions().await?, store.queued().await?);
-        let sessions = Self {
+    /// None yet. What an earlier start left comes with [`Sessions::restore`], before anybody is let in.
+    pub fn new(hub: Arc<Hub>, store: Arc<dyn SessionStore>, limits: OfflineLimits) -> Self {
+        Self {
             places: Mutex::default(),
             calendar: Mutex::default(),
             kept: AtomicUsize::new(0),
@@ -46,10 +38,19 @@ impl Sessions {
             knocks: Mutex::default(),
             knocked: tokio::sync::Notify::new(),
             me: OnceLock::new(),
-        };
-        let flying = sessions.load_sessions(stored);
-        sessions.load_queues(queued, flying);
-        Ok(sessions)
+        }
+    }
+
+    /// Reads the sessions and queues that an earlier start left in the store. Once, before anybody is let in.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn restore(&self) -> Result<(), StoreError> {
+        let store = self.shelf.store();
+        let (stored, queued) = (store.sessions().await?, store.queued().await?);
+        let flying = self.load_sessions(stored);
+        self.load_queues(queued, flying);
+        Ok(())
     }
 
     /// Returns the commands that are under way.
