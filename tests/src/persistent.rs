@@ -269,6 +269,45 @@ async fn a_message_of_qos_2_is_one_message_across_kill_9_of_the_gateway() {
     world.gateway.assert_sound();
 }
 
+#[tokio::test]
+async fn a_message_of_qos_2_is_one_message_across_kill_9_while_nats_is_away() {
+    let mut world = World::start().await;
+    let mut clients = Vec::new();
+    for version in BOTH {
+        for dup in [true, false] {
+            let name = format!("d{}-{dup}", version.level());
+            clients.push((resume(&world, version, &name).await.0, version, dup, name));
+        }
+    }
+    world.nats.kill();
+    for (client, version, ..) in &mut clients {
+        client.send(&Publish::new(*version, "t", "once", 2, 11).encode()).await;
+        client.ping().await;
+    }
+    // Whoever is let in now is on disk, and so is what came before.
+    let (last, _) = resume(&world, Version::V5, "last").await;
+    world.gateway.kill();
+    drop(last);
+    world.nats.restart().await;
+    world.gateway = world.gateway.restart().await;
+    for (client, version, dup, name) in clients {
+        drop(client);
+        let (mut client, present) = resume(&world, version, &name).await;
+        assert!(present, "{name}");
+        client.send(&Publish { dup, ..Publish::new(version, "t", "once", 2, 11) }.encode()).await;
+        assert_eq!(client.expect(kind::PUBREC).await.id(), 11, "{name}");
+        client.send(&packet::acknowledgement(kind::PUBREL, 11)).await;
+        assert_eq!(client.expect(kind::PUBCOMP).await.id(), 11, "{name}");
+        // It is released: the same again is another one.
+        client.send(&Publish::new(version, "t", "once", 2, 11).encode()).await;
+        client.expect(kind::PUBREC).await;
+        world.recorder.expect_count("upstream", &name, 2).await;
+        client.ping().await;
+        assert_eq!(world.recorder.of("upstream", &name).len(), 2, "{}", world.recorder.story());
+    }
+    world.gateway.assert_sound();
+}
+
 /// Answered without waiting for anything that takes its time.
 const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 

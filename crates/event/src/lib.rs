@@ -11,6 +11,7 @@ mod filter;
 mod format;
 mod id;
 pub mod json;
+mod memo;
 mod reason;
 mod reissue;
 pub mod subject;
@@ -28,6 +29,7 @@ pub use id::{
     TenantId, UnixMs,
 };
 pub use json::{encode_raw_upstream, wire};
+pub use memo::Memo;
 pub use reason::{Family, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, Transport};
 pub use reissue::{Fate, Renewal, reissue};
 pub use subject::Subjects;

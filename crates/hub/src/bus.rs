@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use landfall_event::{DeviceId, EventId, Stream, TenantId};
+use landfall_event::{DeviceId, EventId, Memo, Stream, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::BoxFuture;
@@ -57,10 +57,11 @@ pub struct Receipt {
     told: Option<Told>,
     /// The share of the publish window that the publication holds until then.
     _permit: Option<OwnedSemaphorePermit>,
+    memo: Option<Memo>,
 }
 
 /// Takes the news of a stored publication without waiting.
-pub(crate) trait Listener: Send + Sync + std::fmt::Debug {
+pub trait Listener: Send + Sync + std::fmt::Debug {
     /// `token` is stored, or never will be.
     fn settled(&self, token: u64, result: Result<(), StoreError>);
 }
@@ -74,17 +75,30 @@ enum Told {
 impl Receipt {
     /// Nobody waits for it; the bus stores it all the same.
     pub fn unheard(permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { told: None, _permit: permit }
+        Self { told: None, _permit: permit, memo: None }
     }
 
     /// One caller waits for it.
     pub fn once() -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { told: Some(Told::Once(sender)), _permit: None }, receiver)
+        (Self { told: Some(Told::Once(sender)), _permit: None, memo: None }, receiver)
     }
 
-    pub(crate) fn token(to: Arc<dyn Listener>, token: u64, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { told: Some(Told::Token(to, token)), _permit: permit }
+    /// `to` waits for it, and knows it by `token`.
+    pub fn token(to: Arc<dyn Listener>, token: u64, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { told: Some(Told::Token(to, token)), _permit: permit, memo: None }
+    }
+
+    /// With what is kept beside the publication, where that is kept on a disk.
+    #[must_use]
+    pub fn with_memo(mut self, memo: Option<Memo>) -> Self {
+        self.memo = memo;
+        self
+    }
+
+    /// What is kept beside the publication.
+    pub fn memo(&self) -> Option<Memo> {
+        self.memo
     }
 
     /// True when somebody waits to hear of it.
@@ -101,7 +115,7 @@ impl Receipt {
                 let _ = sender.send(Ok(()));
                 None
             }
-            Some(told) => Some(Self { told: Some(told), _permit: None }),
+            Some(told) => Some(Self { told: Some(told), _permit: None, memo: None }),
             None => None,
         }
     }

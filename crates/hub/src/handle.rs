@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use landfall_event::{CommandId, DeviceId, Epoch, Outcome, Reason, SessionId, TenantId, Transport};
+use landfall_event::{CommandId, DeviceId, Epoch, Memo, Outcome, Reason, SessionId, TenantId, Transport};
 use landfall_session::Slot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -162,6 +162,19 @@ impl SessionHandle {
     /// # Errors
     /// The reason of the session's end, when it has ended: the message is not published.
     pub fn upstream(&self, uplink: Uplink, token: Option<u64>, permit: Permit) -> Result<(), Reason> {
+        self.upstream_noted(uplink, token.map(|token| (token, None)), permit)
+    }
+
+    /// The same, with a memo that is kept beside the event where that is kept on a disk.
+    ///
+    /// # Errors
+    /// As [`upstream`](Self::upstream).
+    pub fn upstream_noted(
+        &self,
+        uplink: Uplink,
+        token: Option<(u64, Option<Memo>)>,
+        permit: Permit,
+    ) -> Result<(), Reason> {
         let bytes = u64::try_from(uplink.payload.len()).unwrap_or(0);
         let mut lane = self.session.lane.lock();
         if let Some(reason) = lane.ended {
@@ -169,7 +182,9 @@ impl SessionHandle {
         }
         self.hub.count_in(&self.session, bytes);
         let receipt = match token {
-            Some(token) => Receipt::token(Arc::clone(&self.session) as _, token, permit.0),
+            Some((token, memo)) => {
+                Receipt::token(Arc::clone(&self.session) as _, token, permit.0).with_memo(memo)
+            }
             None => Receipt::unheard(permit.0),
         };
         self.hub.submit_upstream(&self.session, &mut lane, uplink, false, receipt);
@@ -220,8 +235,22 @@ impl SessionHandle {
         answer: (Arc<str>, Bytes),
         (token, permit): (Option<u64>, Permit),
     ) -> Result<(), Permit> {
+        self.answered_noted(command, answer, (token.map(|token| (token, None)), permit))
+    }
+
+    /// The same, with a memo that is kept beside the event where that is kept on a disk.
+    ///
+    /// # Errors
+    /// As [`answered`](Self::answered).
+    pub fn answered_noted(
+        &self,
+        command: &CommandId,
+        answer: (Arc<str>, Bytes),
+        (token, permit): (Option<(u64, Option<Memo>)>, Permit),
+    ) -> Result<(), Permit> {
         let bytes = u64::try_from(answer.1.len()).unwrap_or(0);
-        let answerer = token.map(|token| (Arc::clone(&self.session) as Arc<dyn Listener>, token));
+        let answerer =
+            token.map(|(token, memo)| (Arc::clone(&self.session) as Arc<dyn Listener>, token, memo));
         self.hub.answered(&self.session, command, answer, (answerer, permit.0)).map_err(Permit)?;
         self.hub.count_in(&self.session, bytes);
         Ok(())

@@ -32,7 +32,7 @@ mod wills;
 
 pub use anew::{Anew, OpenSession, Unstored};
 pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret, Signature};
-pub use bus::{Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
+pub use bus::{Bus, Listener, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 pub use clock::unix_now;
 pub use command::{Command, CommandRequest, Wait};
 pub use config::{HubConfig, UpstreamBody};

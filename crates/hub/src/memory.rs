@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use landfall_event::{DeviceId, EventId, Stream, TenantId};
+use landfall_event::{DeviceId, EventId, Memo, Stream, TenantId};
 use parking_lot::Mutex;
 
 use crate::{BoxFuture, Bus, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
@@ -32,6 +32,7 @@ struct Inside {
     stalled: bool,
     refusing: bool,
     waiting: VecDeque<Publication>,
+    memos: Vec<Memo>,
     stored: Vec<Stored>,
     replies: Vec<(String, Bytes)>,
 }
@@ -93,6 +94,11 @@ impl MemoryBus {
         self.0.lock().stored.clone()
     }
 
+    /// What was put on that disk beside the publications.
+    pub fn memos(&self) -> Vec<Memo> {
+        self.0.lock().memos.clone()
+    }
+
     /// Publications that wait for the bus to come back.
     pub fn waiting(&self) -> usize {
         self.0.lock().waiting.len()
@@ -113,6 +119,7 @@ impl Bus for MemoryBus {
         }
         if inside.keeping {
             drop(inside);
+            self.0.lock().memos.extend(publication.receipt.memo());
             // Whoever waits for the disk is told.
             publication.receipt = publication.receipt.kept().unwrap_or_else(|| Receipt::unheard(None));
             inside = self.0.lock();

@@ -434,7 +434,7 @@ impl PeerHandle {
     ) -> Result<(), Permit> {
         let bytes = u64::try_from(answer.1.len()).unwrap_or(0);
         let to = self.session.lane.lock().post.clone();
-        let answerer = token.zip(to).map(|(token, post)| (post as Arc<dyn Listener>, token));
+        let answerer = token.zip(to).map(|(token, post)| (post as Arc<dyn Listener>, token, None));
         let told = (answerer, permit.into_inner());
         self.hub.answered(&self.session, command, answer, told).map_err(Permit::of)?;
         self.hub.count_in(&self.session, bytes);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use landfall_event::{
-    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Occasion, Outcome, Reason,
+    CommandId, CommandName, DeviceId, Downstream, Event, EventId, Format, Memo, Occasion, Outcome, Reason,
     SessionRef, Stream, TenantId, UnixMs, encode,
 };
 use landfall_session::Slot;
@@ -24,8 +24,8 @@ use crate::quiet::{Quiet, Waits};
 use crate::session::{Flag, Flight, Lane, Session};
 use crate::{Bus, Command, CommandRequest, Hub, LeftCommand, Receipt, StoreError, Wait};
 
-/// Who hears by which token of a stored answer, and the answer's share of the publish window.
-pub(crate) type Told = (Option<(Arc<dyn Listener>, u64)>, Option<OwnedSemaphorePermit>);
+/// Who hears by which token of a stored answer, and with which memo it is kept; and the answer's share of the publish window.
+pub(crate) type Told = (Option<(Arc<dyn Listener>, u64, Option<Memo>)>, Option<OwnedSemaphorePermit>);
 
 /// Takes commands for devices that are away but have a persistent session.
 pub trait Offline: Send + Sync + std::fmt::Debug {
@@ -501,10 +501,12 @@ impl Hub {
         let occasion = Occasion { origin: &origin, id, at };
         let reply = command.reply.as_ref();
         let reply = reply.map(|to| (Arc::clone(to), encode(Format::Json, &occasion, event).body));
-        let (answerer, token) = answerer.map_or((None, 0), |(answerer, token)| (Some(answerer), token));
+        let (answerer, token, memo) =
+            answerer.map_or((None, 0, None), |(answerer, token, memo)| (Some(answerer), token, memo));
         let waiting = matches!(id, EventId::Gateway(..)).then(|| Waiting::count(&self.router.alone));
         let outcomes = Outcomes { _waiting: waiting, bus: Arc::clone(&self.bus), reply, answerer };
-        self.submit(id, at, event, Receipt::token(Arc::new(outcomes), token, permit));
+        let receipt = Receipt::token(Arc::new(outcomes), token, permit).with_memo(memo);
+        self.submit(id, at, event, receipt);
     }
 }
 

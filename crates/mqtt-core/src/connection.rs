@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use landfall_event::{CommandId, CommandName};
+use landfall_event::{CommandId, CommandName, Memo};
 
 use crate::commands::{self, RequestForm};
 use crate::connect::{self, Offer};
@@ -247,6 +247,12 @@ impl Connection {
     /// The tokens of the QoS 1 and 2 messages that came on this connection.
     pub fn tokens(&self) -> Range<Token> {
         self.session().map_or(Token::NONE..Token::NONE, |s| s.receiver.tokens())
+    }
+
+    /// What is to be kept beside a QoS 2 message until it is stored, so that the session's state can [`SessionState::recall`] it if
+    /// it was read from a store since. `None` for a message of another QoS, and where the session ends with its connection.
+    pub fn memo(&self, token: Token) -> Option<Memo> {
+        self.session().filter(|s| s.terms.session_expiry > 0).and_then(|s| s.receiver.memo(token))
     }
 
     /// Changes whenever [`Self::session_state`] does: the sign to keep it anew. Exactly once holds over a crash of the

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use landfall_event::Memo;
 
 use crate::action::Inbound;
 use crate::fault::{Broken, Violation};
@@ -157,10 +158,21 @@ impl Receiver {
         state.received.sort_by_key(|r| r.id);
         state.received.dedup_by_key(|r| r.id);
         state.unsettled = self.unsettled().collect();
-        if !state.unsettled.is_empty() {
-            state.next_token = self.tokens().end.0;
-        }
+        state.open = state.unsettled.iter().map(|u| u.token.0).collect();
+        state.next_token = self.tokens().end.0;
         state.key = self.marker.key();
+    }
+
+    /// What makes a QoS 2 message known again that is with the shell.
+    pub(crate) fn memo(&self, token: Token) -> Option<Memo> {
+        let at = usize::try_from(token.0.checked_sub(self.front)?).ok()?;
+        let pending = self.pending.get(at)?;
+        (pending.qos == QoS::ExactlyOnce).then(|| Memo {
+            session: self.marker.session(),
+            number: token.0,
+            packet_id: pending.packet_id,
+            mark: pending.mark.0,
+        })
     }
 
     /// Takes a PUBLISH; `Some` when it is new.

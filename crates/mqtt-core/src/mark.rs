@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The keyed hash of a message's topic and payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Mark(u64);
+pub(crate) struct Mark(pub(crate) u64);
 
 impl Mark {
     /// Of a message that nothing but its packet id is known of.
@@ -28,6 +28,11 @@ impl Marker {
 
     pub(crate) fn key(self) -> [u64; 2] {
         self.0
+    }
+
+    /// The number that tells the session from every other. No message has it for a mark: none has an empty topic.
+    pub(crate) fn session(self) -> u64 {
+        self.of("", b"").0
     }
 
     /// The mark of a message, never [`Mark::UNKNOWN`].

@@ -1,8 +1,9 @@
 //! What outlives a connection: the session state of MQTT 5.0 section 4.1.
 
+use landfall_event::Memo;
 use serde::{Deserialize, Serialize};
 
-use crate::mark::Mark;
+use crate::mark::{Mark, Marker};
 use crate::{DeliveryToken, Message, QoS, Subscription, Token};
 
 /// A session without a connection: what `session_state` gives and `accept` takes. Serialise it to keep it.
@@ -17,8 +18,11 @@ pub struct SessionState {
     /// process only.
     #[serde(skip)]
     pub(crate) unsettled: Vec<Unsettled>,
-    /// With some of those: the first token that no connection of the session has given away.
-    #[serde(skip)]
+    /// Their tokens, also for the next process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) open: Vec<u64>,
+    /// The first token that no connection of the session has given away.
+    #[serde(default)]
     pub(crate) next_token: u64,
     /// What the session's marks are made with.
     #[serde(default)]
@@ -56,17 +60,43 @@ impl SessionState {
     pub fn settle(&mut self, token: Token, stored: bool) -> bool {
         let Some(at) = self.unsettled.iter().position(|u| u.token == token) else { return false };
         let Unsettled { id, mark, .. } = self.unsettled.swap_remove(at);
+        self.open.retain(|open| *open != token.0);
         if stored {
-            self.received.retain(|r| r.id != id);
-            self.received.push(ReceivedId { id, mark });
+            self.receive(id, mark);
         }
         stored
+    }
+
+    fn receive(&mut self, id: u16, mark: Mark) {
+        self.received.retain(|r| r.id != id);
+        self.received.push(ReceivedId { id, mark });
+    }
+
+    /// The number by which a [`Memo`] names the session. `None` before it has a key: nothing was noted of it.
+    pub fn number(&self) -> Option<u64> {
+        (self.key != [0; 2]).then(|| Marker::new(self.key).session())
+    }
+
+    /// Of a state that was read from a store: these messages are stored, in the order of their numbers. Those that the state has seen
+    /// settled are known, or were released: a memo of them is old. True when something was added.
+    pub fn recall(&mut self, memos: &[Memo]) -> bool {
+        let (open, next) = (std::mem::take(&mut self.open), self.next_token);
+        let number = self.number();
+        let mut recalled = false;
+        for memo in memos.iter().filter(|memo| Some(memo.session) == number) {
+            if memo.number >= next || open.contains(&memo.number) {
+                self.receive(memo.packet_id, Mark(memo.mark));
+                self.next_token = self.next_token.max(memo.number.saturating_add(1));
+                recalled = true;
+            }
+        }
+        recalled
     }
 
     /// The state as it is read from a store, where messages that are not settled have not come.
     #[must_use]
     pub fn at_rest(self) -> Self {
-        Self { unsettled: Vec::new(), next_token: 0, ..self }
+        Self { unsettled: Vec::new(), ..self }
     }
 
     /// The messages that the shell has not settled yet: [`Self::settle`] them, or let the next connection do that.

@@ -111,11 +111,12 @@ impl<S: Stream> Conn<S> {
     }
 
     fn submit(&mut self, inbound: Inbound, permit: Permit) -> Result<(), End> {
-        let token = (inbound.qos != QoS::AtMostOnce).then_some(inbound.token.0);
+        let token =
+            (inbound.qos != QoS::AtMostOnce).then(|| (inbound.token.0, self.core.memo(inbound.token)));
         let mut permit = permit;
         if let Some((command, status)) = parse_response(&inbound.topic) {
             let answer = (Arc::from(status), inbound.payload.clone());
-            match self.handle.answered(&command, answer, (token, permit)) {
+            match self.handle.answered_noted(&command, answer, (token, permit)) {
                 Ok(()) => return Ok(()),
                 Err(back) => permit = back,
             }
@@ -135,8 +136,8 @@ impl<S: Stream> Conn<S> {
             publish: publish.said(),
             payload: inbound.payload,
         };
-        let taken = self.handle.upstream(uplink, token, permit).map_err(End::Gateway);
-        if let (Err(_), Some(token)) = (&taken, token) {
+        let taken = self.handle.upstream_noted(uplink, token, permit).map_err(End::Gateway);
+        if let (Err(_), Some((token, _))) = (&taken, token) {
             // The session has ended, so the message is nobody's.
             self.busy().untaken.push(Token(token));
         }

@@ -3,7 +3,7 @@
 //! Owns: which connection holds a device's session, what is parked while none does, keeping it in the `SessionStore`.
 //! Does not own: the state's content (`landfall-mqtt-core`), the outcome of a command (`landfall-hub`).
 //!
-//! Reading it back after a restart is `restore.rs`; what comes for a device that is away is `offer.rs`.
+//! Reading it back after a restart is `restore.rs`, what it could not know of itself `recall.rs`; what comes for a device that is away is `offer.rs`.
 //!
 //! A device has one [`Place`]. A connection holds the place's gate for its life, so a second connection of the device
 //! gets the session when the first has put it down, and never before. It puts it down as soon as it ends: nobody waits for the
@@ -11,6 +11,7 @@
 //! meanwhile waits at the place.
 
 mod offer;
+mod recall;
 mod restore;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

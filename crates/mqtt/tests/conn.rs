@@ -24,6 +24,7 @@ struct World {
     store: Arc<MemoryStore>,
     hub: Arc<Hub>,
     server: Arc<MqttServer>,
+    sessions: Arc<Sessions>,
     scope: Scope,
     gate: Arc<Gate>,
 }
@@ -46,8 +47,8 @@ async fn world_with(store: Arc<MemoryStore>, change: impl FnOnce(&mut HubConfig)
         packet_timeout: Duration::from_secs(30),
         ..MqttConfig::default()
     };
-    let server = MqttServer::new(config, Arc::clone(&hub), Arc::new(Anybody), sessions);
-    World { bus, store, hub, server, scope, gate: Gate::new(landfall_net::Limits::default()) }
+    let server = MqttServer::new(config, Arc::clone(&hub), Arc::new(Anybody), Arc::clone(&sessions));
+    World { bus, store, hub, server, sessions, scope, gate: Gate::new(landfall_net::Limits::default()) }
 }
 
 /// A moment: nothing that a device waits for when it comes again.
@@ -433,6 +434,58 @@ async fn what_is_stored_while_the_device_is_away_is_known_to_the_next_process() 
     client.send(&again(publish(2, 7, b"1"))).await;
     assert_eq!(client.receive().await, RECEIVED);
     assert_eq!(w.story(), ["connected null"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_by_the_next_process_is_known_to_it() {
+    let w = world().await;
+    let (mut client, _) = w.connect("pump", false).await;
+    let (mut passing, _) = w.connect("passing", true).await;
+    client.send(&publish(2, 6, b"0")).await;
+    assert_eq!(client.receive().await, [0x50, 2, 0, 6]);
+    client.send(&[0x62, 2, 0, 6]).await;
+    assert_eq!(client.receive().await, [0x70, 2, 0, 6]);
+    w.bus.set_keeping(true);
+    for packet in [publish(1, 9, b"8"), publish(2, 7, b"1"), publish(2, 8, b"2")] {
+        client.send(&packet).await;
+        passing.send(&packet).await;
+    }
+    for client in [&mut client, &mut passing] {
+        client.send(PING).await;
+        client.receive::<2>().await;
+    }
+    let memos = w.bus.memos();
+    assert_eq!(
+        memos.iter().map(|memo| memo.packet_id).collect::<Vec<_>>(),
+        [7, 8],
+        "of a session that lasts"
+    );
+
+    // The process is gone, and the next one has stored what it found on disk.
+    let w = world_with(Arc::clone(&w.store), |_| {}).await;
+    w.sessions.recall(memos.clone());
+    w.sessions.flushed().await;
+    // The one behind that knows it too, and that the second message was released; also if the disk says so again.
+    for round in 0..2 {
+        let w = world_with(Arc::clone(&w.store), |_| {}).await;
+        w.sessions.recall(if round == 0 { Vec::new() } else { memos.clone() });
+        let (mut client, present) = w.connect("pump", false).await;
+        assert!(present);
+        client.send(&again(publish(2, 7, b"1"))).await;
+        assert_eq!(client.receive().await, RECEIVED);
+        if round == 0 {
+            client.send(&publish(2, 8, b"2")).await;
+            assert_eq!(client.receive().await, [0x50, 2, 0, 8]);
+            client.send(&[0x62, 2, 0, 8]).await;
+            assert_eq!(client.receive().await, [0x70, 2, 0, 8]);
+            assert_eq!(w.story(), ["connected null"]);
+        } else {
+            client.send(&publish(2, 8, b"2")).await;
+            assert_eq!(client.receive().await, [0x50, 2, 0, 8]);
+            assert_eq!(w.story(), ["connected null", "upstream 2"], "it was released: a new message");
+        }
+        w.sessions.flushed().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

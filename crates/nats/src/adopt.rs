@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use crate::desk::Failure;
 use crate::fence::Fences;
 use crate::guardian::Held;
-use crate::keep::{Keep, Owner};
+use crate::keep::{Keep, Memos, Owner};
 use crate::lease::{self, Claim, Lease};
 use crate::message::event_id;
 use crate::publisher::{Kept, Standing};
@@ -81,6 +81,7 @@ pub(crate) struct Adopter<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) target: &'a Target,
     pub(crate) client: async_nats::Client,
+    pub(crate) memos: Arc<Memos>,
 }
 
 impl Adopter<'_> {
@@ -145,6 +146,7 @@ impl Adopter<'_> {
         let (fences, open) = self.right_to(dead).await?;
         let mut unchanged = self.begun(&mut keep, fences.connectivity.sequence()).await?;
         unchanged.extend(open);
+        keep.tell(&self.memos);
         keep.translate_all(Arc::new(Translation::of(dead, unchanged)), dead);
         self.publish(keep, fences).await
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_nats::Client;
 use landfall_event::subject::{self, stream_name};
-use landfall_event::{Format, Incarnation, Origin, Stream};
+use landfall_event::{Format, Incarnation, Memo, Origin, Stream};
 use landfall_hub::{Hub, unix_now};
 use landfall_net::Scope;
 use tokio::sync::{mpsc, watch};
@@ -211,8 +211,9 @@ impl Guardian {
     }
 
     /// Publishes what earlier gateways kept on disk while NATS was away, before [`settle_the_past`](Self::settle_the_past)
-    /// closes what they left open.
-    pub async fn adopt(&self, place: &SpoolPlace, target: &Target) {
+    /// closes what they left open. Returns what was kept beside those events that are stored now.
+    pub async fn adopt(&self, place: &SpoolPlace, target: &Target) -> Vec<Memo> {
+        let memos = Arc::default();
         let adopter = Adopter {
             hub: &self.hub,
             repairer: self.repairer(),
@@ -220,8 +221,10 @@ impl Guardian {
             scope: &self.scope,
             target,
             client: self.client.clone(),
+            memos: Arc::clone(&memos),
         };
         adopter.adopt_all(place).await;
+        memos.take_stored()
     }
 
     fn count_closed(&self, sessions: usize) {

@@ -10,10 +10,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use landfall_event::{
-    Dropped, EventId, Gap, Incarnation, InstanceName, ReplicaId, SessionId, Stream, header_name, subject,
+    Dropped, EventId, Gap, Incarnation, InstanceName, Memo, ReplicaId, SessionId, Stream, header_name,
+    subject,
 };
-use landfall_hub::{Publication, Receipt, StoreError};
+use landfall_hub::{Listener, Publication, Receipt, StoreError};
 use landfall_spool::{AppendError, Class, Record, Role, Spool};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::publisher::{Index, Shared, note};
@@ -49,6 +51,35 @@ struct Envelope<'a> {
     id: EventId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memo: Option<Memo>,
+}
+
+/// The memos of records that an earlier process has left, and which of these records are stored now.
+#[derive(Debug, Default)]
+pub(crate) struct Memos(Mutex<Vec<(Memo, bool)>>);
+
+impl Memos {
+    fn note(&self, memo: Memo) -> u64 {
+        let mut noted = self.0.lock();
+        noted.push((memo, false));
+        u64::try_from(noted.len() - 1).unwrap_or(u64::MAX)
+    }
+
+    /// Those whose records are stored.
+    pub(crate) fn take_stored(&self) -> Vec<Memo> {
+        let noted = std::mem::take(&mut *self.0.lock());
+        noted.into_iter().filter_map(|(memo, is_stored)| is_stored.then_some(memo)).collect()
+    }
+}
+
+impl Listener for Memos {
+    fn settled(&self, token: u64, result: Result<(), StoreError>) {
+        let mut noted = self.0.lock();
+        if let Some((_, is_stored)) = usize::try_from(token).ok().and_then(|at| noted.get_mut(at)) {
+            *is_stored = result.is_ok();
+        }
+    }
 }
 
 /// Refusals are not kept on disk now; an earlier build put them there beside the ledger's events.
@@ -144,6 +175,7 @@ impl Keep {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
                 .collect(),
+            memo: publication.receipt.memo(),
         };
         let header = serde_json::to_vec(&envelope).unwrap_or_default();
         match self.spool.append(&class(&publication, sent), &header, &publication.body) {
@@ -319,6 +351,24 @@ impl Keep {
         });
     }
 
+    /// Lets `memos` hear which of the records that have a memo are stored. Nobody else waits for a record of an earlier process.
+    pub(crate) fn tell(&mut self, memos: &Arc<Memos>) {
+        #[derive(Deserialize)]
+        struct Noted {
+            memo: Option<Memo>,
+        }
+        let promises = &mut self.promises;
+        let shown = self.spool.for_each(|record| {
+            if let Ok(Noted { memo: Some(memo) }) = serde_json::from_slice(&record.header) {
+                let receipt = Receipt::token(Arc::clone(memos) as _, memos.note(memo), None);
+                promises.insert(record.number, receipt);
+            }
+        });
+        if let Err(error) = shown {
+            tracing::error!(%error, "the spool cannot be read");
+        }
+    }
+
     /// Shows the id that every record was kept under, in order.
     pub(crate) fn for_each(&mut self, mut each: impl FnMut(EventId)) {
         self.for_each_record(|_, id| each(id));
@@ -433,11 +483,41 @@ mod tests {
         let id = EventId::Gateway(Incarnation::new(1, [0; 10]), 1);
         let of = |stream, kind: &str| {
             let subject = subject::WATCH_ALL.replace('>', &format!("landfall.{kind}"));
-            stream_of(&Envelope { stream, subject: &subject, id, headers: Vec::new() })
+            stream_of(&Envelope { stream, subject: &subject, id, headers: Vec::new(), memo: None })
         };
         assert_eq!(of("c", "endpoint.access.refused"), Stream::Access);
         assert_eq!(of("c", "endpoint.connectivity.connected"), Stream::Connectivity);
         assert_eq!(of("c", "service.lifecycle.join"), Stream::Connectivity);
         assert_eq!(of("m", "endpoint.message.upstream"), Stream::Messages);
+    }
+
+    /// Disks that an earlier version has written are read.
+    #[test]
+    fn an_envelope_without_a_memo_is_as_it_always_was() {
+        let id = EventId::Session(SessionId::new(7, [1; 10]), Stream::Messages, 3);
+        let envelope = Envelope { stream: "m", subject: "s", id, headers: Vec::new(), memo: None };
+        let written = serde_json::to_string(&envelope).unwrap();
+        assert_eq!(
+            written,
+            format!(r#"{{"stream":"m","subject":"s","id":{}}}"#, serde_json::to_string(&id).unwrap())
+        );
+        assert!(serde_json::from_str::<Envelope<'_>>(&written).unwrap().memo.is_none());
+    }
+
+    #[test]
+    fn only_a_memo_whose_event_is_stored_is_told() {
+        let memos = Arc::new(Memos::default());
+        let memo = |number| Memo { session: 1, number, packet_id: 2, mark: 3 };
+        let receipts: Vec<_> =
+            (0..4).map(|n| Receipt::token(Arc::clone(&memos) as _, memos.note(memo(n)), None)).collect();
+        for (n, receipt) in receipts.into_iter().enumerate() {
+            match n {
+                0 => receipt.refused(StoreError::Refused(String::new())),
+                1 => receipt.stored(),
+                2 => drop(receipt),
+                _ => receipt.kept().unwrap().stored(),
+            }
+        }
+        assert_eq!(memos.take_stored(), [memo(1), memo(3)]);
     }
 }

@@ -233,10 +233,13 @@ impl Gateway {
         let hub = Arc::clone(self.standing.hub());
         let mut guardian = self.take_office().await?;
         hub.start(&self.scopes.inside);
-        guardian.adopt(&parts::spool_place(&self.settings), &self.target).await;
+        let memos = guardian.adopt(&parts::spool_place(&self.settings), &self.target).await;
         guardian.settle_the_past().await.map_err(Failure::runtime)?;
         self.watch_over(guardian);
         self.restore(sessions).await?;
+        if let Some(sessions) = &self.sessions {
+            sessions.recall(memos);
+        }
         self.follow_auth();
         self.serve_requests().await?;
         hub.announce(&self.scopes.inside).await.map_err(Failure::runtime)?;

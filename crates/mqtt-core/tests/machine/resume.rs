@@ -1,6 +1,7 @@
 //! Sessions that outlive their connection (sections 3.1.2.4, 4.1 and 4.4).
 
-use landfall_mqtt_core::{Ack, Action, Delivery, Limits, PublishFailure, SessionState};
+use landfall_event::Memo;
+use landfall_mqtt_core::{Accept, Ack, Action, Delivery, Inbound, Limits, PublishFailure, SessionState};
 
 use crate::peer::*;
 
@@ -174,6 +175,54 @@ fn a_qos_2_message_on_its_way_to_the_store_is_one_message_over_reconnects() {
     }
 }
 
+/// A session that lasts, under the key of its marks.
+fn lasting(version: Version, key: [u64; 2], state: Option<SessionState>) -> Peer {
+    let expiry: &[u8] = if version == Version::V5 { &[0x11, 0, 0, 1, 0] } else { &[] };
+    let mut peer = Peer::fresh(Limits::default());
+    assert_eq!(peer.send(&connect(version).flags(0).properties(expiry).bytes()).len(), 1);
+    let (conn, out) = peer.both();
+    conn.accept(&Accept { key, ..Accept::default() }, state, out);
+    peer.heard();
+    peer
+}
+
+#[test]
+fn what_is_stored_from_a_disk_is_known_to_a_state_that_was_read_from_the_store() {
+    for version in BOTH {
+        let mut peer = lasting(version, [1, 2], None);
+        let (released, open) = (peer.publish(&qos2(version, 4)), peer.publish(&qos2(version, 5)));
+        peer.stored(&released);
+        assert_eq!(peer.ask(&ack(0x62, 4)), [0x70, 2, 0, 4]);
+        let memo = |peer: &Peer, message: &Inbound| peer.conn.memo(message.token).unwrap();
+        let kept = serde_json::to_string(&peer.conn.session_state()).unwrap();
+        let late = peer.publish(&publish(version, 0x34, "t", 6, &[], b"y"));
+        let least = peer.publish(&qos1(version, 7));
+        assert_eq!(peer.conn.memo(least.token), None, "a second event is allowed at QoS 1");
+        let memos = [memo(&peer, &open), memo(&peer, &late)];
+        // That of a message which the state has seen stored, and which was released since; and that of another session.
+        let old = Memo { number: released.token.0, packet_id: 4, ..memos[0] };
+        let foreign = Memo { session: 1, packet_id: 8, ..memos[1] };
+        let mut state: SessionState = serde_json::from_str(&kept).unwrap();
+        assert_eq!(state.number(), Some(memos[0].session));
+        assert!(!state.clone().recall(&[old, foreign]));
+        assert!(state.recall(&[old, memos[0], memos[1], foreign]));
+        assert!(!state.clone().recall(&memos), "once");
+
+        let mut next = lasting(version, [0, 0], Some(state));
+        assert_eq!(next.ask(&publish(version, 0x3C, "t", 5, &[], b"x")), [0x50, 2, 0, 5]);
+        assert_eq!(next.ask(&publish(version, 0x34, "t", 6, &[], b"y")), [0x50, 2, 0, 6]);
+        assert!(next.publish(&qos2(version, 4)).token > late.token, "no token means two messages");
+        next.publish(&qos2(version, 8));
+    }
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_notes_nothing() {
+    let mut peer = Peer::v5();
+    let message = peer.publish(&qos2(Version::V5, 5));
+    assert_eq!(peer.conn.memo(message.token), None);
+}
+
 #[test]
 fn a_message_that_fails_after_a_reconnect_is_told_to_who_sent_it_again() {
     for version in BOTH {
@@ -290,7 +339,10 @@ fn failures_after_the_end_change_nothing() {
     peer.send(&[0xE0, 0]);
     let (conn, out) = peer.both();
     assert!(conn.publish_failed(message.token, PublishFailure::NotStored, out).is_none());
-    assert_eq!(peer.conn.session_state(), SessionState::default());
+    // As after a message that no session remembers: only its number is used up.
+    let mut other = Peer::v5();
+    other.publish(&qos1(Version::V5, 5));
+    assert_eq!(peer.conn.session_state(), other.conn.session_state());
 }
 
 #[test]

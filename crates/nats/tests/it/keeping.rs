@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use landfall_event::{Incarnation, Reason, Stream, subject};
+use landfall_event::{Incarnation, Memo, Reason, Stream, subject};
 use landfall_hub::{Bus as _, SessionHandle};
 use landfall_nats::Standing;
 use landfall_testkit::ledger::{self, Open};
@@ -102,6 +102,34 @@ async fn what_is_on_disk_outlives_the_process() {
     next.leave().await;
     ledger::assert_kept(&nats, Open::None).await;
     assert_eq!(std::fs::read_dir(disk.path()).expect("a directory").count(), 0, "nothing is left on disk");
+}
+
+/// What is kept beside a message is told by whoever gets it stored, and by nobody before.
+#[tokio::test]
+async fn what_is_kept_beside_a_message_comes_with_it() {
+    let (mut nats, disk) = (NatsServer::start().await, TempDir::new().expect("a directory"));
+    let node = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    let session = node.open("pump").await;
+    nats.kill();
+    until_keeping(&node).await;
+    let memo = |number| Memo { session: u64::MAX, number, packet_id: 7, mark: 9 };
+    for n in 1..=3 {
+        let permit = session.try_admit(8).expect("room");
+        let noted = (n != 2).then(|| memo(n));
+        session.upstream_noted(node::uplink(n), Some((n, noted)), permit).expect("an open session");
+    }
+    until_kept(&node, 3).await;
+    node.die().await;
+    drop(session);
+    nats.restart().await;
+    let next = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    assert_eq!(next.memos, [memo(1), memo(3)]);
+    assert_eq!(payloads(&stored(&nats, MESSAGES).await, "pump"), [1, 2, 3]);
+    next.leave().await;
+    let last = Node::keeping(&nats.url(), "a1", disk.path()).await;
+    assert_eq!(last.memos, []);
+    last.leave().await;
+    ledger::assert_kept(&nats, Open::None).await;
 }
 
 #[tokio::test]

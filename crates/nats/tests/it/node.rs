@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use landfall_event::{Format, IdentifiedBy, Incarnation, Origin, Reason, Transport};
+use landfall_event::{Format, IdentifiedBy, Incarnation, Memo, Origin, Reason, Transport};
 use landfall_hub::{Acl, Hello, Hub, HubConfig, Principal, Protocol, SessionHandle, Uplink, unix_now};
 use landfall_nats::streams::StreamSettings;
 use landfall_nats::window::Bounds;
@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) hub: Arc<Hub>,
     pub(crate) bus: Arc<Publisher>,
     pub(crate) scope: Scope,
+    /// What was kept beside the events that the start found on disk.
+    pub(crate) memos: Vec<Memo>,
     watch: Scope,
 }
 
@@ -62,7 +64,7 @@ impl Node {
         let hub = Hub::new(config, Arc::clone(&bus) as _, &mut Registry::default());
         let settings = GuardianSettings { checkpoint_after: 150, ..GuardianSettings::new(TTL, Format::Json) };
         let guardian = Guardian::take_office(&hub, &bus, client, &scope, settings).await.expect("an office");
-        (Self { hub, bus, scope, watch: Scope::new() }, guardian)
+        (Self { hub, bus, scope, memos: Vec::new(), watch: Scope::new() }, guardian)
     }
 
     /// Serving.
@@ -88,8 +90,8 @@ impl Node {
     }
 
     async fn keeping_with(urls: (&str, &str), replica: &str, place: SpoolPlace) -> Self {
-        let (node, mut guardian) = Self::appointed_with(urls, replica, Some(&place)).await;
-        guardian.adopt(&place, &target(urls.0)).await;
+        let (mut node, mut guardian) = Self::appointed_with(urls, replica, Some(&place)).await;
+        node.memos = guardian.adopt(&place, &target(urls.0)).await;
         guardian.settle_the_past().await.expect("JetStream answers");
         node.keep_watch(guardian);
         node
