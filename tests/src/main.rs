@@ -39,6 +39,7 @@ mod persistent;
 mod presence;
 mod readiness;
 mod readme;
+mod refusals;
 mod slow;
 mod supply;
 mod takeover;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use landfall_dtls::{Answer, Identity, Key, Listener, SendError, Server, ServerConfig, Tick};
-use landfall_event::{DeviceId, RefusedCause, TenantId, Transport};
-use landfall_hub::{AuthError, Authenticator, Hub, Principal};
+use landfall_event::{DeviceId, RefusedCause, RefusedDetail, TenantId, Transport};
+use landfall_hub::{Attempt, AuthError, Authenticator, Hub, Principal};
 use landfall_net::{DatagramSocket, Path};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -101,10 +101,12 @@ impl<T: Default> Channels<T> {
         let counts = self.core.counts();
         if counts.versions > before.0 {
             // It was told so, and nothing was begun.
-            hub.refused(RefusedCause::UnsupportedVersion, *transport, path.remote, None);
+            let attempt = Attempt::new(RefusedCause::UnsupportedVersion, *transport, path.remote);
+            hub.refused(&attempt.with_detail(RefusedDetail::ProtocolVersion.as_str()));
         } else if counts.lost > before.1 {
             // A device that goes on with a channel that is not there any more: it is lost until it shakes hands.
-            hub.refused(RefusedCause::TlsFailed, *transport, path.remote, None);
+            let attempt = Attempt::new(RefusedCause::TlsFailed, *transport, path.remote);
+            hub.refused(&attempt.with_detail(RefusedDetail::ChannelGone.as_str()));
         }
         self.answer_questions(socket);
     }

@@ -33,7 +33,10 @@ fn reason(failure: Failure) -> &'static str {
         Failure::Malformed => "malformed",
         Failure::TooLarge => "too-large",
         Failure::WrongKey => "wrong-key",
-        Failure::Certificate => "certificate",
+        Failure::NoCertificate
+        | Failure::UnknownAuthority
+        | Failure::CertificateExpired
+        | Failure::Certificate => "certificate",
         Failure::Refused => "refused",
         Failure::Unavailable => "unavailable",
         Failure::TimedOut => "timed-out",

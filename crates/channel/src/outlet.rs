@@ -7,8 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use landfall_dtls::{Closing, Event, Failure, Identity, Key, Sink};
-use landfall_event::{RefusedCause, Transport};
-use landfall_hub::Hub;
+use landfall_event::{RefusedCause, RefusedDetail, Transport};
+use landfall_hub::{Attempt, Hub};
 use landfall_net::{DatagramSocket, Path};
 
 use crate::kept::{Kept, Opening, Standing};
@@ -58,11 +58,32 @@ fn cause(why: Failure, standing: Option<&Standing>) -> Option<RefusedCause> {
         Failure::NoCommonSuite
         | Failure::Malformed
         | Failure::TooLarge
+        | Failure::NoCertificate
+        | Failure::UnknownAuthority
+        | Failure::CertificateExpired
         | Failure::Certificate
         | Failure::Unavailable
         | Failure::TimedOut
         | Failure::Alert(_) => Some(RefusedCause::TlsFailed),
     }
+}
+
+/// What was wrong; `None` where the cause says it.
+fn detail(why: Failure) -> Option<RefusedDetail> {
+    Some(match why {
+        Failure::Version => RefusedDetail::ProtocolVersion,
+        Failure::NoCommonSuite => RefusedDetail::NoCommonSuite,
+        Failure::Malformed => RefusedDetail::HandshakeMalformed,
+        Failure::TooLarge => RefusedDetail::HandshakeTooLarge,
+        Failure::NoCertificate => RefusedDetail::NoCertificate,
+        Failure::UnknownAuthority => RefusedDetail::UnknownAuthority,
+        Failure::CertificateExpired => RefusedDetail::CertificateExpired,
+        Failure::Certificate => RefusedDetail::CertificateInvalid,
+        Failure::Unavailable => RefusedDetail::LookupFailed,
+        Failure::TimedOut => RefusedDetail::TimedOut,
+        Failure::Alert(code) => RefusedDetail::of_alert(code),
+        Failure::WrongKey | Failure::Refused | Failure::Displaced | Failure::Limit => return None,
+    })
 }
 
 /// RFC 5246, section 7.2.
@@ -98,7 +119,13 @@ impl<T: Default> Outlet<'_, T> {
         self.state.metrics.failed(why);
         let standing = key.and_then(|key| self.state.kept.remove(key));
         if let Some(cause) = cause(why, standing.as_ref()) {
-            self.state.hub.refused(cause, self.state.transport, path.remote, None);
+            // An identity is sent in the clear, so it is no secret.
+            let claimed = identity.map(|identity| lookup::remote_id(Some(identity)));
+            let attempt = Attempt::new(cause, self.state.transport, path.remote).claiming(claimed.as_deref());
+            self.state.hub.refused(&match detail(why) {
+                Some(detail) => attempt.with_detail(detail.as_str()),
+                None => attempt,
+            });
         }
     }
 }

@@ -11,9 +11,10 @@ use std::task::{Context, Poll, Waker};
 use futures_util::FutureExt as _;
 use landfall_channel::Via;
 use landfall_coap_core::{Code, ExchangeId, Request, Response};
-use landfall_event::{DeviceId, Family, IdentifiedBy, Reason, RefusedCause, TenantId, Transport};
+use landfall_event::{DeviceId, Family, IdentifiedBy, Reason, RefusedCause, Transport};
 use landfall_hub::{
-    AuthError, BoxFuture, Credentials, Hello, Marker, OpenError, PeerHandle, Principal, Protocol, Secret,
+    Attempt, AuthError, BoxFuture, Credentials, Hello, Marker, OpenError, PeerHandle, Principal, Protocol,
+    Secret, claimed_name,
 };
 use landfall_session::Terms;
 
@@ -207,7 +208,7 @@ impl Door {
 
     fn authenticate(&mut self, asked: Box<Asked>) {
         let Some(device) = &asked.says.device else {
-            self.refuse(RefusedCause::BadCredentials, asked.via, None);
+            self.refuse(&self.attempt(RefusedCause::BadCredentials, asked.via));
             return self.respond(asked.exchange, Response::new(Code::UNAUTHORIZED));
         };
         let shown = credentials(&asked.says, device, (self.transport(), asked.via));
@@ -236,7 +237,7 @@ impl Door {
         match verdict {
             Ok(principal) => self.enter(asked, &principal),
             Err(AuthError::Refused(cause)) => {
-                self.refuse(cause, asked.via, None);
+                self.refuse(&self.attempt(cause, asked.via).claiming(asked.says.claims()));
                 let code = match cause {
                     RefusedCause::Malformed => Code::BAD_REQUEST,
                     RefusedCause::NotAuthorized => Code::FORBIDDEN,
@@ -308,12 +309,17 @@ impl Door {
             Ok(peer) if !memo.is_bound && Memo::of(&peer).is_bound => Err(Unbegun::Elsewhere),
             Ok(peer) => Ok(peer),
             Err(OpenError::Withdrawn) => {
-                self.refuse(RefusedCause::BadCredentials, via, None);
+                let withdrawn = self.attempt(RefusedCause::BadCredentials, via);
+                self.refuse(&withdrawn.claiming(claimed_name(
+                    &principal.device,
+                    Some(&principal.tenant),
+                    None,
+                )));
                 Err(Unbegun::Withdrawn)
             }
             Err(OpenError::Full) => {
-                let device = Some((principal.tenant.clone(), principal.device.clone()));
-                self.refuse(RefusedCause::LimitReached, via, device);
+                let full = self.attempt(RefusedCause::LimitReached, via);
+                self.refuse(&full.of(&principal.tenant, &principal.device));
                 Err(Unbegun::Full)
             }
             Err(OpenError::Draining) => Err(Unbegun::Draining),
@@ -373,8 +379,13 @@ impl Door {
         }
     }
 
-    pub(crate) fn refuse(&self, cause: RefusedCause, via: Via, device: Option<(TenantId, DeviceId)>) {
-        self.server.hub.refused(cause, self.transport(), via.path.remote, device);
+    /// Something that came this way is turned away.
+    pub(crate) fn attempt(&self, cause: RefusedCause, via: Via) -> Attempt<'static> {
+        Attempt::new(cause, self.transport(), via.path.remote)
+    }
+
+    pub(crate) fn refuse(&self, attempt: &Attempt<'_>) {
+        self.server.hub.refused(attempt);
     }
 }
 

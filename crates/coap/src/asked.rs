@@ -3,6 +3,7 @@
 //! Owns: the resources' paths and methods, the grammar of the queries. Does not own: who the device is (`admission.rs`), what
 //! a resource does (`resources.rs`). Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use landfall_channel::Via;
 use landfall_coap_core::{Code, ExchangeId, Method, Request, uri};
 use landfall_event::{CommandId, DeviceId, TenantId, topic_of};
-use landfall_hub::Secret;
+use landfall_hub::{Secret, claimed_name};
 
 /// The longest status of an answer to a command, in bytes.
 const MAX_STATUS: usize = 64;
@@ -53,6 +54,13 @@ pub(crate) struct Says {
     pub(crate) ttd_s: Option<u32>,
     /// `sleep`: how long it sleeps then, in seconds.
     pub(crate) sleep_s: Option<u32>,
+}
+
+impl Says {
+    /// What the device calls itself, as it may be told: without what is its key too.
+    pub(crate) fn claims(&self) -> Option<Cow<'_, str>> {
+        claimed_name(self.device.as_ref()?, self.tenant.as_ref(), self.key.as_ref().map(Secret::expose))
+    }
 }
 
 /// A request that can be understood.

@@ -363,7 +363,7 @@ impl Door {
             Ok(asked) => self.admit(asked),
             Err(code) => {
                 if code == Code::BAD_REQUEST {
-                    self.refuse(RefusedCause::Malformed, via, None);
+                    self.refuse(&self.attempt(RefusedCause::Malformed, via));
                 }
                 self.respond(exchange, Response::new(code));
             }
@@ -409,7 +409,7 @@ impl Door {
         tracing::debug!(remote = %via.path, ?why, "a message was not served");
         match why {
             Rejected::Malformed(_) | Rejected::BadOption | Rejected::BadRequest | Rejected::Proxy => {
-                self.refuse(RefusedCause::Malformed, *via, None);
+                self.refuse(&self.attempt(RefusedCause::Malformed, *via));
             }
             Rejected::Busy => metrics.dropped(Dropped::Busy),
             Rejected::TooLarge => metrics.dropped(Dropped::TooLarge),

@@ -322,8 +322,11 @@ impl Door {
     }
 
     fn forbid(&mut self, asked: &Asked, peer: &PeerHandle) {
-        let device = Some((peer.tenant().clone(), peer.device().clone()));
-        self.refuse(RefusedCause::NotAuthorized, asked.via, device);
+        let denied = self.attempt(RefusedCause::NotAuthorized, asked.via).of(peer.tenant(), peer.device());
+        self.refuse(&match &asked.resource {
+            Resource::Upstream(topic) => denied.about(topic),
+            _ => denied,
+        });
         self.respond(asked.exchange, Response::new(Code::FORBIDDEN));
         self.let_sleep(peer, asked.says.sleep_s);
     }

@@ -13,7 +13,7 @@ use std::task::Context;
 use landfall_channel::{Channel, Via, Word, Words};
 use landfall_coap_core::{Code, Response};
 use landfall_event::{Family, Reason, RefusedCause, Transport};
-use landfall_hub::{PeerHandle, Principal};
+use landfall_hub::{PeerHandle, Principal, claimed_name};
 use landfall_net::Path;
 
 use crate::admission::{Beginning, Memo, Over, Unbegun};
@@ -138,8 +138,8 @@ impl Door {
         let is_its_own = says.device.as_ref().is_none_or(|named| named == device)
             && says.tenant.as_ref().is_none_or(|named| named == tenant);
         if !is_its_own {
-            let device = Some((tenant.clone(), device.clone()));
-            self.refuse(RefusedCause::NotAuthorized, asked.via, device);
+            let other = self.attempt(RefusedCause::NotAuthorized, asked.via).of(tenant, device);
+            self.refuse(&other.claiming(says.claims()));
             self.respond(asked.exchange, Response::new(Code::FORBIDDEN));
         }
         is_its_own
@@ -211,7 +211,8 @@ impl Door {
         };
         // It may have been found out long ago.
         if !self.server.auth.still_holds(&principal.tenant, &principal.device, &principal.acl) {
-            self.refuse(RefusedCause::BadCredentials, via, None);
+            let withdrawn = self.attempt(RefusedCause::BadCredentials, via);
+            self.refuse(&withdrawn.claiming(claimed_name(&principal.device, Some(&principal.tenant), None)));
             return Err(Unbegun::Withdrawn);
         }
         let open = self.server.hub.peer(&principal.tenant, &principal.device, Family::Coap);

@@ -73,7 +73,13 @@ pub enum Failure {
     TooLarge,
     /// The client does not have the key of its identity, or the identity is nobody's.
     WrongKey,
-    /// The client's certificate, its chain or its signature does not hold; or there is none where one is required.
+    /// The client shows no certificate where one is required.
+    NoCertificate,
+    /// The client's certificate leads to no authority that is known here.
+    UnknownAuthority,
+    /// The client's certificate, or one of its chain, is over.
+    CertificateExpired,
+    /// The client's certificate, its chain or its signature does not hold for another reason.
     Certificate,
     /// Whoever the certificate is of may not come in.
     Refused,

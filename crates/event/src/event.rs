@@ -455,12 +455,28 @@ pub struct Refused {
     pub remote_address: SocketAddr,
     /// The device, where it had proved who it is.
     pub device: Option<(TenantId, DeviceId)>,
+    /// What was wrong, in words of a closed set: [`crate::RefusedDetail`], or the rule of a protocol that was broken. Never of the
+    /// other side's making.
+    pub detail: Option<&'static str>,
+    /// What the first of them that gave a name called itself, proven by nothing: at most [`Refused::MAX_CLAIM`] bytes.
+    pub claimed: Option<Arc<str>>,
+    /// How many of them gave another name.
+    pub other_claims: u64,
+    /// The first topic or filter that was denied: at most [`crate::MAX_TOPIC`] bytes.
+    pub topic: Option<Arc<str>>,
+    /// How many of them were denied another one.
+    pub other_topics: u64,
     /// How many attempts this event stands for.
     pub count: u64,
     /// When the first of them came.
     pub first_at: UnixMs,
     /// When the last of them came.
     pub last_at: UnixMs,
+}
+
+impl Refused {
+    /// The most bytes of a claimed name that are told.
+    pub const MAX_CLAIM: usize = 128;
 }
 
 /// What a gateway says of itself.

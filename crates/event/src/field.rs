@@ -106,6 +106,9 @@ fields! {
     RESPONSE = "response", "Response", Body;
     RESPONSE_ENCODING = "responseEncoding", "Response-Encoding", Text;
     CAUSE = "cause", "Cause", Text;
+    CLAIMED_ID = "claimedId", "Claimed-Id", Text;
+    OTHER_CLAIMS = "otherClaims", "Other-Claims", Number;
+    OTHER_TOPICS = "otherTopics", "Other-Topics", Number;
     COUNT = "count", "Count", Number;
     FIRST_AT = "firstAt", "First-At", Number;
     LAST_AT = "lastAt", "Last-At", Number;

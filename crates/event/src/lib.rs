@@ -30,6 +30,6 @@ pub use id::{
 };
 pub use json::{encode_raw_upstream, wire};
 pub use memo::Memo;
-pub use reason::{Family, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, Transport};
+pub use reason::{Family, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, RefusedDetail, Transport};
 pub use reissue::{Fate, Renewal, reissue};
 pub use subject::Subjects;

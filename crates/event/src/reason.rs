@@ -185,6 +185,67 @@ closed_list! {
 }
 
 closed_list! {
+    /// What was wrong with an attempt that came to nothing before its protocol began: words for an operator, none of them from the
+    /// other side.
+    RefusedDetail {
+        /// What came on the port of TLS or DTLS is neither.
+        PlainBytes = "no TLS: plain bytes",
+        /// What came on a port without TLS is a TLS handshake.
+        TlsBytes = "TLS on a port without TLS",
+        /// No version that both sides have.
+        ProtocolVersion = "protocol version",
+        /// No cipher suite that both sides have; under DTLS also no group or signature scheme.
+        NoCommonSuite = "no common cipher suite",
+        /// No group, signature scheme or extension that both sides have.
+        NoCommonParameters = "no common group or signature scheme",
+        /// The client showed none, and one is required.
+        NoCertificate = "no certificate",
+        /// The client's certificate leads to no authority of `client_ca`.
+        UnknownAuthority = "unknown certificate authority",
+        /// The client's certificate is over.
+        CertificateExpired = "certificate expired",
+        /// The client's certificate has not begun: or its clock, or ours, is wrong.
+        CertificateNotYetValid = "certificate not yet valid",
+        /// It cannot be read, is not for clients, or its signature or the proof of its key is wrong.
+        CertificateInvalid = "certificate not valid",
+        /// The client's alert says that it does not know who issued the gateway's certificate.
+        DeviceKnowsNoAuthority = "alert of the device: unknown certificate authority",
+        /// The client's alert says that the gateway's certificate is over: often its clock is wrong.
+        DeviceFindsExpired = "alert of the device: certificate expired",
+        /// Another alert of the client about the gateway's certificate, such as another name than it asked for.
+        DeviceRefusesCertificate = "alert of the device: certificate not accepted",
+        /// Any other alert of the client.
+        DeviceAlert = "alert of the device",
+        /// The client closed the connection.
+        Closed = "closed by the device",
+        /// It took longer than it may.
+        TimedOut = "not finished in time",
+        /// A message of the handshake that cannot be read or has no place.
+        HandshakeMalformed = "malformed handshake",
+        /// The messages of the handshake are larger than what is held.
+        HandshakeTooLarge = "handshake too large",
+        /// Who it is could not be found out.
+        LookupFailed = "identity could not be looked up",
+        /// Data on a DTLS channel that is gone.
+        ChannelGone = "data on a channel that is gone",
+        /// A balancer sent no PROXY header, or none that can be read.
+        NoProxyHeader = "no PROXY header",
+        /// The request is no WebSocket upgrade.
+        NoUpgrade = "no WebSocket upgrade",
+        /// The head of the request is too large.
+        RequestTooLarge = "request head too large",
+        /// MQTT is not served at the path.
+        NoPath = "path not served",
+        /// A page of an origin that is not admitted.
+        NoOrigin = "origin not admitted",
+        /// Another version of WebSocket than 13.
+        WebSocketVersion = "WebSocket version",
+        /// None of MQTT's subprotocols is offered.
+        NoSubprotocol = "no MQTT subprotocol",
+    }
+}
+
+closed_list! {
     /// A command's one final outcome.
     Outcome {
         /// Written to the device's transport, or acknowledged there where that is told anyway (CoAP notifications).
@@ -218,6 +279,18 @@ impl Transport {
             Self::Mqtt | Self::Mqtts | Self::MqttWs | Self::MqttWss => Family::Mqtt,
             Self::Coap | Self::Coaps => Family::Coap,
             Self::Udp | Self::Dtls => Family::Udp,
+        }
+    }
+}
+
+impl RefusedDetail {
+    /// What the alert with this code says, with which a client ended a TLS or DTLS handshake (RFC 8446, section 6.2).
+    pub fn of_alert(code: u8) -> Self {
+        match code {
+            48 => Self::DeviceKnowsNoAuthority,
+            45 => Self::DeviceFindsExpired,
+            41..=44 | 46 => Self::DeviceRefusesCertificate,
+            _ => Self::DeviceAlert,
         }
     }
 }

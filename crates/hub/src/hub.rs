@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use landfall_event::{
-    DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Origin, Reason, Refused,
-    RefusedCause, SessionId, SessionInfo, SessionRef, Stream, Subjects, TenantId, Transport, UnixMs,
+    DeviceId, Encoded, Epoch, Event, EventId, Family, Identity, Occasion, Origin, Reason, Refused, SessionId,
+    SessionInfo, SessionRef, Stream, Subjects, TenantId, Transport, UnixMs,
 };
 use landfall_session::{KeyRef, Slot, Terms, Tick, Tracker};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
+use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::ending::Untold;
 use crate::handle::{Permit, SessionHandle};
@@ -475,18 +476,12 @@ impl Hub {
     }
 
     /// Counts an attempt that was turned away; the event is coalesced per source and cause.
-    pub fn refused(
-        &self,
-        cause: RefusedCause,
-        transport: Transport,
-        remote: SocketAddr,
-        device: Option<(TenantId, DeviceId)>,
-    ) {
-        self.metrics.refused(cause, 1);
+    pub fn refused(&self, attempt: &Attempt<'_>) {
+        self.metrics.refused(attempt.cause, 1);
         let times = self.clock.together();
         let told = {
             let mut refusals = self.refusals.lock();
-            let told = refusals.note(cause, transport, remote, device, times, self.tells_refusals());
+            let told = refusals.note(attempt, times, self.tells_refusals());
             self.metrics.refusal_sources.set(i64::try_from(refusals.sources()).unwrap_or(i64::MAX));
             told
         };

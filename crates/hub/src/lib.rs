@@ -7,6 +7,7 @@
 
 mod address;
 mod anew;
+mod attempt;
 mod auth;
 mod bus;
 mod clock;
@@ -31,6 +32,7 @@ mod view;
 mod wills;
 
 pub use anew::{Anew, OpenSession, Unstored};
+pub use attempt::{Attempt, claimed_name};
 pub use auth::{Acl, AuthError, Authenticator, Credentials, PeerCertificate, Principal, Secret, Signature};
 pub use bus::{Bus, Listener, Publication, Receipt, SessionStore, StoreError, StoredQueue, StoredSession};
 pub use clock::unix_now;

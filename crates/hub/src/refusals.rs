@@ -3,9 +3,12 @@
 //! Owns: which refusals become which event. Does not own: publishing them. Pure: time is an argument.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use landfall_event::{DeviceId, Refused, RefusedCause, TenantId, Transport, UnixMs};
+use landfall_event::{DeviceId, MAX_TOPIC, Refused, RefusedCause, TenantId, Transport, UnixMs};
+
+use crate::attempt::Attempt;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Source {
@@ -13,24 +16,27 @@ struct Source {
     transport: Transport,
     address: IpAddr,
     device: Option<(TenantId, DeviceId)>,
+    /// Plain bytes and a foreign certificate of one source are two things.
+    detail: Option<&'static str>,
 }
 
 /// Sources are told apart by their whole address up to this part of the limit; strangers beyond it by their network.
 const CROWD: usize = 4;
 
 impl Source {
-    /// The same for every address of the network that one host may speak for: 24 bits of IPv4, 64 of IPv6.
+    /// The same for every address of the network that one host may speak for: 24 bits of IPv4, 64 of IPv6; whatever was wrong.
     fn of_network(self) -> Self {
         let address = match self.address.to_canonical() {
             IpAddr::V4(address) => IpAddr::from((u32::from(address) & (u32::MAX << 8)).to_be_bytes()),
             IpAddr::V6(address) => IpAddr::from((u128::from(address) & (u128::MAX << 64)).to_be_bytes()),
         };
-        Self { address, ..self }
+        Self { address, detail: None, ..self }
     }
 }
 
 /// The first refusal of a source is told at once; the next ones within `interval` are told together at its end. When
-/// `limit` sources are told apart already, further ones are counted together, by cause and transport. While nobody can be
+/// `limit` sources are told apart already, further ones are counted together, by cause and transport. What is told together has the
+/// first name that was claimed and the first topic that was denied, and how many had another; a detail only where all have it. While nobody can be
 /// told (`tell` is false), all are counted, and told when somebody can.
 #[derive(Debug)]
 pub(crate) struct Refusals {
@@ -60,23 +66,13 @@ impl Refusals {
     /// Counts one refusal; returns the event that it makes at once, if it does.
     pub(crate) fn note(
         &mut self,
-        cause: RefusedCause,
-        transport: Transport,
-        remote: SocketAddr,
-        device: Option<(TenantId, DeviceId)>,
+        attempt: &Attempt<'_>,
         (now, at): (u64, UnixMs),
         tell: bool,
     ) -> Option<Refused> {
-        let one = Refused {
-            cause,
-            transport,
-            remote_address: remote,
-            device: device.clone(),
-            count: 1,
-            first_at: at,
-            last_at: at,
-        };
-        let source = Source { cause, transport, address: remote.ip(), device };
+        let Attempt { cause, transport, remote, .. } = *attempt;
+        let (address, device) = (remote.ip(), attempt.device.clone());
+        let source = Source { cause, transport, address, device, detail: attempt.detail };
         let is_crowded = self.open.len() >= self.limit / CROWD;
         let source = if is_crowded && source.device.is_none() && !self.open.contains_key(&source) {
             source.of_network()
@@ -84,14 +80,16 @@ impl Refusals {
             source
         };
         if let Some(entry) = self.open.get_mut(&source) {
-            add(entry.waiting.get_or_insert_with(|| Refused { count: 0, ..one.clone() }), &one);
+            add(entry.waiting.get_or_insert_with(|| none_of(attempt, at)), attempt, at);
             return None;
         }
         if self.open.len() >= self.limit {
-            let none = Refused { count: 0, device: None, ..one.clone() };
-            add(self.rest.entry((cause, transport)).or_insert(none), &one);
+            let none = || Refused { device: None, ..none_of(attempt, at) };
+            add(self.rest.entry((cause, transport)).or_insert_with(none), attempt, at);
             return None;
         }
+        let mut one = none_of(attempt, at);
+        add(&mut one, attempt, at);
         let (told, waiting) = if tell { (Some(one), None) } else { (None, Some(one)) };
         self.open.insert(source, Entry { since: now, waiting });
         told
@@ -125,15 +123,55 @@ impl Refusals {
     }
 }
 
-fn add(sum: &mut Refused, one: &Refused) {
-    sum.count += one.count;
-    sum.last_at = one.last_at;
-    sum.remote_address = one.remote_address;
+/// What is to become the event of such attempts, and counts none yet.
+fn none_of(attempt: &Attempt<'_>, at: UnixMs) -> Refused {
+    Refused {
+        cause: attempt.cause,
+        transport: attempt.transport,
+        remote_address: attempt.remote,
+        device: attempt.device.clone(),
+        detail: attempt.detail,
+        claimed: None,
+        other_claims: 0,
+        topic: None,
+        other_topics: 0,
+        count: 0,
+        first_at: at,
+        last_at: at,
+    }
+}
+
+fn add(sum: &mut Refused, attempt: &Attempt<'_>, at: UnixMs) {
+    sum.count += 1;
+    sum.last_at = at;
+    sum.remote_address = attempt.remote;
+    if sum.detail != attempt.detail {
+        sum.detail = None;
+    }
+    add_text(&mut sum.claimed, &mut sum.other_claims, attempt.claimed.as_deref(), Refused::MAX_CLAIM);
+    add_text(&mut sum.topic, &mut sum.other_topics, attempt.topic, MAX_TOPIC);
+}
+
+/// The first text is kept, up to `most` bytes; of further ones, how many are another.
+fn add_text(first: &mut Option<Arc<str>>, others: &mut u64, text: Option<&str>, most: usize) {
+    let Some(text) = text else { return };
+    let text = text.get(..text.floor_char_boundary(most)).unwrap_or_default();
+    match first {
+        None => *first = Some(text.into()),
+        Some(first) if **first == *text => {}
+        Some(_) => *others += 1,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+
+    fn malformed(remote: SocketAddr) -> Attempt<'static> {
+        Attempt::new(RefusedCause::Malformed, Transport::Mqtt, remote)
+    }
 
     fn note(r: &mut Refusals, host: u8, now: u64) -> Option<Refused> {
         note_from(r, [127, 0, host, 1].into(), now)
@@ -141,7 +179,7 @@ mod tests {
 
     fn note_from(r: &mut Refusals, address: IpAddr, now: u64) -> Option<Refused> {
         let remote = SocketAddr::from((address, 4000));
-        r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, 1000 + now), true)
+        r.note(&malformed(remote), (now, 1000 + now), true)
     }
 
     #[test]
@@ -193,10 +231,7 @@ mod tests {
         let mut r = Refusals::new(10_000, 4);
         let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
         for now in 0..3 {
-            assert_eq!(
-                r.note(RefusedCause::Malformed, Transport::Mqtt, remote, None, (now, now), false),
-                None
-            );
+            assert_eq!(r.note(&malformed(remote), (now, now), false), None);
         }
         let mut out = Vec::new();
         r.due(10_000, &mut out);
@@ -211,5 +246,55 @@ mod tests {
         let mut out = Vec::new();
         r.flush(&mut out);
         assert_eq!(out.iter().map(|e| e.count).sum::<u64>(), 1);
+    }
+
+    fn told_at_the_end(r: &mut Refusals) -> Vec<Refused> {
+        let mut out = Vec::new();
+        r.flush(&mut out);
+        out
+    }
+
+    #[test]
+    fn the_first_name_is_told_and_how_many_gave_another() {
+        let mut r = Refusals::new(10_000, 4);
+        let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let mut come = |name: Option<&str>| r.note(&malformed(remote).claiming(name), (0, 0), true);
+        assert_eq!(come(Some("pump")).unwrap().claimed.as_deref(), Some("pump"));
+        let long = "ä".repeat(100);
+        for name in [None, Some(&*long), Some("pump"), Some(&*long), Some("valve"), Some("")] {
+            assert_eq!(come(name), None);
+        }
+        let [event] = &told_at_the_end(&mut r)[..] else { panic!("one event") };
+        assert_eq!((event.count, event.claimed.as_deref()), (6, Some(&*"ä".repeat(64))), "128 bytes of it");
+        assert_eq!(event.other_claims, 2);
+    }
+
+    #[test]
+    fn the_first_topic_is_told_and_how_many_were_others() {
+        let mut r = Refusals::new(10_000, 4);
+        let remote = SocketAddr::from(([127, 0, 0, 1], 4000));
+        let long = "t".repeat(MAX_TOPIC + 1);
+        for topic in ["a", &long, "b", "b"] {
+            r.note(&malformed(remote).about(topic), (0, 0), true);
+        }
+        let [event] = &told_at_the_end(&mut r)[..] else { panic!("one event") };
+        assert_eq!((event.topic.as_ref().unwrap().len(), event.other_topics), (MAX_TOPIC, 2));
+    }
+
+    #[test]
+    fn details_of_one_source_are_told_apart_until_there_is_a_crowd() {
+        let mut r = Refusals::new(10_000, 16);
+        let remote = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let told = ["a", "b"].map(|detail| r.note(&malformed(remote).with_detail(detail), (0, 0), true));
+        assert_eq!(told.map(|event| event.unwrap().detail), [Some("a"), Some("b")]);
+        for host in 2..=3 {
+            note_from(&mut r, [192, 0, 3, host].into(), 0);
+        }
+        for detail in ["c", "d", "e"] {
+            r.note(&malformed(remote).with_detail(detail), (0, 0), true);
+        }
+        assert_eq!(r.sources(), 5, "one place for all further ones of the network");
+        let [event] = &told_at_the_end(&mut r)[..] else { panic!("one event") };
+        assert_eq!((event.count, event.detail), (2, None), "what not all have is not told of all");
     }
 }

@@ -10,8 +10,8 @@ use landfall_event::{
 };
 use landfall_hub::memory::MemoryBus;
 use landfall_hub::{
-    Acl, Adopted, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, Protocol, SessionHandle,
-    Uplink, Will,
+    Acl, Adopted, Attempt, CommandRequest, Hello, Hub, HubConfig, Mail, OpenError, Principal, Protocol,
+    SessionHandle, Uplink, Will,
 };
 use landfall_net::Scope;
 use prometheus_client::registry::Registry;
@@ -416,7 +416,8 @@ async fn refusals_are_coalesced() {
     let scope = Scope::new();
     w.hub.start(&scope);
     for port in 1..=100 {
-        w.hub.refused(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], port).into(), None);
+        let remote = ([127, 0, 0, 9], port).into();
+        w.hub.refused(&Attempt::new(RefusedCause::Malformed, Transport::Mqtt, remote));
     }
     tokio::time::sleep(Duration::from_secs(11)).await;
     let counts: Vec<_> = w.events().iter().map(|e| e["count"].as_u64().unwrap()).collect();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use landfall_event::{PublishProperties, Reason, RefusedCause};
-use landfall_hub::{Mail, Permit, Settled, StoreError, Uplink, unix_now};
+use landfall_hub::{Attempt, Mail, Permit, Settled, StoreError, Uplink, unix_now};
 use landfall_mqtt_core::commands::parse_response;
 use landfall_mqtt_core::{Action, Inbound, PublishFailure, QoS, SubscribeRequest, Token, Verdict};
 use landfall_net::Stream;
@@ -78,7 +78,7 @@ impl<S: Stream> Conn<S> {
 
     fn on_publish(&mut self, inbound: Inbound) -> Result<(), End> {
         if !self.handle.acl().may_publish(&inbound.topic) {
-            self.refuse_publish(RefusedCause::NotAuthorized);
+            self.deny(&inbound.topic);
             return self.fail(inbound.token, PublishFailure::NotAuthorized);
         }
         let bytes = weight(&inbound);
@@ -99,9 +99,11 @@ impl<S: Stream> Conn<S> {
         }
     }
 
-    fn refuse_publish(&self, cause: RefusedCause) {
-        let device = Some((self.handle.tenant().clone(), self.handle.device().clone()));
-        self.server.hub().refused(cause, self.handle.transport(), self.handle.remote_address(), device);
+    /// The device may not have what it wants with this topic or filter.
+    fn deny(&self, topic: &str) {
+        let (transport, remote) = (self.handle.transport(), self.handle.remote_address());
+        let attempt = Attempt::new(RefusedCause::NotAuthorized, transport, remote);
+        self.server.hub().refused(&attempt.of(self.handle.tenant(), self.handle.device()).about(topic));
     }
 
     /// Where the protocol has no word for a message that is not taken, the connection ends rather than that the client
@@ -188,8 +190,11 @@ impl<S: Stream> Conn<S> {
             |allowed| if allowed { Verdict::Granted(QoS::ExactlyOnce) } else { Verdict::NotAuthorized };
         let verdicts: Vec<_> =
             request.filters().map(|(filter, _)| verdict(acl.may_subscribe(filter))).collect();
-        if verdicts.contains(&Verdict::NotAuthorized) {
-            self.refuse_publish(RefusedCause::NotAuthorized);
+        // One packet is one attempt, of however many filters.
+        let denied =
+            request.filters().zip(&verdicts).find(|(_, verdict)| **verdict == Verdict::NotAuthorized);
+        if let Some(((filter, _), _)) = denied {
+            self.deny(filter.as_str());
         }
         self.core.subscribed(request, &verdicts, &mut self.out);
     }

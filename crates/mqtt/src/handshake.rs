@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use landfall_event::{DeviceId, PublishProperties, Reason, RefusedCause, TenantId, Transport};
+use landfall_event::{DeviceId, PublishProperties, Reason, RefusedCause, RefusedDetail, TenantId, Transport};
 use landfall_hub::{
-    AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Protocol, Secret, SessionHandle,
-    Uplink, Will,
+    Attempt, AuthError, Credentials, Hello, OpenError, PeerCertificate, Principal, Protocol, Secret,
+    SessionHandle, Uplink, Will,
 };
 use landfall_mqtt_core::{Accept, Action, ConnectRequest, Connection, Refusal, Version};
 use landfall_net::{Accepted, Permit, Stream};
@@ -26,6 +26,9 @@ use crate::sessions::{Hold, Taken};
 
 /// The longest client id in bytes: it stands in every `connected` and in memory for as long as the session.
 const MAX_CLIENT_ID: usize = 256;
+
+/// What a handshake of TLS begins with: no CONNECT does.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 
 /// A client on its way in.
 pub(crate) struct Newcomer<S> {
@@ -65,8 +68,10 @@ struct Admitted {
 struct Turned {
     refusal: Refusal,
     cause: Option<RefusedCause>,
-    /// Who it is, where that is told.
+    /// Who it is, where it has proven it.
     device: Option<(TenantId, DeviceId)>,
+    /// The topic of a will that it may not publish.
+    topic: Option<Arc<str>>,
 }
 
 /// A client that sent no CONNECT.
@@ -79,18 +84,17 @@ enum Gone {
 
 impl Turned {
     fn because(cause: RefusedCause) -> Self {
-        Self { refusal: cause.into(), cause: Some(cause), device: None }
+        Self { refusal: cause.into(), cause: Some(cause), device: None, topic: None }
+    }
+
+    /// It has proven who it is.
+    fn of(self, principal: &Principal) -> Self {
+        Self { device: Some((principal.tenant.clone(), principal.device.clone())), ..self }
     }
 
     /// Nothing is wrong with the client; it may come back.
     fn for_now(refusal: Refusal) -> Self {
-        Self { refusal, cause: None, device: None }
-    }
-
-    /// A device that is known wants what it may not.
-    fn not_authorized(principal: &Principal) -> Self {
-        let device = (principal.tenant.clone(), principal.device.clone());
-        Self { device: Some(device), ..Self::because(RefusedCause::NotAuthorized) }
+        Self { refusal, cause: None, device: None, topic: None }
     }
 }
 
@@ -126,9 +130,7 @@ impl<S: Stream> Newcomer<S> {
         match self.caller.admit(&request, deadline).await {
             Ok(admitted) => Some(self.accept(&request, admitted)),
             Err(turned) => {
-                if let Some(cause) = turned.cause {
-                    self.caller.refuse(cause, turned.device);
-                }
+                self.caller.refuse(&request, &turned);
                 self.core.refuse(turned.refusal, &mut self.out);
                 self.say_and_close().await;
                 None
@@ -147,11 +149,13 @@ impl<S: Stream> Newcomer<S> {
     /// Reads until CONNECT is complete.
     async fn connect_request(&mut self) -> Result<Box<ConnectRequest>, Gone> {
         loop {
+            let is_tls = self.input.starts_with(&TLS_HANDSHAKE);
             match self.core.poll(&mut self.input, &mut self.out) {
                 Some(Action::Connect(request)) => return Ok(request),
                 Some(Action::Fault(fault)) => {
                     self.caller.server.faults().tell_stranger(self.caller.remote, &fault);
-                    self.caller.refuse(fault.cause, None);
+                    let detail = if is_tls { RefusedDetail::TlsBytes.as_str() } else { fault.detail };
+                    self.caller.server.hub().refused(&self.caller.attempt(fault.cause).with_detail(detail));
                     return Err(Gone::Told);
                 }
                 Some(_) => return Err(Gone::Silently),
@@ -210,10 +214,11 @@ impl Caller {
                 .await
                 .unwrap_or_else(|_| Err(unavailable()))?;
         let key = (hello.principal.tenant.clone(), hello.principal.device.clone());
+        let principal = hello.principal.clone();
         let patience = self.server.config().connect_timeout;
         let opened = tokio::time::timeout(patience, self.server.hub().open(hello)).await;
         let handle = opened.unwrap_or(Err(OpenError::Away)).map_err(|error| match error {
-            OpenError::Full => Turned::because(RefusedCause::LimitReached),
+            OpenError::Full => Turned::because(RefusedCause::LimitReached).of(&principal),
             OpenError::Withdrawn => Turned::because(RefusedCause::BadCredentials),
             OpenError::Draining | OpenError::NotStored | OpenError::Away => unavailable(),
         })?;
@@ -245,15 +250,16 @@ impl Caller {
             Err(AuthError::Refused(cause)) => return Err(Turned::because(cause)),
             Err(AuthError::Unavailable) => return Err(Turned::for_now(Refusal::ServerUnavailable)),
         };
-        if request.will.as_ref().is_some_and(|will| !principal.acl.may_publish(&will.topic)) {
-            return Err(Turned::not_authorized(&principal));
+        if let Some(will) = request.will.as_ref().filter(|will| !principal.acl.may_publish(&will.topic)) {
+            let topic = Some(Arc::clone(&will.topic));
+            return Err(Turned { topic, ..Turned::because(RefusedCause::NotAuthorized).of(&principal) });
         }
         let key = (principal.tenant.clone(), principal.device.clone());
         let keep_alive = self.server.keep_alive(request.keep_alive, principal.keep_alive);
         let lasting = request.session_expiry.min(self.server.config().limits.max_session_expiry) > 0;
         // Asked before anything has happened: a client that is turned away must not take over the session that it has.
         if lasting && !self.server.sessions().may_keep(&key) {
-            return Err(Turned::because(RefusedCause::LimitReached));
+            return Err(Turned::because(RefusedCause::LimitReached).of(&principal));
         }
         if self.server.hub().until_sessions_begin().await.is_err() {
             return Err(Turned::for_now(Refusal::ServerUnavailable));
@@ -305,7 +311,33 @@ impl Caller {
         }
     }
 
-    fn refuse(&self, cause: RefusedCause, device: Option<(TenantId, DeviceId)>) {
-        self.server.hub().refused(cause, self.transport, self.remote, device);
+    /// Tells that the client was turned away, if something is wrong with it.
+    fn refuse(&self, request: &ConnectRequest, turned: &Turned) {
+        let Some(cause) = turned.cause else { return };
+        let mut attempt = self.attempt(cause);
+        attempt = match &turned.device {
+            Some((tenant, device)) => attempt.of(tenant, device),
+            None => attempt.claiming(self.claimed(request, cause)),
+        };
+        if let Some(topic) = &turned.topic {
+            attempt = attempt.about(topic);
+        }
+        self.server.hub().refused(&attempt);
+    }
+
+    /// The name by which an operator finds the client. The user name where that is the name of a device, which only the secret did not
+    /// go with: any other one may be a secret that stands in the wrong field, so it is not told, and the client id is.
+    fn claimed<'a>(&'a self, request: &'a ConnectRequest, cause: RefusedCause) -> Option<&'a str> {
+        let user = request.username.as_deref().filter(|_| cause == RefusedCause::BadCredentials);
+        let shown = self.certificate.as_ref().filter(|_| request.username.is_none());
+        let certified = shown.and_then(|shown| shown.common_name.as_deref());
+        let is_secret =
+            |name: &str| request.password.as_ref().is_some_and(|secret| **secret == *name.as_bytes());
+        let names = [user, certified, Some(&*request.client_id)].into_iter().flatten();
+        names.filter(|name| !name.is_empty()).find(|name| !is_secret(name))
+    }
+
+    fn attempt(&self, cause: RefusedCause) -> Attempt<'static> {
+        Attempt::new(cause, self.transport, self.remote)
     }
 }

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use landfall_event::{RefusedCause, Transport};
-use landfall_hub::{Authenticator, Hub};
+use landfall_event::{RefusedCause, RefusedDetail, Transport};
+use landfall_hub::{Attempt, Authenticator, Hub};
 use landfall_mqtt_core::Limits;
 use landfall_net::{Accepted, Refusal, Serve, Stream, StreamKind};
 
@@ -128,12 +128,17 @@ impl Serve for MqttServer {
     }
 
     fn refused(&self, remote: SocketAddr, kind: StreamKind, why: Refusal) {
-        let cause = match why {
-            Refusal::Limit(_) => RefusedCause::LimitReached,
-            Refusal::TlsFailed => RefusedCause::TlsFailed,
-            Refusal::Malformed | Refusal::NoProxyHeader => RefusedCause::Malformed,
-            Refusal::Origin => RefusedCause::NotAuthorized,
+        let (cause, detail) = match why {
+            Refusal::Limit(_) => (RefusedCause::LimitReached, None),
+            Refusal::TlsFailed(detail) => (RefusedCause::TlsFailed, Some(detail)),
+            Refusal::Malformed(detail) => (RefusedCause::Malformed, Some(detail)),
+            Refusal::NoProxyHeader => (RefusedCause::Malformed, Some(RefusedDetail::NoProxyHeader)),
+            Refusal::Origin => (RefusedCause::NotAuthorized, Some(RefusedDetail::NoOrigin)),
         };
-        self.hub.refused(cause, transport(kind), remote, None);
+        let attempt = Attempt::new(cause, transport(kind), remote);
+        self.hub.refused(&match detail {
+            Some(detail) => attempt.with_detail(detail.as_str()),
+            None => attempt,
+        });
     }
 }

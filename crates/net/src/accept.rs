@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use landfall_event::RefusedDetail;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::proxy::read_header;
+use crate::tls;
 use crate::ws::{self, Origins, WsStream};
 use crate::{
     BindError, Endpoint, Gate, LimitReached, Network, PeerCertificate, Permit, Scope, Stream, StreamKind,
@@ -63,9 +65,9 @@ pub enum Refusal {
     /// A limit of the gate.
     Limit(LimitReached),
     /// The TLS handshake failed or was not finished in time.
-    TlsFailed,
+    TlsFailed(RefusedDetail),
     /// The WebSocket upgrade was no request for MQTT over WebSocket, or was not finished in time.
-    Malformed,
+    Malformed(RefusedDetail),
     /// A balancer that is believed sent no PROXY header, none that can be read, or none in time.
     NoProxyHeader,
     /// The WebSocket was asked for by a page of an origin that is not admitted.
@@ -316,11 +318,11 @@ async fn shake<H: Serve>(door: Arc<Door<H>>, arrival: Arrival) {
             }
             (Refusal::NoProxyHeader, error)
         }
-        Failure::Tls(error) => (Refusal::TlsFailed, error),
+        Failure::Tls(error) => (Refusal::TlsFailed(tls::detail_of(&error)), error),
         Failure::Upgrade(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             (Refusal::Origin, error)
         }
-        Failure::Upgrade(error) => (Refusal::Malformed, error),
+        Failure::Upgrade(error) => (Refusal::Malformed(ws::detail_of(&error)), error),
     };
     tracing::debug!(%remote, kind = kind.scheme(), ?error, after_ms = began.elapsed().as_millis(), "handshake failed");
     door.handler.refused(remote, kind, why);

@@ -170,6 +170,11 @@ const DOWNSTREAM: &[Field] = &[
 
 const REFUSED: &[Field] = &[
     ("cause", OneOf(CAUSES), true),
+    ("detail", Text, false),
+    ("claimedId", Text, false),
+    ("otherClaims", Positive, false),
+    ("topic", Text, false),
+    ("otherTopics", Positive, false),
     ("remoteAddress", Address, true),
     ("count", Positive, true),
     ("firstAt", Time, true),

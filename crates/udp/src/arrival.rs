@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use landfall_channel::Via;
 use landfall_event::{DeviceId, Family, Reason, RefusedCause, TenantId, Transport};
 use landfall_hub::{
-    AuthError, BoxFuture, Hello, Marker, OpenError, PeerHandle, Permit, Principal, Protocol, Uplink,
+    Attempt, AuthError, BoxFuture, Hello, Marker, OpenError, PeerHandle, Permit, Principal, Protocol, Uplink,
 };
 use landfall_session::Terms;
 
@@ -51,6 +51,11 @@ impl<'a> Arrival<'a> {
 }
 
 impl Arrival<'_> {
+    /// It is turned away, and has proven nothing.
+    fn attempt(&self, cause: RefusedCause) -> Attempt<'_> {
+        attempt(cause, self.via).claiming(self.line.claims())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.line.payload.is_empty() && self.line.answer.is_none()
     }
@@ -68,6 +73,11 @@ fn weight(payload: &[u8]) -> usize {
 
 fn transport(via: Via) -> Transport {
     if via.channel.is_some() { Transport::Dtls } else { Transport::Udp }
+}
+
+/// Something that came this way is turned away.
+pub(crate) fn attempt(cause: RefusedCause, via: Via) -> Attempt<'static> {
+    Attempt::new(cause, transport(via), via.path.remote)
 }
 
 impl Door {
@@ -109,7 +119,7 @@ impl Door {
         tracing::debug!(remote = %via.path, problem, word, "a datagram was refused");
         let is_version = error == LineError::Version;
         let cause = if is_version { RefusedCause::UnsupportedVersion } else { RefusedCause::Malformed };
-        self.refuse(cause, via, None);
+        self.refuse(&attempt(cause, via).with_detail(problem));
         None
     }
 
@@ -117,7 +127,7 @@ impl Door {
     pub(crate) fn fits(&self, via: Via, line: &Line<'_>) -> bool {
         let fits = line.payload.len() <= self.server.config.max_datagram;
         if !fits {
-            self.refuse(RefusedCause::LimitReached, via, None);
+            self.refuse(&attempt(RefusedCause::LimitReached, via).claiming(line.claims()));
         }
         fits
     }
@@ -173,7 +183,7 @@ impl Door {
     fn on_verdict(&mut self, mut arrival: Arrival<'_>, verdict: Result<Principal, AuthError>) {
         let principal = match verdict {
             Ok(principal) => principal,
-            Err(AuthError::Refused(cause)) => return self.refuse(cause, arrival.via, None),
+            Err(AuthError::Refused(cause)) => return self.refuse(&arrival.attempt(cause)),
             Err(AuthError::Unavailable) => return self.server.metrics.dropped(Dropped::Unauthenticated),
         };
         if let (Some(signed), Some(seq)) = (&arrival.line.signed, arrival.line.seq) {
@@ -182,10 +192,10 @@ impl Door {
             match checked {
                 Checked::Taken(taken) => arrival.taken = Some(taken),
                 Checked::Again { is_settled } => return self.on_retransmission(&arrival, is_settled),
-                Checked::Stale => return self.refuse(RefusedCause::BadCredentials, arrival.via, None),
+                Checked::Stale => return self.refuse(&arrival.attempt(RefusedCause::BadCredentials)),
                 Checked::Full => {
-                    let who = (&principal.tenant, &principal.device);
-                    return self.refuse(RefusedCause::LimitReached, arrival.via, Some(who));
+                    let full = attempt(RefusedCause::LimitReached, arrival.via);
+                    return self.refuse(&full.of(&principal.tenant, &principal.device));
                 }
             }
         }
@@ -273,14 +283,14 @@ impl Door {
                 return Some(peer);
             }
             Err(OpenError::Withdrawn) => {
-                self.refuse(RefusedCause::BadCredentials, arrival.via, None);
+                self.refuse(&arrival.attempt(RefusedCause::BadCredentials));
                 if let Some(channel) = channel {
                     self.close_channel(channel);
                 }
             }
             Err(OpenError::Full) => {
-                let who = (&principal.tenant, &principal.device);
-                self.refuse(RefusedCause::LimitReached, arrival.via, Some(who));
+                let full = attempt(RefusedCause::LimitReached, arrival.via);
+                self.refuse(&full.of(&principal.tenant, &principal.device));
             }
             Err(OpenError::Draining) => server.metrics.dropped(Dropped::Draining),
             Err(_) => server.metrics.dropped(Dropped::Away),
@@ -360,7 +370,7 @@ impl Door {
         }
         let server = Arc::clone(&self.server);
         if arrival.line.answer.is_none() && !peer.acl().may_publish(&server.no_topic) {
-            self.refuse(RefusedCause::NotAuthorized, arrival.via, Some((peer.tenant(), peer.device())));
+            self.deny(arrival.via, peer, &server.no_topic);
             return Ok(None);
         }
         let Some(permit) = peer.try_admit(weight(arrival.line.payload)) else {
@@ -496,7 +506,7 @@ impl Door {
         // No such command is under way: an ordinary message, told apart by its topic.
         let topic: Arc<str> = format!("command/res/{command}").into();
         if !peer.acl().may_publish(&topic) {
-            self.refuse(RefusedCause::NotAuthorized, via, Some((peer.tenant(), peer.device())));
+            self.deny(via, peer, &topic);
             return Ok(false);
         }
         let properties = if status.is_empty() { Vec::new() } else { vec![("status".into(), status.into())] };
@@ -523,8 +533,13 @@ impl Door {
         self.server.give_back(arrival.taken.as_ref());
     }
 
-    pub(crate) fn refuse(&self, cause: RefusedCause, via: Via, who: Option<(&TenantId, &DeviceId)>) {
-        let device = who.map(|(tenant, device)| (tenant.clone(), device.clone()));
-        self.server.hub.refused(cause, transport(via), via.path.remote, device);
+    /// The device may not send to this topic.
+    fn deny(&self, via: Via, peer: &PeerHandle, topic: &str) {
+        let denied = attempt(RefusedCause::NotAuthorized, via);
+        self.refuse(&denied.of(peer.tenant(), peer.device()).about(topic));
+    }
+
+    pub(crate) fn refuse(&self, attempt: &Attempt<'_>) {
+        self.server.hub.refused(attempt);
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 use landfall_event::{CommandId, DeviceId, TenantId};
+use landfall_hub::claimed_name;
 
 /// The most bytes before the line feed.
 pub const MAX_LINE: usize = 1024;
@@ -136,6 +137,13 @@ pub struct Line<'a> {
     pub bye: bool,
     /// What stands behind the line feed, which a carriage return may stand before.
     pub payload: &'a [u8],
+}
+
+impl Line<'_> {
+    /// Who sends it, by its own word, as it may be told: without what is its key too.
+    pub fn claims(&self) -> Option<Cow<'_, str>> {
+        claimed_name(&self.device, self.tenant.as_ref(), self.key.as_ref().map(Key::expose))
+    }
 }
 
 impl<'a> Line<'a> {

@@ -15,7 +15,7 @@ use landfall_event::{Family, Reason, RefusedCause, Transport};
 use landfall_hub::{Marker, PeerHandle, Principal};
 use landfall_net::Path;
 
-use crate::arrival::Arrival;
+use crate::arrival::{Arrival, attempt};
 use crate::door::Door;
 use crate::line::Line;
 use crate::memo::Memo;
@@ -126,8 +126,8 @@ impl Door {
         let is_its = line.device == principal.device
             && line.tenant.as_ref().is_none_or(|tenant| *tenant == principal.tenant);
         if !is_its {
-            let who = (&principal.tenant, &principal.device);
-            self.refuse(RefusedCause::NotAuthorized, via, Some(who));
+            let other = attempt(RefusedCause::NotAuthorized, via).claiming(line.claims());
+            self.refuse(&other.of(&principal.tenant, &principal.device));
             return None;
         }
         self.fits(via, &line).then_some(line)
@@ -179,7 +179,8 @@ impl Door {
         let principal = self.principal(channel)?;
         // It may have been found out long ago.
         if !self.server.auth.still_holds(&principal.tenant, &principal.device, &principal.acl) {
-            self.refuse(RefusedCause::BadCredentials, arrival.via, None);
+            let withdrawn = attempt(RefusedCause::BadCredentials, arrival.via);
+            self.refuse(&withdrawn.claiming(arrival.line.claims()));
             self.close_channel(channel);
             return None;
         }

@@ -35,6 +35,9 @@ async fn a_wrong_key_and_an_unknown_identity_look_the_same() {
         assert_eq!(refused(&world, &Secret::psk("pump", key)).await, End::Alert(DECRYPT_ERROR), "{key:?}");
     }
     assert_refused(&world, "bad-credentials", "dtls", 4).await;
+    let named = |event: &Seen| event.kind() == "refused" && event.json["claimedId"] == "pump";
+    let event = world.recorder.find(PATIENCE, "the claimed identity", named).await;
+    assert!(event.json.get("endpointId").is_none(), "nothing is proven");
     let longest = "n".repeat(128);
     let unknown = [
         "nobody",
@@ -117,6 +120,16 @@ async fn certificates_that_do_not_hold() {
     // A good one of somebody who is not known: access_denied.
     assert_eq!(refused(&world, &Secret::certificate(&pki.client("stranger"))).await, End::Alert(49));
     assert_refused(&world, "unknown-device", "dtls", 1).await;
+    for (detail, count) in
+        [("unknown certificate authority", 1), ("certificate expired", 1), ("certificate not valid", 2)]
+    {
+        let told = || -> u64 {
+            let events = world.recorder.all();
+            events.iter().filter(|e| e.json["detail"] == detail).map(|e| e.number("count")).sum()
+        };
+        world.recorder.find(PATIENCE, detail, |_| told() >= count).await;
+        assert_eq!(told(), count, "{detail}");
+    }
     // None at all, where one is required.
     let shown = Shown::Nothing(&pki);
     let Some(process) = dtls::openssl(world.gateway.udps(), shown, Suite::EcdheGcm, &[]) else { return };

@@ -101,7 +101,7 @@ fn a_certificate_of_another_ca_does_not_hold() {
 #[test]
 fn a_certificate_that_has_expired_does_not_hold() {
     let pki = Pki::new();
-    assert_eq!(refused(&pki, pki.expired("x"), Verdict::Admitted), Failure::Certificate);
+    assert_eq!(refused(&pki, pki.expired("x"), Verdict::Admitted), Failure::CertificateExpired);
 }
 
 #[test]

@@ -240,6 +240,17 @@ fn refused(out: &mut impl Fields, occasion: &Occasion<'_>, event: &Refused) {
     }
     out.text(&field::TRANSPORT, event.transport.as_str());
     out.text(&field::CAUSE, event.cause.as_str());
+    if let Some(detail) = event.detail {
+        out.text(&field::DETAIL, detail);
+    }
+    if let Some(claimed) = &event.claimed {
+        out.text(&field::CLAIMED_ID, claimed);
+        optional(out, &field::OTHER_CLAIMS, Some(event.other_claims).filter(|others| *others > 0));
+    }
+    if let Some(topic) = &event.topic {
+        out.text(&field::TOPIC, topic);
+        optional(out, &field::OTHER_TOPICS, Some(event.other_topics).filter(|others| *others > 0));
+    }
     address(out, &field::REMOTE_ADDRESS, &event.remote_address);
     out.number(&field::COUNT, event.count);
     out.number(&field::FIRST_AT, event.first_at);

@@ -368,6 +368,18 @@ pub struct Refused {
     pub transport: Transport,
     /// Why they were turned away.
     pub cause: RefusedCause,
+    /// What was wrong.
+    pub detail: Option<String>,
+    /// What the first called itself, unproven.
+    pub claimed_id: Option<String>,
+    /// How many gave another name.
+    #[serde(default)]
+    pub other_claims: u64,
+    /// The first topic that was denied.
+    pub topic: Option<String>,
+    /// How many were denied another one.
+    #[serde(default)]
+    pub other_topics: u64,
     /// Where the last of them came from: `ip:port`.
     pub remote_address: String,
     /// How many.

@@ -9,8 +9,8 @@ use landfall_event::json::PayloadEncoding;
 use landfall_event::{
     Awake, Connected, Counters, DeviceId, Disconnected, Dormant, Downstream, Dropped, Ended, Epoch, Event,
     EventId, Evidence, Gap, IdentifiedBy, Identity, Initiator, Moved, Outcome, PublishProperties, Reason,
-    Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, TenantId,
-    Transport, Upstream, wire,
+    Refused, RefusedCause, RefusedDetail, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream,
+    TenantId, Transport, Upstream, wire,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -220,9 +220,19 @@ prop_compose! {
     fn refused()(
         cause in select(RefusedCause::ALL), transport in select(Transport::ALL),
         remote_address in any::<SocketAddr>(), device in proptest::option::of((tenant(), device())),
+        detail in proptest::option::of(select(RefusedDetail::ALL)),
+        claimed in proptest::option::of((".{0,40}", number())), topic in proptest::option::of((".{0,40}", number())),
         count in number(), first_at in number(), last_at in number(),
     ) -> Event {
-        Event::Refused(Refused { cause, transport, remote_address, device, count, first_at, last_at })
+        let detail = detail.map(RefusedDetail::as_str);
+        let (claimed, other_claims) = claimed.unzip();
+        let (topic, other_topics) = topic.unzip();
+        Event::Refused(Refused {
+            cause, transport, remote_address, device, detail,
+            claimed: claimed.map(Into::into), other_claims: other_claims.unwrap_or(0),
+            topic: topic.map(Into::into), other_topics: other_topics.unwrap_or(0),
+            count, first_at, last_at,
+        })
     }
 }
 
@@ -383,6 +393,24 @@ fn seen_going_on(event: &Event) -> wire::Body {
     }
 }
 
+fn seen_refused(event: &Refused) -> wire::Refused {
+    wire::Refused {
+        tenant: event.device.as_ref().map(|(tenant, _)| tenant.clone()),
+        endpoint_id: event.device.as_ref().map(|(_, device)| device.clone()),
+        transport: event.transport,
+        cause: event.cause,
+        detail: event.detail.map(str::to_owned),
+        claimed_id: event.claimed.as_deref().map(str::to_owned),
+        other_claims: event.other_claims,
+        topic: event.topic.as_deref().map(str::to_owned),
+        other_topics: event.other_topics,
+        remote_address: event.remote_address.to_string(),
+        count: event.count,
+        first_at: event.first_at,
+        last_at: event.last_at,
+    }
+}
+
 fn seen_body(sample: &Sample) -> wire::Body {
     match &sample.event {
         Event::Connected(event) => wire::Body::Connected(Box::new(wire::Connected {
@@ -414,16 +442,7 @@ fn seen_body(sample: &Sample) -> wire::Body {
             session: event.session.as_ref().map(|(info, seq)| seen_session(info, *seq)),
             response: event.response.as_deref().map(seen_payload),
         })),
-        Event::Refused(event) => wire::Body::Refused(Box::new(wire::Refused {
-            tenant: event.device.as_ref().map(|(tenant, _)| tenant.clone()),
-            endpoint_id: event.device.as_ref().map(|(_, device)| device.clone()),
-            transport: event.transport,
-            cause: event.cause,
-            remote_address: event.remote_address.to_string(),
-            count: event.count,
-            first_at: event.first_at,
-            last_at: event.last_at,
-        })),
+        Event::Refused(event) => wire::Body::Refused(Box::new(seen_refused(event))),
         Event::Dropped(event) => wire::Body::Dropped(wire::Dropped {
             sessions: event.sessions,
             messages: event.messages,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use landfall_event::subject::{self, Subjects};
 use landfall_event::{
-    Event, Format, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, Stream, Transport, encode,
-    encode_raw_upstream, json,
+    Event, Format, IdentifiedBy, Initiator, Outcome, Reason, RefusedCause, RefusedDetail, Stream, Transport,
+    encode, encode_raw_upstream, json,
 };
 use serde_json::value::RawValue;
 
@@ -211,6 +211,7 @@ fn every_word_and_stream_is_named() {
     let words = [
         (Outcome::ALL.iter().map(|word| word.as_str()).collect::<Vec<_>>(), "### downstream"),
         (RefusedCause::ALL.iter().map(|word| word.as_str()).collect(), "### refused"),
+        (RefusedDetail::ALL.iter().map(|word| word.as_str()).collect(), "### refused"),
         (Transport::ALL.iter().map(|word| word.as_str()).collect(), "## The head"),
         (IdentifiedBy::ALL.iter().map(|word| word.as_str()).collect(), "### connected"),
         (Initiator::ALL.iter().map(|word| word.as_str()).collect(), "### disconnected"),

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use landfall_event::{
     Awake, Connected, Counters, Disconnected, Dormant, Downstream, Dropped, Ended, Epoch, Event, EventId,
     Evidence, Gap, IdentifiedBy, Identity, Moved, Occasion, Origin, Outcome, PublishProperties, Reason,
-    Refused, RefusedCause, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream, Transport,
-    UnixMs, Upstream,
+    Refused, RefusedCause, RefusedDetail, Service, ServiceKind, SessionId, SessionInfo, SessionRef, Stream,
+    Transport, UnixMs, Upstream,
 };
 
 /// Some time in October 2025.
@@ -98,39 +98,61 @@ fn service(name: &'static str, kind: ServiceKind, n: u64, sessions: u64) -> Samp
     Sample { name, id: EventId::Gateway(origin().incarnation, n), at: started_at + (n - 1) * 10_000, event }
 }
 
+fn refusals() -> [Sample; 3] {
+    let guessed = Refused {
+        cause: RefusedCause::BadCredentials,
+        transport: Transport::Mqtts,
+        remote_address: "198.51.100.7:40112".parse().unwrap(),
+        device: None,
+        detail: None,
+        claimed: Some("pump-17".into()),
+        other_claims: 3,
+        topic: None,
+        other_topics: 0,
+        count: 42,
+        first_at: T0 + 2_000,
+        last_at: T0 + 11_800,
+    };
+    let proven = Refused {
+        cause: RefusedCause::NotAuthorized,
+        transport: Transport::Mqtt,
+        remote_address: "[2001:db8::17]:51000".parse().unwrap(),
+        device: Some(("default".parse().unwrap(), "pump-17".parse().unwrap())),
+        claimed: None,
+        other_claims: 0,
+        topic: Some("up/pump-18/flow".into()),
+        count: 1,
+        first_at: T0 + 13_000,
+        last_at: T0 + 13_000,
+        ..guessed.clone()
+    };
+    let foreign = Refused {
+        cause: RefusedCause::TlsFailed,
+        remote_address: "198.51.100.8:40113".parse().unwrap(),
+        detail: Some(RefusedDetail::UnknownAuthority.as_str()),
+        claimed: None,
+        other_claims: 0,
+        count: 1,
+        first_at: T0 + 14_000,
+        last_at: T0 + 14_000,
+        ..guessed.clone()
+    };
+    let all =
+        [("refused", 9, 12, guessed), ("refused-proven", 10, 13, proven), ("refused-tls", 11, 14, foreign)];
+    all.map(|(name, n, second, event)| Sample {
+        name,
+        id: EventId::Gateway(origin().incarnation, n),
+        at: T0 + second * 1_000,
+        event: Event::Refused(event),
+    })
+}
+
 /// Every event and every way of writing it, in the order of the documentation.
 pub(crate) fn samples() -> Vec<Sample> {
     let mut all = presence();
     all.extend(stateless());
     all.extend(messages());
-    all.push(Sample {
-        name: "refused",
-        id: EventId::Gateway(origin().incarnation, 9),
-        at: T0 + 12_000,
-        event: Event::Refused(Refused {
-            cause: RefusedCause::BadCredentials,
-            transport: Transport::Mqtts,
-            remote_address: "198.51.100.7:40112".parse().unwrap(),
-            device: None,
-            count: 42,
-            first_at: T0 + 2_000,
-            last_at: T0 + 11_800,
-        }),
-    });
-    all.push(Sample {
-        name: "refused-proven",
-        id: EventId::Gateway(origin().incarnation, 10),
-        at: T0 + 13_000,
-        event: Event::Refused(Refused {
-            cause: RefusedCause::NotAuthorized,
-            transport: Transport::Mqtt,
-            remote_address: "[2001:db8::17]:51000".parse().unwrap(),
-            device: Some(("default".parse().unwrap(), "pump-17".parse().unwrap())),
-            count: 1,
-            first_at: T0 + 13_000,
-            last_at: T0 + 13_000,
-        }),
-    });
+    all.extend(refusals());
     all.push(service("join", ServiceKind::Join, 1, 0));
     all.push(service("keep-alive", ServiceKind::KeepAlive, 2, 1204));
     all.push(service("leave", ServiceKind::Leave, 3, 0));

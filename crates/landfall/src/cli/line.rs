@@ -179,13 +179,33 @@ pub(super) fn downstream(event: &Downstream) -> String {
 fn refused_device(event: &Refused) -> String {
     match (&event.tenant, &event.endpoint_id) {
         (Some(tenant), Some(device)) => name(tenant.as_str(), device.as_str()),
-        _ => "-".to_owned(),
+        _ => match &event.claimed_id {
+            // It has proven nothing.
+            Some(claimed) => format!("{}?", visible(&shortened(claimed, NAME))),
+            None => "-".to_owned(),
+        },
     }
 }
 
 fn refused(event: &Refused) -> String {
     let times = if event.count == 1 { String::new() } else { format!(" {} times", event.count) };
-    format!("{}{times} from {}, {}", event.cause, visible(&event.remote_address), event.transport)
+    let mut text =
+        format!("{}{times} from {}, {}", event.cause, visible(&event.remote_address), event.transport);
+    if let Some(topic) = &event.topic {
+        let _ = write!(text, ", topic {:?}", visible(&shortened(topic, NAME)));
+    }
+    if let (Some(claimed), Some(_)) = (&event.claimed_id, &event.endpoint_id) {
+        let _ = write!(text, ", named {}", visible(&shortened(claimed, NAME)));
+    }
+    for (others, what) in [(event.other_claims, "name"), (event.other_topics, "topic")] {
+        if others > 0 {
+            let _ = write!(text, ", {others} with another {what}");
+        }
+    }
+    if let Some(detail) = &event.detail {
+        let _ = write!(text, ": {}", visible(detail));
+    }
+    text
 }
 
 fn service(event: &Service) -> String {
@@ -343,6 +363,15 @@ mod tests {
             r#""cause":"bad-credentials","remoteAddress":"10.0.0.1:5","count":3,"firstAt":1,"lastAt":2"#;
         let text = shown("refused", "default", rest);
         assert!(text.ends_with("bad-credentials 3 times from 10.0.0.1:5, mqtt"), "{text}");
+        let rest = format!(
+            r#"{rest},"claimedId":"valve\u001b[2J","otherClaims":2,"topic":"up/x","otherTopics":1,"detail":"no\u001b[2J""#
+        );
+        let text = shown("refused", "default", &rest);
+        let told = "mqtt, topic \"up/x\", named valve\\u{1b}[2J, 2 with another name, 1 with another topic: no\\u{1b}[2J";
+        assert!(text.ends_with(told), "{text}");
+        let body = format!(r#"{{"type":"refused",{HEAD},"transport":"mqtts",{rest}}}"#);
+        let text = line(&decode(body.as_bytes()).unwrap(), &Printed::default().output(false));
+        assert!(text.contains("refused       valve\\u{1b}[2J?   bad-credentials 3 times"), "{text}");
         let text = shown("keep-alive", "default", r#""version":"0.1.0","sessions":7,"startedAt":1"#);
         assert!(text.contains("keep-alive    a1") && text.ends_with("7 sessions open"), "{text}");
     }

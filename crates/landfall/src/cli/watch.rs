@@ -8,6 +8,7 @@ use async_nats::connection::State;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use futures_util::StreamExt as _;
+use landfall_event::TenantId;
 use landfall_event::subject::{self, WATCH_ALL};
 use landfall_event::wire::{self, Body, Event, WireError};
 use serde::de::IgnoredAny;
@@ -156,7 +157,11 @@ impl<'a> Seen<'a> {
             }
             Body::Refused(refused) => match (&refused.tenant, &refused.endpoint_id) {
                 (Some(tenant), Some(device)) => wanted(tenant.as_str(), device.as_str()),
-                _ => false,
+                // Who looks for a device wants to see that it, or somebody in its name, is not let in.
+                _ => refused.claimed_id.as_deref().is_some_and(|claimed| {
+                    let (device, tenant) = claimed.rsplit_once('@').unwrap_or((claimed, TenantId::DEFAULT));
+                    wanted(TenantId::DEFAULT, claimed) || wanted(tenant, device)
+                }),
             },
             Body::Service(_) | Body::Dropped(_) => false,
         }

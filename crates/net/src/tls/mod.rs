@@ -7,6 +7,7 @@ mod certificate;
 mod config;
 mod dtls;
 mod engine;
+mod failure;
 mod files;
 mod hello;
 mod pem;
@@ -23,6 +24,7 @@ use files::{Stamp, stamp_of};
 
 pub use certificate::PeerCertificate;
 pub use dtls::{DtlsFiles, DtlsKeys, DtlsSettings, PemFile};
+pub(crate) use failure::detail_of;
 pub use files::Following;
 pub use stream::TlsStream;
 

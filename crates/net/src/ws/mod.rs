@@ -11,6 +11,7 @@ mod upgrade;
 pub use frame::{Decoder, Ending, Fault};
 pub use origin::{Origin, OriginError, Origins};
 pub use stream::WsStream;
+pub(crate) use upgrade::detail_of;
 pub use upgrade::upgrade;
 
 /// The longest frame that is taken, bytes of payload. A frame is never held as a whole, so this bounds no memory; it

@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use landfall_event::RefusedDetail;
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse as _;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
@@ -25,23 +26,51 @@ const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 const ANSWER_LINGER: Duration = Duration::from_secs(1);
 
 /// Why a request is turned away.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{why}")]
 struct Rejected {
     status: &'static str,
     why: &'static str,
+    detail: RefusedDetail,
 }
 
-const TOO_LARGE: Rejected =
-    Rejected { status: "431 Request Header Fields Too Large", why: "the request's head is too long" };
-const NO_UPGRADE: Rejected = Rejected { status: "400 Bad Request", why: "this is no WebSocket upgrade" };
-const NO_PATH: Rejected = Rejected { status: "404 Not Found", why: "MQTT is not served at this path" };
-const NO_VERSION: Rejected =
-    Rejected { status: "426 Upgrade Required", why: "WebSocket version 13 is needed" };
-const NO_SUBPROTOCOL: Rejected =
-    Rejected { status: "400 Bad Request", why: "neither subprotocol, mqtt or mqttv3.1, was offered" };
+impl Rejected {
+    const fn new(status: &'static str, why: &'static str, detail: RefusedDetail) -> Self {
+        Self { status, why, detail }
+    }
+}
 
-const NO_ORIGIN: Rejected =
-    Rejected { status: "403 Forbidden", why: "pages of this origin are not admitted (mqtt.allowed_origins)" };
+const TOO_LARGE: Rejected = Rejected::new(
+    "431 Request Header Fields Too Large",
+    "the request's head is too long",
+    RefusedDetail::RequestTooLarge,
+);
+const NO_UPGRADE: Rejected =
+    Rejected::new("400 Bad Request", "this is no WebSocket upgrade", RefusedDetail::NoUpgrade);
+const NO_PATH: Rejected =
+    Rejected::new("404 Not Found", "MQTT is not served at this path", RefusedDetail::NoPath);
+const NO_VERSION: Rejected =
+    Rejected::new("426 Upgrade Required", "WebSocket version 13 is needed", RefusedDetail::WebSocketVersion);
+const NO_SUBPROTOCOL: Rejected = Rejected::new(
+    "400 Bad Request",
+    "neither subprotocol, mqtt or mqttv3.1, was offered",
+    RefusedDetail::NoSubprotocol,
+);
+const NO_ORIGIN: Rejected = Rejected::new(
+    "403 Forbidden",
+    "pages of this origin are not admitted (mqtt.allowed_origins)",
+    RefusedDetail::NoOrigin,
+);
+
+/// The word for what ended an upgrade.
+pub(crate) fn detail_of(error: &io::Error) -> RefusedDetail {
+    match error.get_ref().and_then(|error| error.downcast_ref::<Rejected>()) {
+        Some(rejected) => rejected.detail,
+        None if error.kind() == io::ErrorKind::TimedOut => RefusedDetail::TimedOut,
+        None if error.kind() == io::ErrorKind::UnexpectedEof => RefusedDetail::Closed,
+        None => RefusedDetail::NoUpgrade,
+    }
+}
 
 /// Reads the request and answers it. `path` is the only path to serve; without one, `/mqtt` and `/`. Has no deadline of
 /// its own.
@@ -62,7 +91,7 @@ pub async fn upgrade<S: Stream>(
             Ok(WsStream::new(stream, buffer.freeze()))
         }
         Err(rejected) => {
-            let Rejected { status, why } = rejected;
+            let Rejected { status, why, detail } = rejected;
             let answer = format!(
                 "HTTP/1.1 {status}\r\nConnection: close\r\nSec-WebSocket-Version: 13\r\nContent-Type: text/plain\r\n\
                  Content-Length: {}\r\n\r\n{why}\n",
@@ -71,9 +100,9 @@ pub async fn upgrade<S: Stream>(
             if stream.write_all(answer.as_bytes()).await.is_ok() {
                 close(stream, ANSWER_LINGER).await;
             }
-            let is_origin = status == NO_ORIGIN.status;
+            let is_origin = detail == RefusedDetail::NoOrigin;
             let kind = if is_origin { io::ErrorKind::PermissionDenied } else { io::ErrorKind::InvalidData };
-            Err(io::Error::new(kind, why))
+            Err(io::Error::new(kind, rejected))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use landfall_event::RefusedDetail;
 use landfall_net::{BindError, LimitReached, Limits, Listener, Refusal, StreamKind};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -138,8 +139,8 @@ async fn a_silent_client_delays_nobody_and_is_dropped_at_the_deadline() {
         assert_eq!(closed(&mut silent).await, b"");
         assert!(began.elapsed() < Duration::from_secs(5));
         let seen = house.echo.wait_for(|seen| !seen.refused.is_empty()).await;
-        let expected = if endpoint.starts_with("ws:") { Refusal::Malformed } else { Refusal::TlsFailed };
-        assert_eq!(seen.refused, [expected], "{endpoint}");
+        let of = if endpoint.starts_with("ws:") { Refusal::Malformed } else { Refusal::TlsFailed };
+        assert_eq!(seen.refused, [of(RefusedDetail::TimedOut)], "{endpoint}");
         house.end().await;
     }
 }
@@ -164,7 +165,7 @@ async fn two_hundred_half_handshakes_cost_the_others_nothing() {
         closed(half).await;
     }
     let seen = house.echo.wait_for(|seen| seen.refused.len() == 200).await;
-    assert!(seen.refused.iter().all(|why| *why == Refusal::TlsFailed));
+    assert!(seen.refused.iter().all(|why| matches!(why, Refusal::TlsFailed(_))));
     echoes(&mut good, b"still").await;
     assert_eq!(house.gate.open(), 1, "only the good one is left");
     house.end().await;
@@ -180,7 +181,7 @@ async fn a_client_that_goes_before_its_first_byte_is_not_reported() {
     other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     closed(&mut other).await;
     let seen = house.echo.wait_for(|seen| !seen.refused.is_empty()).await;
-    assert_eq!(seen.refused, [Refusal::TlsFailed]);
+    assert_eq!(seen.refused, [Refusal::TlsFailed(RefusedDetail::PlainBytes)]);
     drop(other);
     house.end().await;
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use landfall_event::RefusedDetail;
 use landfall_net::{
     ClientAuth, Exchanged, Following, Refusal, StreamKind, Tls, TlsSettings, TlsStream, exchange, receive,
 };
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ALL_VERSIONS, ProtocolVersion};
 
-use crate::support::{Authority, Client, Files, House, Identity, echoes, within};
+use crate::support::{Authority, Client, Files, House, Identity, closed, echoes, within};
 
 #[tokio::test]
 async fn both_versions_are_served() {
@@ -117,7 +118,7 @@ async fn a_hello_in_pieces_is_read_and_what_is_none_is_told_so() {
     within(stream.read_to_end(&mut alert)).await.unwrap();
     assert_eq!(alert.first(), Some(&21), "an alert: {alert:02x?}");
     let seen = house.echo.wait_for(|seen| seen.refused.len() == 1).await;
-    assert_eq!(seen.refused, [Refusal::TlsFailed]);
+    assert_eq!(seen.refused, [Refusal::TlsFailed(RefusedDetail::HandshakeMalformed)]);
     house.end().await;
 }
 
@@ -241,7 +242,10 @@ async fn a_missing_or_foreign_client_certificate_ends_the_handshake() {
         }
         let (refused, served) = if client_auth == ClientAuth::Required { (4, 0) } else { (2, 2) };
         let seen = house.echo.wait_for(|seen| seen.refused.len() == refused).await;
-        assert!(seen.refused.iter().all(|why| *why == Refusal::TlsFailed));
+        let of = |detail| seen.refused.iter().filter(|why| **why == Refusal::TlsFailed(detail)).count();
+        // An authority of the same name and another key is found out by its signature.
+        assert_eq!(of(RefusedDetail::CertificateInvalid), 2, "{:?}", seen.refused);
+        assert_eq!(of(RefusedDetail::NoCertificate), refused - 2, "{:?}", seen.refused);
         assert_eq!(seen.served.len(), served);
         assert!(seen.served.iter().all(|(_, _, certificate)| certificate.is_none()));
         house.end().await;
@@ -473,4 +477,42 @@ async fn a_writer_to_a_peer_that_does_not_read_waits() {
     let (read, ()) = within(async { tokio::join!(client.read_exact(&mut got), drive) }).await;
     read.unwrap();
     assert!(got == [5; 200_000]);
+}
+
+/// Firmware that speaks plainly to the port of TLS, firmware of another fleet, and firmware that is old: each is to be found.
+#[tokio::test]
+async fn plain_bytes_a_foreign_certificate_and_an_old_version_look_different() {
+    let (authority, devices) = (Authority::new("ca"), Authority::new("devices"));
+    let tls = Files::of(&authority.server()).load_mutual(&devices, ClientAuth::Required);
+    let house = House::open("tls://127.0.0.1:0", Some(tls)).await;
+    let mut expected = Vec::new();
+    for plain in [&b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0"[..], b"GET /mqtt HTTP/1.1\r\n\r\n"] {
+        let mut stream = house.connect().await;
+        stream.write_all(plain).await.unwrap();
+        closed(&mut stream).await;
+        expected.push(RefusedDetail::PlainBytes);
+    }
+    let foreign = Authority::new("another fleet").client("pump-17");
+    turned_away(&Client::speaking(&authority, &[&TLS13], Some(&foreign)), &house).await;
+    expected.push(RefusedDetail::UnknownAuthority);
+    let distrustful = Client::speaking(&Authority::new("who else"), &[&TLS12], None);
+    assert!(distrustful.connect(house.at).await.is_err());
+    expected.push(RefusedDetail::DeviceKnowsNoAuthority);
+    // The ClientHello of TLS 1.0 with one suite.
+    let hello = [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
+    let mut stream = house.connect().await;
+    stream.write_all(&hello).await.unwrap();
+    closed(&mut stream).await;
+    expected.push(RefusedDetail::ProtocolVersion);
+    let mut stream = house.connect().await;
+    stream.write_all(&hello[..20]).await.unwrap();
+    drop(stream);
+    expected.push(RefusedDetail::Closed);
+    let seen = house.echo.wait_for(|seen| seen.refused.len() == expected.len()).await;
+    let mut told: Vec<_> = seen.refused.iter().map(|why| format!("{why:?}")).collect();
+    let mut expected: Vec<_> = expected.into_iter().map(|d| format!("{:?}", Refusal::TlsFailed(d))).collect();
+    told.sort();
+    expected.sort();
+    assert_eq!(told, expected);
+    house.end().await;
 }

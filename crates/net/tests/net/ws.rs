@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use futures_util::{SinkExt as _, StreamExt as _};
+use landfall_event::RefusedDetail;
 use landfall_net::ws::{Origins, upgrade};
 use landfall_net::{Exchanged, Limits, Refusal, Stream, StreamKind, exchange};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -77,7 +78,9 @@ async fn mqtt_is_served_at_its_paths_and_no_others() {
         }
     }
     let seen = house.echo.wait_for(|seen| seen.refused.len() == 4).await;
-    assert!(seen.refused.iter().all(|why| *why == Refusal::Malformed));
+    let details = [RefusedDetail::NoSubprotocol, RefusedDetail::NoSubprotocol, RefusedDetail::NoSubprotocol];
+    assert_eq!(seen.refused[..3], details.map(Refusal::Malformed));
+    assert_eq!(seen.refused[3], Refusal::Malformed(RefusedDetail::NoPath));
     assert!(seen.served.iter().all(|(_, kind, _)| *kind == StreamKind::Ws));
     house.end().await;
 
@@ -259,7 +262,17 @@ async fn a_request_is_bounded_in_length_and_time() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     let seen = house.echo.wait_for(|seen| seen.refused.len() == 7).await;
-    assert!(seen.served.is_empty() && seen.refused.iter().all(|why| *why == Refusal::Malformed));
+    assert!(seen.served.is_empty());
+    let details = [
+        RefusedDetail::RequestTooLarge,
+        RefusedDetail::TimedOut,
+        RefusedDetail::NoUpgrade,
+        RefusedDetail::NoUpgrade,
+        RefusedDetail::NoUpgrade,
+        RefusedDetail::NoUpgrade,
+        RefusedDetail::WebSocketVersion,
+    ];
+    assert_eq!(seen.refused, details.map(Refusal::Malformed));
     house.end().await;
 }
 

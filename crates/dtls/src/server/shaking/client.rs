@@ -18,11 +18,11 @@ impl Shaking {
         match (chain.first(), &self.config.client_ca) {
             (Some(own), Some(roots)) => {
                 let verified = certificate::verify_chain(roots, &chain);
-                verified.map_err(|alert| Fatal::new(alert, Failure::Certificate))?;
+                verified.map_err(|alert| Fatal::new(alert, failure_of(alert)))?;
                 self.certificate = Some(own.clone().into_owned());
             }
             _ if self.config.require_client_certificate => {
-                return Err(Fatal::new(Alert::HANDSHAKE_FAILURE, Failure::Certificate));
+                return Err(Fatal::new(Alert::HANDSHAKE_FAILURE, Failure::NoCertificate));
             }
             _ => self.transcript.forget_bytes(),
         }
@@ -73,5 +73,14 @@ impl Shaking {
         self.transcript.push(header, body);
         self.ask(Identity::Certificate(certificate), outlet);
         Ok(())
+    }
+}
+
+/// What is wrong with a chain that the client is told this of.
+fn failure_of(alert: Alert) -> Failure {
+    match alert {
+        Alert::UNKNOWN_CA => Failure::UnknownAuthority,
+        Alert::CERTIFICATE_EXPIRED => Failure::CertificateExpired,
+        _ => Failure::Certificate,
     }
 }

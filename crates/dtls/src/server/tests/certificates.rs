@@ -105,7 +105,7 @@ fn no_certificate_where_one_is_required() {
     let mut peer = greeted(Pki::new().config);
     let certificate = peer.message(MessageType::CERTIFICATE, &chain(&[]));
     peer.receive(certificate);
-    assert_eq!((peer.told.failure(), peer.told.alert()), (Some(Failure::Certificate), Some(40)));
+    assert_eq!((peer.told.failure(), peer.told.alert()), (Some(Failure::NoCertificate), Some(40)));
 }
 
 #[test]
