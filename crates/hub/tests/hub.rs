@@ -533,7 +533,7 @@ async fn before_anybody_is_let_in_no_session_begins_and_nothing_is_told() {
     assert!(!w.hub.takes_sessions());
     assert_eq!(began.elapsed(), Duration::ZERO, "told at once");
     for port in 1..=100 {
-        w.hub.refused(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], port).into(), None);
+        w.hub.refused(&Attempt::new(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], port).into()));
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(w.events().is_empty(), "{:?}", w.story());
@@ -551,7 +551,7 @@ async fn before_anybody_is_let_in_no_session_begins_and_nothing_is_told() {
 async fn who_never_let_anybody_in_has_nothing_to_tell_at_its_end() {
     let w = world(|_| {});
     w.hub.keep_out();
-    w.hub.refused(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], 1).into(), None);
+    w.hub.refused(&Attempt::new(RefusedCause::Malformed, Transport::Mqtt, ([127, 0, 0, 9], 1).into()));
     w.hub.drain().await.unwrap();
     assert!(w.events().is_empty(), "{:?}", w.story());
 }
