@@ -1,5 +1,5 @@
 //! The streams that Landfall needs: made when missing; of those that are present only the limits follow the settings, and only where
-//! nothing that is stored goes by it; and the ledger gives away what has a stream of its own by now ([`handover`]).
+//! nothing that is stored goes by it; and the ledger gives away what has a stream of its own by now (`handover`).
 //!
 //! Owns: how they are made, their limits, and the check that those which are there can hold what is published. Does not own: their
 //! names and subjects (`landfall_event::subject`).

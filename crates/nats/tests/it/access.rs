@@ -26,6 +26,16 @@ async fn context(server: &NatsServer) -> Context {
     jetstream::new(server.client().await)
 }
 
+/// A size that every disk has, in bytes.
+const SMALL: i64 = 64 << 20;
+
+/// A ledger of that size.
+fn small() -> StreamSettings {
+    let usual = StreamSettings::default();
+    let max_bytes = SMALL.unsigned_abs();
+    StreamSettings { connectivity: Keep { max_bytes, ..usual.connectivity }, ..usual }
+}
+
 /// Where they are published.
 fn refused() -> String {
     stream_subjects(Stream::Access)[0].replace('*', "test").replace('>', "refused")
@@ -149,7 +159,7 @@ async fn make_old_ledger(context: &Context) -> Vec<String> {
     let config = stream::Config {
         name: LEDGER.to_owned(),
         subjects: old.clone(),
-        max_bytes: 4 << 30,
+        max_bytes: SMALL,
         ..Default::default()
     };
     context.create_stream(config).await.expect("a stream");
@@ -163,7 +173,7 @@ async fn a_ledger_that_still_takes_refusals_gives_them_away_and_keeps_what_it_ha
     let server = NatsServer::start().await;
     let context = context(&server).await;
     let old = make_old_ledger(&context).await;
-    ensure(&context, &StreamSettings::default()).await.expect("streams");
+    ensure(&context, &small()).await.expect("streams");
     let given = stream_subjects(Stream::Access)[0];
     let left: Vec<String> = old.into_iter().filter(|subject| subject != given).collect();
     assert_eq!(subjects(&context, LEDGER).await, Some(left));
@@ -180,7 +190,7 @@ async fn while_another_gateway_lives_refusals_stay_with_the_ledger() {
     let server = NatsServer::start().await;
     let context = context(&server).await;
     let old = make_old_ledger(&context).await;
-    let settings = StreamSettings::default();
+    let settings = small();
     let bucket = jetstream::kv::Config { bucket: subject::LEASES_BUCKET.to_owned(), ..Default::default() };
     context.create_key_value(bucket).await.expect("a bucket");
     let lease = subject::lease_subject(&"test".parse().expect("a name"), &"other".parse().expect("a name"));
