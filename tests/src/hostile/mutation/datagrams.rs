@@ -14,6 +14,9 @@ use super::changes::{mutated, pick};
 
 /// Mutated datagrams between two valid ones.
 const BETWEEN: u64 = 16;
+/// After each valid one: some ten thousand a second come. A flood that takes the whole processor is another matter (`super::super::floods`,
+/// `super::super::dtls`).
+const PACE: Duration = Duration::from_millis(1);
 /// How long one may wait for the answer to a valid datagram, which is asked for again as often as `TRIES`.
 const ANSWER: Duration = Duration::from_secs(2);
 const TRIES: usize = 10;
@@ -50,6 +53,7 @@ impl Attacker {
             let _ = socket.send(&mutated(&mut seed, &valid, &other)).await;
             if n % BETWEEN == 0 {
                 self.is_answered(&socket, n).await;
+                tokio::time::sleep(PACE).await;
             }
             if n % 1_024 == 0 {
                 socket = self.socket().await;
