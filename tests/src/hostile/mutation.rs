@@ -19,8 +19,8 @@ use canary::{Canary, Phase, Timed};
 
 /// How many mutated inputs each protocol gets in the suite.
 const IN_THE_SUITE: u64 = 3_000;
-/// How many of those come first, before memory is measured: what a gateway needs once, it has had then.
-const WARM_UP: u64 = 8;
+/// Rounds that they are sent in. Memory is measured after the first: what a gateway needs once, it has had then.
+const ROUNDS: u64 = 8;
 /// How long memory has to come back, and what was provoked to be told.
 const CALM: Duration = Duration::from_secs(60);
 
@@ -80,9 +80,9 @@ where
     F: FnMut(u64) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let portion = (campaign.inputs / WARM_UP).max(1);
+    let portion = (campaign.inputs / ROUNDS).max(1);
     let mut before = 0;
-    for round in 0..WARM_UP {
+    for round in 0..ROUNDS {
         canary.beside(Phase::Quiet, tokio::time::sleep(canary::QUIET)).await;
         canary.beside(Phase::Mutated, send(portion)).await;
         if round == 0 {
